@@ -1,0 +1,169 @@
+"""Every error this library raises, in one tree.
+
+An error says what happened, to which key or message, and what to do next. It never carries a
+plaintext, a key, a token or a passphrase, nor the text of a provider's own exception, which may
+contain any of these.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+
+class KmsBridgeError(Exception):
+    """The root of the tree. `remedy` is the part of the text that says what to do; it may be empty."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, dict(self.__dict__))
+
+
+class ConfigError(KmsBridgeError):
+    """The configuration, a key URI or an option cannot be used as it stands."""
+
+
+class ProviderNotFound(ConfigError):
+    """No installed driver serves the scheme of a key URI."""
+
+
+class ProviderLoadError(ConfigError):
+    """A driver is installed, but importing it failed."""
+
+
+class MessageError(KmsBridgeError):
+    """The bytes are not a message that this version can read."""
+
+
+class MalformedMessage(MessageError):
+    """The bytes break the message format: wrong magic, lengths, padding, or cut short."""
+
+
+class UnsupportedMessage(MessageError):
+    """A well-marked message of a later version, or of a kind this version does not know."""
+
+
+class AuthenticationError(KmsBridgeError):
+    """The message was not sealed with this key, context and associated data, or was changed since.
+
+    One class and one wording for all of these: which of them it was is not told.
+    """
+
+    def __init__(
+        self,
+        message: str = "the message could not be authenticated",
+        *,
+        remedy: str = "pass the context and aad it was encrypted with; if they are right, "
+        "the message was changed",
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+
+
+class NoMatchingKey(KmsBridgeError):
+    """None of the message's recipients is among the keys this profile decrypts with."""
+
+
+class RoleError(KmsBridgeError):
+    """The profile does not allow what was asked: encrypting, or decrypting."""
+
+
+class LimitExceeded(KmsBridgeError):
+    """A payload, a context or a message is larger than the format or the provider allows."""
+
+
+class ClosedError(KmsBridgeError):
+    """The object was used after `close()`."""
+
+
+class AuditError(KmsBridgeError):
+    """A required audit sink could not record an event, or an audit file does not verify."""
+
+
+class KmsError(KmsBridgeError):
+    """A key service refused a call or could not answer it.
+
+    `key_id` names the key, `operation` what was asked of it (wrap, unwrap, ...), `provider_code` and
+    `request_id` are the provider's own (empty where it gave none), `attempts` counts the calls made.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        key_id: str = "",
+        operation: str = "",
+        provider_code: str = "",
+        request_id: str = "",
+        attempts: int = 0,
+    ) -> None:
+        super().__init__(message, remedy=remedy)
+        self.key_id = key_id
+        self.operation = operation
+        self.provider_code = provider_code
+        self.request_id = request_id
+        self.attempts = attempts
+
+
+class KmsUnavailable(KmsError):
+    """The service could not be reached or said it cannot serve now. Retried."""
+
+
+class KmsThrottled(KmsError):
+    """The service refused the call because of its rate. Retried."""
+
+
+class KmsTimeout(KmsError):
+    """The service did not answer in time. Retried while the deadline allows."""
+
+
+class KmsAccessDenied(KmsError):
+    """The caller is known to the service and may not do this with this key."""
+
+
+class KmsKeyNotFound(KmsError):
+    """The key, or the version that wrapped this, does not exist."""
+
+
+class KmsKeyDisabled(KmsError):
+    """The key, or the version that wrapped this, is disabled or waits for its deletion."""
+
+
+class KmsInvalidRequest(KmsError):
+    """The service understood the call and calls it wrong."""
+
+
+class KmsUnauthenticated(KmsError):
+    """The caller's credentials are missing, expired, revoked or wrong."""
+
+
+def _rebuild(cls: type[KmsBridgeError], message: str, state: dict[str, Any]) -> KmsBridgeError:
+    error = cls.__new__(cls, message)
+    Exception.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+def forget_locals(error: BaseException) -> None:
+    """Clear the local variables of every finished frame that `error` and its causes hold on to.
+
+    Error reporters print tracebacks with local variables, and below the public API those are
+    plaintexts and keys. Frames still running are left alone: each clears its own.
+    """
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        exc = todo.pop()
+        if exc is None or id(exc) in seen:
+            continue
+        seen.add(id(exc))
+        if exc.__traceback__ is not None:
+            traceback.clear_frames(exc.__traceback__)
+        todo += (exc.__cause__, exc.__context__)

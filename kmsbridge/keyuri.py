@@ -1,0 +1,93 @@
+"""Key URIs: `scheme:path` or `scheme://path`, then `?query` and `#fragment`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import parse_qsl, unquote
+
+from kmsbridge.errors import ConfigError
+
+MAX_LENGTH: Final = 2048
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyURI:
+    """Where a key lives. Holds names only: a secret never belongs into a URI.
+
+    `path` is what follows `scheme:` or `scheme://` up to `?` or `#`, percent-decoded, as is
+    `fragment`; `query` maps each parameter to its one value. `str()` gives the scheme and path, the
+    fragment, and the *names* of the query's parameters, so that a value pasted there by mistake
+    does not travel into a log.
+    """
+
+    scheme: str
+    path: str
+    query: Mapping[str, str]
+    fragment: str = ""
+    slashes: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> KeyURI:
+        """Parse; raises `ConfigError` that says what is wrong, without quoting a query's values."""
+        if not isinstance(text, str):
+            raise TypeError(f"a key URI must be str, not {type(text).__name__}")
+        if len(text) > MAX_LENGTH:
+            raise ConfigError(f"a key URI of {len(text)} characters", remedy=f"use at most {MAX_LENGTH}")
+        scheme, colon, rest = text.partition(":")
+        if not colon or not _SCHEME.fullmatch(scheme):
+            raise ConfigError(
+                "a key URI does not begin with a scheme",
+                remedy="write it as in local:keys.json#app or aws-kms://alias/app?region=eu-west-1",
+            )
+        rest, _, fragment = rest.partition("#")
+        path, mark, query = rest.partition("?")
+        return cls(
+            scheme=scheme,
+            path=_decode(scheme, "path", path.removeprefix("//")),
+            query=_parse_query(scheme, query) if mark else MappingProxyType({}),
+            fragment=_decode(scheme, "fragment", fragment),
+            slashes=path.startswith("//"),
+        )
+
+    def __str__(self) -> str:
+        query = "&".join(f"{name}=..." for name in self.query)
+        return (
+            f"{self.scheme}:{'//' if self.slashes else ''}{self.path}"
+            + (f"?{query}" if query else "")
+            + (f"#{self.fragment}" if self.fragment else "")
+        )
+
+    __repr__ = __str__
+
+
+def _decode(scheme: str, part: str, text: str) -> str:
+    try:
+        decoded = unquote(text, errors="strict")
+        decoded.encode()
+    except UnicodeError:
+        raise ConfigError(f"the {part} of a {scheme} URI is not UTF-8", remedy="check its %XX escapes") from None
+    if _CONTROL.search(decoded):
+        raise ConfigError(
+            f"the {part} of a {scheme} URI has a control character",
+            remedy="remove it; no key service uses one in a key's name",
+        )
+    return decoded
+
+
+def _parse_query(scheme: str, query: str) -> Mapping[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+    except ValueError:
+        raise ConfigError(
+            f"the query of a {scheme} URI is not name=value&name=value", remedy="check the part after '?'"
+        ) from None
+    parameters = dict(pairs)
+    if len(parameters) != len(pairs):
+        raise ConfigError(f"a parameter of a {scheme} URI is given twice", remedy="keep one of them")
+    return MappingProxyType(parameters)
