@@ -1,0 +1,92 @@
+"""Envelope encryption with keys that live in a key service, whichever service that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kmsbridge.errors import (
+    AuditError,
+    AuthenticationError,
+    ClosedError,
+    ConfigError,
+    KmsAccessDenied,
+    KmsBridgeError,
+    KmsError,
+    KmsInvalidRequest,
+    KmsKeyDisabled,
+    KmsKeyNotFound,
+    KmsThrottled,
+    KmsTimeout,
+    KmsUnauthenticated,
+    KmsUnavailable,
+    LimitExceeded,
+    MalformedMessage,
+    MessageError,
+    NoMatchingKey,
+    ProviderLoadError,
+    ProviderNotFound,
+    RoleError,
+    UnsupportedMessage,
+)
+
+if TYPE_CHECKING:
+    from kmsbridge.cipher import Decryptor, Encryptor, EnvelopeCipher
+    from kmsbridge.hardening import harden_process
+    from kmsbridge.inspection import MessageInfo, inspect, inspect_file
+
+__all__ = [
+    "AuditError",
+    "AuthenticationError",
+    "ClosedError",
+    "ConfigError",
+    "Decryptor",
+    "Encryptor",
+    "EnvelopeCipher",
+    "KmsAccessDenied",
+    "KmsBridgeError",
+    "KmsError",
+    "KmsInvalidRequest",
+    "KmsKeyDisabled",
+    "KmsKeyNotFound",
+    "KmsThrottled",
+    "KmsTimeout",
+    "KmsUnauthenticated",
+    "KmsUnavailable",
+    "LimitExceeded",
+    "MalformedMessage",
+    "MessageError",
+    "MessageInfo",
+    "NoMatchingKey",
+    "ProviderLoadError",
+    "ProviderNotFound",
+    "RoleError",
+    "UnsupportedMessage",
+    "harden_process",
+    "inspect",
+    "inspect_file",
+]
+
+_LATE = {
+    "Decryptor": "kmsbridge.cipher",
+    "Encryptor": "kmsbridge.cipher",
+    "EnvelopeCipher": "kmsbridge.cipher",
+    "MessageInfo": "kmsbridge.inspection",
+    "harden_process": "kmsbridge.hardening",
+    "inspect": "kmsbridge.inspection",
+    "inspect_file": "kmsbridge.inspection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is heavier than the errors when it is first asked for (PEP 562)."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_LATE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

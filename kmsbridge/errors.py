@@ -8,6 +8,7 @@ contain any of these.
 from __future__ import annotations
 
 import traceback
+import types
 from typing import Any
 
 
@@ -144,6 +145,21 @@ class KmsUnauthenticated(KmsError):
     """The caller's credentials are missing, expired, revoked or wrong."""
 
 
+class ProviderFailure(Exception):
+    """Stands in, as the cause of a `KmsError`, for the exception of a provider's client library.
+
+    It names the exception's type and keeps its traceback; the text stays out, because a provider's
+    text can quote what was sent.
+    """
+
+    @classmethod
+    def of(cls, error: BaseException) -> ProviderFailure:
+        """The stand-in for `error`, whose finished frames lose their local variables."""
+        forget_locals(error)
+        kind = type(error)
+        return cls(f"{kind.__module__}.{kind.__qualname__}").with_traceback(error.__traceback__)
+
+
 def _rebuild(cls: type[KmsBridgeError], message: str, state: dict[str, Any]) -> KmsBridgeError:
     error = cls.__new__(cls, message)
     Exception.__init__(error, message)
@@ -152,18 +168,21 @@ def _rebuild(cls: type[KmsBridgeError], message: str, state: dict[str, Any]) -> 
 
 
 def forget_locals(error: BaseException) -> None:
-    """Clear the local variables of every finished frame that `error` and its causes hold on to.
+    """Clear the local variables of the finished frames that `error` and what caused it hold on to.
 
     Error reporters print tracebacks with local variables, and below the public API those are
-    plaintexts and keys. Frames still running are left alone: each clears its own.
+    plaintexts and keys. Frames still running are left alone: each clears its own. So are exceptions
+    that the caller was already handling, whose frames are not ours.
     """
-    seen: set[int] = set()
+    ours: set[types.FrameType] = set()
     todo: list[BaseException | None] = [error]
     while todo:
         exc = todo.pop()
-        if exc is None or id(exc) in seen:
+        trace = exc.__traceback__ if exc is not None else None
+        if exc is None or trace is None or (exc is not error and trace.tb_frame not in ours):
             continue
-        seen.add(id(exc))
-        if exc.__traceback__ is not None:
-            traceback.clear_frames(exc.__traceback__)
+        if exc.__suppress_context__:
+            exc.__context__ = None  # not shown, yet kept alive, and its text is a provider's
+        ours.update(frame for frame, _ in traceback.walk_tb(trace))
+        traceback.clear_frames(trace)
         todo += (exc.__cause__, exc.__context__)

@@ -1,0 +1,71 @@
+"""What is recorded: names, numbers and times, never a key or a payload."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One use of a key.
+
+    `operation` is wrap, unwrap, rewrap, rotate, refusal or close; `outcome` is `ok` or the name of the
+    error's class. `source` says whether the key service was called (`call`) or not (`cache`);
+    `messages` counts what was done with this data key since its last event; `request_id` is the
+    provider's own. `time` is in seconds since 1970.
+    """
+
+    operation: str
+    outcome: str = "ok"
+    key_id: str = ""
+    key_version: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
+    profile: str = ""
+    request_id: str = ""
+    source: str = "call"
+    messages: int = 0
+    attempts: int = 0
+    time: float = field(default_factory=time.time)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event as JSON has it; the time in RFC 3339, UTC, with microseconds."""
+        return {
+            "time": timestamp(self.time),
+            "operation": self.operation,
+            "outcome": self.outcome,
+            "key_id": self.key_id,
+            "key_version": self.key_version,
+            "context": dict(self.context),
+            "profile": self.profile,
+            "request_id": self.request_id,
+            "source": self.source,
+            "messages": self.messages,
+            "attempts": self.attempts,
+        }
+
+    def as_line(self) -> str:
+        """The event on one line for people: operation, outcome, and what else is known."""
+        known = {name: value for name, value in self.as_dict().items() if value}
+        rest = " ".join(f"{name}={_plain(value)}" for name, value in known.items() if name not in _FIRST)
+        return f"{_plain(self.operation)} {_plain(self.outcome)} {rest}"
+
+
+_FIRST = frozenset(("time", "operation", "outcome"))
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339, UTC, with microseconds."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _plain(value: object) -> str:
+    # JSON's escapes keep a newline in a context from starting a line of its own in the log.
+    if isinstance(value, str) and value.isascii() and value.isprintable() and not set(value) & set(' "=\\'):
+        return value
+    return json.dumps(value)

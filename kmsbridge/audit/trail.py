@@ -1,0 +1,106 @@
+"""Where events go: to `logging`, and to the audit file if there is one."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import time
+from typing import Final
+
+from kmsbridge.audit.event import AuditEvent
+from kmsbridge.audit.file import AuditFile
+from kmsbridge.errors import AuditError, ClosedError
+from kmsbridge.policy import AuditPolicy
+
+WARN_EVERY: Final = 60.0
+"""Seconds between two warnings about one failing sink."""
+
+_events = logging.getLogger("kmsbridge.audit")
+# Without a handler of the application's, events are for nobody: not for stderr, where logging would
+# print those that are warnings. Warnings about a failing sink do go there, through this one's parent.
+_events.addHandler(logging.NullHandler())
+_log = logging.getLogger("kmsbridge")
+
+
+class AuditTrail:
+    """Records events. Threads may share it, and a forked child may go on with it.
+
+    `logging` gets them through the logger `kmsbridge.audit`: INFO for `ok`, WARNING for the rest, the
+    event as a dict in the record's attribute `kmsbridge`. A sink that fails raises `AuditError` where
+    the policy requires auditing, and is otherwise warned about once a minute.
+    """
+
+    def __init__(self, policy: AuditPolicy, *, profile: str) -> None:
+        self.profile = profile
+        self._required = policy.required
+        self._file = AuditFile(policy.file, durable=policy.required) if policy.file else None
+        self._path = policy.file
+        self._warned: dict[str, float] = {}
+        self._closed = False
+        if self._file is not None and policy.required:
+            self._check(self._file)
+
+    def record(self, event: AuditEvent) -> None:
+        """Put the event into every sink, the file first.
+
+        Raises `AuditError` for a failing sink if auditing is required; `ClosedError` after `close`.
+        """
+        if self._closed:
+            raise ClosedError("the audit trail is closed")
+        if not event.profile:
+            event = dataclasses.replace(event, profile=self.profile)
+        failure = self._to_file(event)
+        failure = self._to_log(event) or failure
+        if failure is not None and self._required:
+            raise failure
+
+    def close(self) -> None:
+        """Refuse further events; may be repeated. Nothing is held open between events."""
+        self._closed = True
+
+    def _check(self, file: AuditFile) -> None:
+        try:
+            file.check()
+        except (OSError, AuditError) as error:
+            raise self._failure(error) from error
+
+    def _to_file(self, event: AuditEvent) -> AuditError | None:
+        if self._file is None:
+            return None
+        try:
+            self._file.append(event.as_dict())
+        except Exception as error:  # noqa: BLE001  whatever a sink raises, the policy decides
+            return self._failed("file", self._failure(error))
+        return None
+
+    def _to_log(self, event: AuditEvent) -> AuditError | None:
+        level = logging.INFO if event.outcome == "ok" else logging.WARNING
+        if not _events.isEnabledFor(level):
+            return None
+        try:
+            _events.log(level, "%s", event.as_line(), extra={"kmsbridge": event.as_dict()})
+        except Exception as error:  # noqa: BLE001  as above: a handler is the application's code
+            problem = f"a logging handler failed on an audit event ({type(error).__name__})"
+            return self._failed("log", AuditError(problem, remedy="see to the handlers of kmsbridge.audit"))
+        return None
+
+    def _failure(self, error: Exception) -> AuditError:
+        if isinstance(error, AuditError):
+            return error
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            return AuditError(
+                f"the audit file {self._path} is a symbolic link", remedy="name the file itself"
+            )
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        return AuditError(
+            f"the audit file {self._path} cannot be written ({reason})",
+            remedy="free space on its disk, and see that this user may write it and its folder",
+        )
+
+    def _failed(self, sink: str, failure: AuditError) -> AuditError:
+        now = time.monotonic()
+        if not self._required and now - self._warned.get(sink, -WARN_EVERY) >= WARN_EVERY:
+            self._warned[sink] = now
+            _log.warning("an audit event was not recorded: %s", failure)
+        return failure

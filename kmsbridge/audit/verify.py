@@ -1,0 +1,117 @@
+"""Checks the chain of an audit file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from kmsbridge.atomic import PathLike
+from kmsbridge.audit.chain import MAX_LINE, NO_HASH, Link, decode, link_of
+from kmsbridge.audit.file import LOCK_WAIT, lock
+from kmsbridge.errors import AuditError
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """An unbroken chain: how many lines, the last line's hash, and the first and last event's time."""
+
+    lines: int
+    head: str
+    first_time: str
+    last_time: str
+
+
+def verify(path: PathLike, *, head: str | None = None) -> VerifyResult:
+    """Check that no line was changed, removed, inserted or moved since it was written.
+
+    Lines cut off at the end leave a shorter chain that is in itself unbroken, and so does a chain that
+    somebody wrote anew. To see these, note `VerifyResult.head` somewhere else from time to time and
+    pass it as `head`: it must still occur. Lines appended while this runs are not looked at. Memory is
+    bounded by one line of at most 1 MiB. Raises `AuditError` with the number of the first bad line.
+    """
+    name = os.fsdecode(path)
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _unreadable(name, "it is not a regular file")
+            with open(descriptor, "rb", buffering=128 * 1024, closefd=False) as file:
+                return _verify(name, _lines(name, file), head)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unreadable(name, error.strerror) from None
+    except ValueError:
+        raise _unreadable(name, "no such name is possible") from None
+
+
+def _verify(name: str, lines: Iterator[bytes], head: str | None) -> VerifyResult:
+    end, first, last = Link(), "", ""
+    head = head.strip().lower() if head is not None else NO_HASH
+    found = head == NO_HASH
+    for line in lines:
+        fields = decode(line)
+        if fields is None:
+            raise _broken(name, end.seq + 1, "was changed")
+        _check_link(name, fields, end)
+        end = link_of(line, fields)
+        found = found or end.hash == head
+        first, last = first or fields["time"], fields["time"]
+    if not found:
+        raise AuditError(
+            f"no line of {name} has the hash {head[:80]!r}",
+            remedy="lines were cut off at its end, the chain was written anew, or this is another file",
+        )
+    return VerifyResult(end.seq, end.hash, first, last)
+
+
+def _check_link(name: str, fields: dict[str, Any], end: Link) -> None:
+    seq, wanted = fields["seq"], end.seq + 1
+    if seq > wanted:
+        raise _broken(name, wanted, f"is missing: line {seq} of the chain stands there")
+    if seq < wanted:
+        raise _broken(name, wanted, f"was inserted or moved there: it is line {seq} of a chain")
+    if fields["prev"] != end.hash:
+        raise _broken(name, wanted, "does not follow the line before it: one of the two was replaced")
+
+
+def _lines(name: str, file: BinaryIO) -> Iterator[bytes]:
+    """The lines there now, without their newlines."""
+    left, number = _size(name, file.fileno()), 0
+    while left > 0:
+        number += 1
+        line = file.readline(min(left, MAX_LINE + 1))
+        left -= len(line)
+        if len(line) > MAX_LINE:
+            raise _broken(name, number, "is longer than 1 MiB")
+        if not line.endswith(b"\n"):
+            raise _broken(
+                name, number, "is torn", "a crash does that; the next append cuts it off and says so"
+            )
+        yield line[:-1]
+
+
+def _size(name: str, descriptor: int) -> int:
+    """The file's size when nobody is in the middle of a line."""
+    lock(descriptor, fcntl.LOCK_SH, time.monotonic() + LOCK_WAIT, name)
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _unreadable(name: str, reason: str) -> AuditError:
+    return AuditError(f"the audit file {name!r} cannot be read ({reason})", remedy="check the path")
+
+
+def _broken(name: str, number: int, problem: str, remedy: str = "") -> AuditError:
+    return AuditError(
+        f"line {number} of {name} {problem}",
+        remedy=remedy
+        or "lines before it are sound; compare with a copy, and find out who may write the file",
+    )

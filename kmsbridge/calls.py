@@ -1,0 +1,359 @@
+"""Every call to a driver goes through here: deadline, retries, error classes, checks of what comes back.
+
+This is the one retry layer: drivers and their SDKs retry nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from kmsbridge import errors
+from kmsbridge.driver import (
+    Capability,
+    EncryptionContext,
+    ErrorKind,
+    KeyDescription,
+    KeyDriver,
+    WrappedKey,
+    take_request_id,
+)
+from kmsbridge.errors import KmsBridgeError, KmsError, LimitExceeded
+from kmsbridge.message import MAX_KEY_ID, MAX_KEY_VERSION, MAX_WRAPPED
+from kmsbridge.policy import CallPolicy
+
+T = TypeVar("T")
+
+RETRIED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED, ErrorKind.TIMEOUT})
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 1.0
+_RETRY_SHARE, _RETRY_SAVINGS = 0.1, 10.0
+_BOUND: Final = 32
+"""Bytes of SHA-256 that travel with the payload to a provider that binds no context."""
+
+_MEANING: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
+    ErrorKind.UNAVAILABLE: (
+        errors.KmsUnavailable,
+        "the key service could not be reached or cannot serve now",
+        "check its address and health; the call may be repeated",
+    ),
+    ErrorKind.THROTTLED: (
+        errors.KmsThrottled,
+        "the key service refused because of the rate of calls",
+        "raise the quota, or let one data key serve more messages",
+    ),
+    ErrorKind.TIMEOUT: (
+        errors.KmsTimeout,
+        "the key service did not answer in time",
+        "check the network to it; the call may be repeated",
+    ),
+    ErrorKind.ACCESS_DENIED: (
+        errors.KmsAccessDenied,
+        "access denied",
+        "grant this caller the permission for this key",
+    ),
+    ErrorKind.KEY_NOT_FOUND: (
+        errors.KmsKeyNotFound,
+        "the key, or this version of it, does not exist",
+        "check the key's name; a deleted key cannot be replaced by a new one of that name",
+    ),
+    ErrorKind.KEY_DISABLED: (
+        errors.KmsKeyDisabled,
+        "the key is disabled or waits for its deletion",
+        "enable it or cancel the deletion",
+    ),
+    ErrorKind.INVALID_REQUEST: (
+        errors.KmsInvalidRequest,
+        "the key service calls the request invalid",
+        "check that the key is of a type that can wrap data keys",
+    ),
+    ErrorKind.UNAUTHENTICATED: (
+        errors.KmsUnauthenticated,
+        "the credentials are missing, expired, revoked or wrong",
+        "give this host valid credentials",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the audit trail wants to know of a call that succeeded."""
+
+    request_id: str
+    attempts: int
+
+
+class RetryBudget:
+    """Lets retries be at most a tenth of the calls, after a few to begin with.
+
+    When a service fails for everyone, retries would multiply the load that it must recover under.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._savings = _RETRY_SAVINGS
+
+    def earn(self) -> None:
+        """A call was made."""
+        with self._lock:
+            self._savings = min(_RETRY_SAVINGS, self._savings + _RETRY_SHARE)
+
+    def spend(self) -> bool:
+        """Whether one retry may be made now."""
+        with self._lock:
+            if self._savings < 1:
+                return False
+            self._savings -= 1
+            return True
+
+
+class Key:
+    """One configured key: its driver, behind the rules that hold for every driver.
+
+    `name` is the key's name in the configuration. Threads may share a Key; a forked child gets a
+    driver of its own at its first call.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_driver: Callable[[], KeyDriver],
+        policy: CallPolicy | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self._open = open_driver
+        self._policy = policy or CallPolicy()
+        self._clock, self._sleep = clock, sleep
+        self._key_id = ""
+        self._last = threading.local()
+        self._closed = False
+        self._adopt(open_driver())
+
+    def _adopt(self, driver: KeyDriver) -> None:
+        self._pid = os.getpid()
+        self._budget = RetryBudget()
+        self._driver = driver
+
+    @property
+    def driver(self) -> KeyDriver:
+        """The driver of this process."""
+        if self._pid != os.getpid():
+            self._adopt(self._open())
+        return self._driver
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What the driver can do."""
+        return self._driver.capabilities
+
+    @property
+    def binds_context(self) -> bool:
+        """Whether the provider authenticates the context by itself."""
+        return Capability.BINDS_CONTEXT in self._driver.capabilities
+
+    @property
+    def max_plaintext(self) -> int:
+        """The largest payload of one wrap, in bytes."""
+        return self._driver.max_plaintext - (0 if self.binds_context else _BOUND)
+
+    @property
+    def key_id(self) -> str:
+        """The canonical id; the first use may cost a call."""
+        if not self._key_id:
+            key_id = self._call("resolve", lambda _: self.driver.key_id)
+            _check_key_id(key_id, self._driver.scheme)
+            self._key_id = key_id
+        return self._key_id
+
+    @property
+    def last_answer(self) -> Answer:
+        """Of this thread's latest successful call."""
+        answer: Answer = getattr(self._last, "answer", Answer("", 0))
+        return answer
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext) -> WrappedKey:
+        """Wrap up to `max_plaintext` bytes, bound to `context`.
+
+        Raises `LimitExceeded`, or a `KmsError`.
+        """
+        if len(plaintext) > self.max_plaintext:
+            raise LimitExceeded(
+                f"{len(plaintext)} bytes are more than {self} wraps at once",
+                remedy=f"its limit is {self.max_plaintext} bytes; without direct mode there is none",
+            )
+        payload = plaintext if self.binds_context else plaintext + _context_hash(context)
+        wrapped = self._call("wrap", lambda timeout: self.driver.wrap(payload, context, timeout=timeout))
+        self._check_wrapped(wrapped, payload)
+        return wrapped
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext) -> bytes:
+        """What was wrapped. Raises `AuthenticationError`, or a `KmsError`."""
+        payload = self._call(
+            "unwrap", lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout)
+        )
+        return self._unbind(payload, context)
+
+    def unwrap_many(
+        self, items: Sequence[tuple[WrappedKey, EncryptionContext]]
+    ) -> list[bytes | KmsBridgeError]:
+        """Unwrap many in one call of the driver; each result in its place, a failure as its error."""
+        results = self._call(
+            "unwrap", lambda timeout: self.driver.unwrap_many(items, timeout=timeout)
+        )
+        if len(results) != len(items):
+            raise self._broken("unwrap", "it answered a batch with the wrong number of results")
+        return [self._one_of_many(result, item[1]) for result, item in zip(results, items, strict=True)]
+
+    def describe(self) -> KeyDescription:
+        """The key's state and current version."""
+        return self._call("describe", lambda timeout: self.driver.describe(timeout=timeout))
+
+    def rotate(self) -> None:
+        """Make a new version. Raises `KmsInvalidRequest` where the driver cannot."""
+        if Capability.ROTATE not in self.capabilities:
+            raise errors.KmsInvalidRequest(
+                f"the {self._driver.scheme} driver does not rotate keys",
+                remedy="rotate the key with the provider's own tools",
+                key_id=self.key_id,
+                operation="rotate",
+            )
+        self._call("rotate", lambda timeout: self.driver.rotate(timeout=timeout))
+
+    def close(self) -> None:
+        """Let go of the driver; may be repeated."""
+        if not self._closed and self._pid == os.getpid():
+            self._driver.close()
+        self._closed = True
+
+    def __str__(self) -> str:
+        return self._key_id or f"{self._driver.scheme} key {self.name!r}"
+
+    def __repr__(self) -> str:
+        return f"Key({self})"
+
+    # --- one call ---------------------------------------------------------------------------------
+
+    def _call(self, operation: str, attempt: Callable[[float], T]) -> T:
+        if self._closed:
+            raise errors.ClosedError("the key is closed", remedy="open a new cipher")
+        started = self._clock()
+        deadline = started + self._policy.deadline
+        self._budget.earn()
+        for number in range(1, self._policy.max_attempts + 1):
+            take_request_id()
+            try:
+                result = attempt(min(self._policy.attempt_timeout, deadline - self._clock()))
+            except KmsBridgeError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a provider's client library raises
+                failure = error
+            else:
+                self._last.answer = Answer(take_request_id(), number)
+                return result
+            # Outside the except block, so that the provider's exception is not chained as context.
+            kind = self._classify(operation, failure)
+            pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**number))
+            if kind not in RETRIED or not self._may_retry(number, deadline, pause):
+                told = self._translate(operation, kind, failure, number, self._clock() - started)
+                cause = errors.ProviderFailure.of(failure)
+                del failure
+                raise told from cause
+            del failure
+            self._sleep(pause)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _may_retry(self, number: int, deadline: float, pause: float) -> bool:
+        """Whether there is an attempt left, the time to make it, and the budget."""
+        in_time = self._clock() + pause < deadline
+        return number < self._policy.max_attempts and in_time and self._budget.spend()
+
+    def _classify(self, operation: str, error: Exception) -> ErrorKind:
+        try:
+            kind = self._driver.classify(error)
+        except Exception as second:  # noqa: BLE001 - a driver's own fault must not hide the first
+            raise self._broken(operation, "its classify() failed") from errors.ProviderFailure.of(second)
+        if not isinstance(kind, ErrorKind):
+            raise self._broken(operation, "its classify() gave no ErrorKind") from (
+                errors.ProviderFailure.of(error)
+            )
+        return kind
+
+    def _translate(
+        self, operation: str, kind: ErrorKind, error: BaseException | None, attempts: int, elapsed: float
+    ) -> KmsBridgeError:
+        if kind is ErrorKind.NOT_AUTHENTIC:
+            return errors.AuthenticationError()
+        if kind is ErrorKind.TOO_LARGE:
+            return LimitExceeded(f"the payload is too large for {self}", remedy="use no direct mode for it")
+        cls, meaning, remedy = _MEANING[kind]
+        details = self._driver.error_details(error) if error is not None else None
+        tries = f" after {attempts} attempts in {elapsed:.1f} s" if attempts > 1 else ""
+        code = f" ({details.code})" if details and details.code else ""
+        return cls(
+            f"{operation} with {self}: {meaning}{tries}{code}",
+            remedy=(details.remedy if details and details.remedy else remedy),
+            key_id=self._key_id,
+            operation=operation,
+            provider_code=details.code if details else "",
+            request_id=details.request_id if details else "",
+            attempts=attempts,
+        )
+
+    # --- what comes back --------------------------------------------------------------------------
+
+    def _check_wrapped(self, wrapped: WrappedKey, payload: bytes) -> None:
+        if wrapped.key_id != self.key_id:
+            raise self._broken("wrap", "it answered with another key's id")
+        if not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED or len(wrapped.version) > MAX_KEY_VERSION:
+            raise self._broken("wrap", "its answer does not fit into a message")
+        if payload and payload in wrapped.ciphertext and len(payload) >= _BOUND:
+            raise self._broken("wrap", "it returned the payload unencrypted")
+
+    def _unbind(self, payload: bytes, context: EncryptionContext) -> bytes:
+        if not isinstance(payload, bytes):
+            raise self._broken("unwrap", "it returned no bytes")
+        if self.binds_context:
+            return payload
+        plaintext, bound = payload[:-_BOUND], payload[-_BOUND:]
+        if not hmac.compare_digest(bound, _context_hash(context)):
+            raise errors.AuthenticationError
+        return plaintext
+
+    def _one_of_many(
+        self, result: bytes | ErrorKind, context: EncryptionContext
+    ) -> bytes | KmsBridgeError:
+        if isinstance(result, ErrorKind):
+            return self._translate("unwrap", result, None, 1, 0.0)
+        try:
+            return self._unbind(result, context)
+        except KmsBridgeError as error:
+            return error
+
+    def _broken(self, operation: str, what: str) -> KmsError:
+        return KmsError(
+            f"the {self._driver.scheme} driver is faulty: {what}",
+            remedy="report it to the driver's author; kmsbridge.testing has the suite that shows it",
+            key_id=self._key_id,
+            operation=operation,
+        )
+
+
+def _context_hash(context: EncryptionContext) -> bytes:
+    return hashlib.sha256(context.canonical()).digest()
+
+
+def _check_key_id(key_id: str, scheme: str) -> None:
+    if not key_id.startswith(f"{scheme}:") or not len(scheme) + 1 < len(key_id.encode()) <= MAX_KEY_ID:
+        raise errors.ConfigError(
+            f"the {scheme} driver's key id is not 'scheme:name' of at most {MAX_KEY_ID} bytes",
+            remedy="shorten the key's name, or report it to the driver's author",
+        )

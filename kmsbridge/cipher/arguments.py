@@ -1,0 +1,49 @@
+"""Checks of what callers pass, made when something is wrong already, so that they cost nothing else."""
+
+from __future__ import annotations
+
+Buffer = bytes | bytearray | memoryview
+
+
+def check_bytes(value: object, name: str, instead: str = "") -> None:
+    """Raises `TypeError`, naming `instead`, for what is not bytes-like and contiguous."""
+    if isinstance(value, str):
+        advice = f": use {instead} for text" if instead else ": encode it first"
+        raise TypeError(f"{name} must be bytes-like, not str{advice}")
+    try:
+        contiguous = memoryview(value).c_contiguous  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be bytes-like, not {type(value).__name__}") from None
+    if not contiguous:
+        raise TypeError(f"{name} must be a contiguous buffer: pass bytes({name})")
+
+
+def as_bytes(value: object, name: str, instead: str = "") -> bytes:
+    """`value` as bytes that nobody else can change."""
+    check_bytes(value, name, instead)
+    return bytes(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_text(value: object) -> str:
+    """Raises `TypeError` for what is not text."""
+    if not isinstance(value, str):
+        raise TypeError(f"text must be str, not {type(value).__name__}: use encrypt and decrypt for bytes")
+    return value
+
+
+def text_to_bytes(text: object) -> bytes:
+    """UTF-8. Raises `ValueError` for unpaired surrogates."""
+    try:
+        return check_text(text).encode()
+    except UnicodeEncodeError:
+        # The error that Python makes holds the text itself.
+        raise ValueError("text has unpaired surrogates and cannot be written as UTF-8") from None
+
+
+def bytes_to_text(plaintext: bytes) -> str:
+    """Raises `ValueError` for what is not UTF-8."""
+    try:
+        return plaintext.decode()
+    except UnicodeDecodeError:
+        # The error that Python makes holds the plaintext.
+        raise ValueError("the payload is not text: use decrypt for bytes") from None

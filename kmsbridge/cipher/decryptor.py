@@ -1,0 +1,173 @@
+"""Decrypting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+from kmsbridge import body
+from kmsbridge import message as wire
+from kmsbridge.atomic import PathLike
+from kmsbridge.cipher import direct, files, many, reading
+from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_bytes, check_text
+from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.opened import Opened
+from kmsbridge.config import Profile
+from kmsbridge.datakeys import DecryptionKeys, Pairs
+from kmsbridge.errors import RoleError, forget_locals
+
+
+class Decryptor(Opened):
+    """Decrypts, and has no way to encrypt: for the hosts that work on the data."""
+
+    _decryption: DecryptionKeys
+
+    def _open_role(self, profile: Profile) -> None:
+        if not profile.decrypt_with:
+            raise RoleError(
+                f"profile {profile.name!r} has no decrypt_with",
+                remedy="open it as an Encryptor, or add decrypt_with",
+            )
+        keys = self._open_keys(profile.decrypt_with)
+        self._decryption = DecryptionKeys(keys, profile.data_keys, self._audit)
+        super()._open_role(profile)
+
+    def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+        """The plaintext of `message`, once all of it is verified.
+
+        Raises `MessageError` for what is no message, `AuthenticationError` for a wrong context, a
+        wrong aad or changed bytes, `NoMatchingKey` where the message is for other keys, `KmsError`
+        where a key service could not or would not unwrap, `TypeError` for what is not bytes-like.
+        """
+        try:
+            if type(message) is not bytes:
+                message = as_bytes(message, "message", "decrypt_text")
+            start = int.from_bytes(message[6:8], "big")
+            entry = self._decryption.cached(message[:start], context, len(message))
+            if entry is None or len(message) - start < wire.MIN_BODY:
+                return self._decrypt_new(message, context, aad)
+            return body.open_sealed(
+                entry.key.reveal(), entry.seal_context + aad, memoryview(message)[start:]
+            )
+        except BaseException as error:
+            if isinstance(error, TypeError):
+                check_bytes(aad, "aad")
+            forget_locals(error)
+            del message, aad
+            raise
+
+    def decrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
+        """The text in an armored message; white space around it is ignored.
+
+        Raises what `decrypt` raises; a payload that is not UTF-8 was not made by `encrypt_text` and is
+        a `ValueError`.
+        """
+        try:
+            message = wire.dearmor(check_text(text))
+            return bytes_to_text(self.decrypt(message, context=context, aad=aad))
+        except BaseException as error:
+            forget_locals(error)
+            del aad
+            raise
+
+    def decrypt_many(
+        self, messages: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
+    ) -> list[bytes]:
+        """The plaintext of each message, in order; every distinct wrapped key is unwrapped once.
+
+        All messages are of one context; `aads` has one for each. The first error is raised.
+        """
+        try:
+            return many.decrypt(self._decryption, list(messages), context, aads)
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
+    def decrypt_file(
+        self,
+        source: PathLike,
+        target: PathLike,
+        *,
+        context: Pairs = None,
+        aad: Buffer = b"",
+        progress: Progress | None = None,
+    ) -> None:
+        """Decrypt the file `source` into `target`, in constant memory, with permissions 0600.
+
+        `target` appears whole, once all of it is verified, or not at all. Raises what `decrypt` raises.
+        """
+        try:
+            aad = as_bytes(aad, "aad")
+            files.decrypt_file(lambda header: self._opener(header, context, aad), source, target, progress)
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
+    def decrypt_stream(
+        self,
+        reader: BinaryIO,
+        writer: BinaryIO,
+        *,
+        context: Pairs = None,
+        aad: Buffer = b"",
+        progress: Progress | None = None,
+    ) -> None:
+        """Decrypt a message from `reader` into `writer` as it comes.
+
+        Only verified chunks are written, but until this returns their end may be missing: use what was
+        written only then. Raises what `decrypt` raises.
+        """
+        try:
+            aad = as_bytes(aad, "aad")
+            opener = self._opener(files.read_header(reader), context, aad)
+            files.open_stream(opener, reader, writer, files.Ticker(progress))
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
+    def open(
+        self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b""
+    ) -> reading.MessageReader:
+        """A seekable, read-only binary file of the plaintext in `source`, a path or a seekable file.
+
+        Only the chunks that a read touches are read and decrypted, each verified. A file that was
+        passed in is left open. Raises what `decrypt` raises.
+        """
+        try:
+            aad = as_bytes(aad, "aad")
+            return reading.open_message(
+                source, lambda header, read_at, size: self._chunks(header, context, aad, read_at, size)
+            )
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
+    def close(self) -> None:
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+        if hasattr(self, "_decryption"):
+            self._decryption.close()
+        super().close()
+
+    def _decrypt_new(self, message: bytes, context: Pairs, aad: Buffer) -> bytes:
+        check_bytes(aad, "aad")
+        header = wire.parse(message)
+        if header.kind is wire.Kind.DIRECT:
+            return direct.decrypt(self._decryption, header, context, aad)
+        entry = self._decryption.get(header, context, len(message))
+        sealed = memoryview(message)[header.length :]
+        return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, sealed)
+
+    def _opener(self, header: wire.Header, context: Pairs, aad: bytes) -> files.StreamOpener:
+        if header.kind is wire.Kind.DIRECT:
+            return direct.DirectOpener(direct.decrypt(self._decryption, header, context, aad))
+        entry = self._decryption.get(header, context, 0)
+        return body.Opener(entry.key.reveal(), entry.seal_context + aad)
+
+    def _chunks(
+        self, header: wire.Header, context: Pairs, aad: bytes, read_at: body.ReadAt, size: int
+    ) -> reading.Chunks:
+        if header.kind is wire.Kind.DIRECT:
+            return direct.DirectChunks(direct.decrypt(self._decryption, header, context, aad))
+        entry = self._decryption.get(header, context, 0)
+        return body.ChunkReader(entry.key.reveal(), entry.seal_context + aad, read_at, size)
+

@@ -1,0 +1,72 @@
+"""Direct messages: the key service wraps the payload itself, and there is no data key."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from kmsbridge import body
+from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys import DecryptionKeys, EncryptionKeys, Pairs
+from kmsbridge.errors import MalformedMessage
+from kmsbridge.message import Header, Kind
+from kmsbridge.secret import Secret
+
+
+def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
+    """A direct message. Raises `LimitExceeded` beyond the smallest limit among the keys' providers."""
+    secret = Secret(as_bytes(plaintext, "plaintext", "encrypt_text"))
+    return keys.wrap(secret, bound_context(context, aad), Kind.DIRECT).encode()
+
+
+def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Buffer) -> bytes:
+    """The payload of a direct message."""
+    payload, _ = keys.try_each(header, bound_context(context, aad))
+    return payload
+
+
+def bound_context(context: Pairs, aad: Buffer) -> EncryptionContext:
+    """What binds a direct payload at the key service: the context, and the aad by its hash."""
+    check_bytes(aad, "aad")
+    pairs = EncryptionContext.of(context)
+    if not len(aad):
+        return pairs.with_reserved(kmsbridge="direct")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(aad).digest()).rstrip(b"=").decode()
+    return pairs.with_reserved(kmsbridge="direct", kmsbridge_aad=digest)
+
+
+class DirectOpener:
+    """Stands in for `body.Opener` where the payload is in the header: nothing may follow."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+
+    @staticmethod
+    def room(length: int) -> int:
+        """As much as `body.Opener` would need."""
+        return body.Opener.room(length)
+
+    def update(self, sealed: Buffer) -> bytes:
+        """Raises `MalformedMessage`: a direct message has no body."""
+        raise MalformedMessage("bytes after a direct message")
+
+    def update_into(self, sealed: Buffer, buffer: bytearray | memoryview) -> int:
+        """Likewise."""
+        raise MalformedMessage("bytes after a direct message")
+
+    def finalize(self) -> bytes:
+        """The payload."""
+        return self._payload
+
+
+class DirectChunks:
+    """Stands in for `body.ChunkReader`: a direct payload is shorter than one chunk."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self.size = len(payload)
+
+    def chunk(self, number: int) -> bytes:
+        """The payload, which is chunk 0."""
+        return self._payload

@@ -1,0 +1,148 @@
+"""Encrypting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+from kmsbridge import body
+from kmsbridge import message as wire
+from kmsbridge.atomic import PathLike
+from kmsbridge.cipher import direct, files, many
+from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, text_to_bytes
+from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.opened import Opened
+from kmsbridge.config import Profile
+from kmsbridge.datakeys import CachedKey, EncryptionKeys, Pairs
+from kmsbridge.errors import ConfigError, RoleError, forget_locals
+
+
+class Encryptor(Opened):
+    """Encrypts, and has no way to decrypt: for the hosts that take data in."""
+
+    _encryption: EncryptionKeys
+
+    def _open_role(self, profile: Profile) -> None:
+        if not profile.encrypt_to:
+            raise RoleError(
+                f"profile {profile.name!r} has no encrypt_to", remedy="open it as a Decryptor, or add encrypt_to"
+            )
+        self._encryption = EncryptionKeys(self._open_keys(profile.encrypt_to), profile.data_keys, self._audit)
+        super()._open_role(profile)
+
+    def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+        """The message that holds `plaintext`, bound to `context` and `aad`.
+
+        Of a mutable buffer nothing is kept, but it must not change during the call. Raises `TypeError`
+        for what is not bytes-like, `ConfigError` or `LimitExceeded` for a context that cannot be, and
+        `KmsError` where any of the profile's keys could not wrap the data key.
+        """
+        try:
+            if self._profile.direct:
+                return direct.encrypt(self._encryption, plaintext, context, aad)
+            entry = self._encryption.cached(context, len(plaintext))
+            if entry is None:
+                entry = self._data_key(plaintext, context, aad)
+            return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
+        except BaseException as error:
+            _explain(error, plaintext, aad)
+            forget_locals(error)
+            del plaintext, aad
+            raise
+
+    def encrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
+        """The same for text: the message in armored form, for a text column, JSON, an environment."""
+        try:
+            return wire.armor(self.encrypt(text_to_bytes(text), context=context, aad=aad))
+        except BaseException as error:
+            forget_locals(error)
+            del text, aad
+            raise
+
+    def encrypt_many(
+        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
+    ) -> list[bytes]:
+        """A message for each plaintext, all of one context; `aads` has one for each. All or none."""
+        try:
+            plaintexts = list(plaintexts)
+            each_aad = many.one_each(aads, len(plaintexts))
+            return [
+                self.encrypt(plaintext, context=context, aad=aad)
+                for plaintext, aad in zip(plaintexts, each_aad, strict=True)
+            ]
+        except BaseException as error:
+            forget_locals(error)
+            del plaintexts, aads
+            raise
+
+    def encrypt_file(
+        self,
+        source: PathLike,
+        target: PathLike,
+        *,
+        context: Pairs = None,
+        aad: Buffer = b"",
+        progress: Progress | None = None,
+    ) -> None:
+        """Encrypt the file `source` into `target`, in constant memory.
+
+        `target` appears whole or not at all, and replaces a file of that name; it may be `source`.
+        `progress` is called with the bytes done, about ten times a second at most.
+        """
+        try:
+            entry = self._stream_key(context, aad)
+            files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, progress)
+        except BaseException as error:
+            forget_locals(error)
+            del aad
+            raise
+
+    def encrypt_stream(
+        self,
+        reader: BinaryIO,
+        writer: BinaryIO,
+        *,
+        context: Pairs = None,
+        aad: Buffer = b"",
+        progress: Progress | None = None,
+    ) -> None:
+        """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
+        try:
+            entry = self._stream_key(context, aad)
+            sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
+            files.write_all(writer, entry.header)
+            files.seal_stream(sealer, reader, writer, files.Ticker(progress))
+        except BaseException as error:
+            forget_locals(error)
+            del aad
+            raise
+
+    def close(self) -> None:
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+        if hasattr(self, "_encryption"):
+            self._encryption.close()
+        super().close()
+
+    def _data_key(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> CachedKey:
+        check_bytes(plaintext, "plaintext", "encrypt_text")
+        check_bytes(aad, "aad")
+        return self._encryption.get(context, len(plaintext))
+
+    def _stream_key(self, context: Pairs, aad: Buffer) -> CachedKey:
+        check_bytes(aad, "aad")
+        self._check_no_direct()
+        return self._encryption.get(context, 0)
+
+    def _check_no_direct(self) -> None:
+        if self._profile.direct:
+            raise ConfigError(
+                f"profile {self._profile.name!r} is direct, which is for whole payloads of a few KiB",
+                remedy="use a profile without direct = true for files and streams",
+            )
+
+
+def _explain(error: BaseException, plaintext: object, aad: object) -> None:
+    """Raise a better `TypeError` than the one that the hot path stumbled over, if there is one."""
+    if isinstance(error, (TypeError, ValueError, BufferError)):
+        check_bytes(plaintext, "plaintext", "encrypt_text")
+        check_bytes(aad, "aad")

@@ -1,0 +1,117 @@
+"""Both roles in one object, and what needs both: rewrapping."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+
+from kmsbridge import atomic
+from kmsbridge import message as wire
+from kmsbridge.atomic import PathLike
+from kmsbridge.cipher import direct, journal
+from kmsbridge.cipher.arguments import Buffer, as_bytes
+from kmsbridge.cipher.decryptor import Decryptor
+from kmsbridge.cipher.encryptor import Encryptor
+from kmsbridge.config import Profile
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, name_of, without_padding
+from kmsbridge.driver import Capability
+from kmsbridge.errors import forget_locals
+from kmsbridge.secret import Secret
+
+CURRENT_FOR = 10.0
+"""Seconds for which the keys' current versions are taken to be what they were."""
+
+Versions = tuple[tuple[str, str], ...]
+
+
+class EnvelopeCipher(Encryptor, Decryptor):
+    """Encrypts and decrypts, and rewraps: for the hosts that do both, and for moving between keys."""
+
+    def _open_role(self, profile: Profile) -> None:
+        super()._open_role(profile)
+        self._rewraps = KeyCache(profile.data_keys)
+        self._versions: Versions = ()
+        self._versions_until = 0.0
+
+    def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+        """The same message for the keys of `encrypt_to` in their current versions; the body is untouched.
+
+        The context is needed because the key service binds it; the aad only for direct messages.
+        Messages of one data key are rewrapped by one call. Raises what `decrypt` and `encrypt` raise.
+        """
+        try:
+            data = as_bytes(message, "message", "decrypt_text and encrypt_text")
+            header = wire.parse(data)
+            return self._new_header(header, context, aad).encode() + data[header.length :]
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
+    def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Buffer = b"") -> None:
+        """The same for a file, in place: only its header is written, where it has the room.
+
+        A crash at any point leaves the file readable, by the old keys or by the new.
+        """
+        try:
+            with journal.locked(path) as file:
+                old = journal.header_of(path, file)
+                bare = self._new_header(old, context, aad)
+                if bare.length <= old.length and old.kind is wire.Kind.INLINE:
+                    new = wire.Header(bare.kind, old.length, bare.recipients)
+                    journal.replace_header(path, file, old, new)
+                    return
+                mode = os.fstat(file.fileno()).st_mode & 0o777
+                with atomic.replacing(path, mode=mode) as copy:
+                    copy.write(wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE).encode())
+                    file.seek(old.length)
+                    shutil.copyfileobj(file, copy, 2**20)
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
+    def needs_rewrap(self, message: Buffer) -> bool:
+        """Whether `message` is for other keys than those of `encrypt_to`, or for older versions of them.
+
+        Only the header is looked at, so the start of a long message will do. The keys' versions are
+        asked for every ten seconds at most.
+        """
+        header = wire.parse_header(as_bytes(message, "message"))
+        current = dict(self._current_versions())
+        return current != {
+            each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients
+        }
+
+    def close(self) -> None:
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+        if hasattr(self, "_rewraps"):
+            self._rewraps.close()
+        super().close()
+
+    def _new_header(self, header: wire.Header, pairs: Pairs, aad: Buffer) -> wire.Header:
+        if header.kind is wire.Kind.DIRECT:
+            bound = direct.bound_context(pairs, aad)
+            payload, _ = self._decryption.try_each(header, bound)
+            return self._encryption.wrap(Secret(payload), bound, wire.Kind.DIRECT, "rewrap")
+        context = EncryptionContext.of(pairs)
+        old = without_padding(header)
+        # The versions are part of the name: what was rewrapped before a rotation is not current after it.
+        name = (old.encode(), name_of(context), self._current_versions())
+        known = self._rewraps.use(name, 0)
+        if known is not None:
+            return wire.parse_header(known.header)
+        secret = self._decryption.get(old, context, 0).key
+        new = self._encryption.wrap(secret, data_key_context(context), operation="rewrap")
+        self._rewraps.put(name, secret, new, new.recipients[0], context)
+        return new
+
+    def _current_versions(self) -> Versions:
+        now = time.monotonic()
+        if not self._versions or now >= self._versions_until:
+            self._versions = tuple(
+                (key.key_id, key.describe().version if Capability.REPORTS_VERSION in key.capabilities else "")
+                for key in self._encryption.keys
+            )
+            self._versions_until = now + CURRENT_FOR
+        return self._versions

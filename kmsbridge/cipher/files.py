@@ -1,0 +1,149 @@
+"""Files and streams, in constant memory."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO, Protocol
+
+from kmsbridge import atomic, body
+from kmsbridge import message as wire
+from kmsbridge.atomic import PathLike
+from kmsbridge.cipher import journal
+from kmsbridge.datakeys import CachedKey
+
+STEP = 64 * body.CHUNK
+"""Bytes of plaintext in one step. The buffers are reused: fresh pages cost more than the cipher."""
+SEALED_STEP = 64 * body.SEALED_CHUNK
+Progress = Callable[[int], None]
+
+
+class StreamOpener(Protocol):
+    """What opens a body front to back: `body.Opener`, or its stand-in for a direct message."""
+
+    @staticmethod
+    def room(length: int) -> int: ...
+    def update_into(self, sealed: Any, buffer: Any) -> int: ...
+    def finalize(self) -> bytes: ...
+
+
+class Ticker:
+    """Tells `progress` of the bytes done, ten times a second at most, and at the end."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._done = 0
+        self._next = 0.0
+
+    def add(self, count: int) -> None:
+        """So many more bytes are done."""
+        self._done += count
+        if self._progress is not None and (now := time.monotonic()) >= self._next:
+            self._next = now + 0.1
+            self._progress(self._done)
+
+    def end(self) -> None:
+        """All are done."""
+        if self._progress is not None:
+            self._progress(self._done)
+
+
+def encrypt_file(
+    entry: CachedKey, aad: bytes, source: PathLike, target: PathLike, progress: Progress | None
+) -> None:
+    """Seal `source` into `target`, with room in the header to rewrap it in place."""
+    header = wire.inline(wire.parse_header(entry.header).recipients, padded=True)
+    with _open_source(source) as reader, atomic.replacing(target) as writer:
+        write_all(writer, header.encode())
+        seal_stream(body.Sealer(entry.key.reveal(), entry.seal_context + aad), reader, writer, Ticker(progress))
+
+
+def decrypt_file(
+    opener: Callable[[wire.Header], StreamOpener],
+    source: PathLike,
+    target: PathLike,
+    progress: Progress | None,
+) -> None:
+    """Open `source` into `target`, which only its owner may read."""
+    with _open_source(source) as reader:
+        header = journal.header_of(source, reader)
+        reader.seek(header.length)
+        with atomic.replacing(target, mode=0o600) as writer:
+            open_stream(opener(header), reader, writer, Ticker(progress))
+
+
+def seal_stream(sealer: body.Sealer, reader: BinaryIO, writer: BinaryIO, ticker: Ticker) -> None:
+    """Seal what `reader` holds into `writer`."""
+    plain, sealed = memoryview(bytearray(STEP)), memoryview(bytearray(body.Sealer.room(STEP)))
+    while count := read_into(reader, plain):
+        write_all(writer, sealed[: sealer.update_into(plain[:count], sealed)])
+        ticker.add(count)
+    write_all(writer, sealer.finalize())
+    ticker.end()
+
+
+def open_stream(opener: StreamOpener, reader: BinaryIO, writer: BinaryIO, ticker: Ticker) -> None:
+    """Open the body that `reader` holds into `writer`; nothing unverified is ever written."""
+    sealed, plain = memoryview(bytearray(SEALED_STEP)), memoryview(bytearray(opener.room(SEALED_STEP)))
+    while count := read_into(reader, sealed):
+        write_all(writer, plain[: opener.update_into(sealed[:count], plain)])
+        ticker.add(count)
+    write_all(writer, opener.finalize())
+    ticker.end()
+
+
+def read_header(reader: BinaryIO) -> wire.Header:
+    """The header at the start of a stream, of which nothing beyond it is read."""
+    start = _read_up_to(reader, wire.FIXED)
+    return wire.parse_header(start + _read_up_to(reader, wire.header_length(start) - len(start)))
+
+
+def read_into(reader: Any, buffer: memoryview) -> int:
+    """Fill `buffer` from the start, with as much as one read gives; 0 at the end."""
+    if hasattr(reader, "readinto"):
+        count = reader.readinto(buffer)
+    else:
+        data = reader.read(len(buffer))
+        if isinstance(data, str):
+            raise TypeError("the reader gives text: open it in binary mode")
+        count = None if data is None else len(data)
+        buffer[: count or 0] = data or b""
+    if count is None:
+        raise BlockingIOError(errno.EAGAIN, "the reader does not block; give one that does")
+    return int(count)
+
+
+def write_all(writer: Any, data: Any) -> None:
+    """Write all of `data`, in as many writes as it takes."""
+    view = memoryview(data)
+    while view:
+        count = writer.write(view)
+        if count is None:
+            if isinstance(writer, io.RawIOBase):
+                raise BlockingIOError(errno.EAGAIN, "the writer does not block; give one that does")
+            return  # a plain object with a write method that takes everything
+        view = view[count:]
+
+
+def _read_up_to(reader: BinaryIO, length: int) -> bytes:
+    data = bytearray(max(length, 0))
+    done = 0
+    while done < length:
+        count = read_into(reader, memoryview(data)[done:])
+        if not count:
+            break
+        done += count
+    return bytes(data[:done])
+
+
+def _open_source(source: PathLike) -> BinaryIO:
+    file = open(source, "rb", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file: use encrypt_stream or decrypt_stream", str(source))
+    return file
+

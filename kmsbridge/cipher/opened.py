@@ -1,0 +1,98 @@
+"""What encryptors and decryptors have in common: opening from a configuration, and closing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from kmsbridge import config
+from kmsbridge.atomic import PathLike
+from kmsbridge.audit import AuditTrail
+from kmsbridge.calls import Key
+from kmsbridge.config import KeyConfig, Profile
+from kmsbridge.driver import KeyDriver
+from kmsbridge.errors import ConfigError
+
+
+class Opened:
+    """Safe to share between threads, and to use in forked children. Close it, or use it with `with`."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+        self._audit = AuditTrail(profile.audit, profile=profile.name)
+        self._keys: dict[str, Key] = {}
+        try:
+            self._open_role(profile)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def from_config(
+        cls, path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
+    ) -> Self:
+        """Open with a profile of a configuration file.
+
+        `path=None` looks at `KMSBRIDGE_CONFIG`, `KMSBRIDGE_KEY`, then `./kmsbridge.toml`;
+        `profile=None` at `KMSBRIDGE_PROFILE`, then `default_profile`; `env=None` means the process's
+        environment. Raises `ConfigError`, and `RoleError` where the profile does not allow this role.
+        """
+        return cls(config.load(path, profile=profile, env=env))
+
+    @classmethod
+    def from_uri(cls, uri: str, *, decrypt_uris: Sequence[str] = (), **options: Any) -> Self:
+        """Open with the key that `uri` names; `decrypt_uris` name more to decrypt with.
+
+        `options` are what a key's table, or a profile's, would hold. Raises `ConfigError`.
+        """
+        return cls(config.from_uri(uri, decrypt_uris=decrypt_uris, options=options))
+
+    def close(self) -> None:
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+        for key in self._keys.values():
+            key.close()
+        self._audit.close()
+
+    def _open_role(self, profile: Profile) -> None:
+        """Open the keys that a subclass needs; each calls the next, for the one that is both."""
+
+    def _open_keys(self, configs: Sequence[KeyConfig]) -> list[Key]:
+        return [self._open_key(each) for each in configs]
+
+    def _open_key(self, each: KeyConfig) -> Key:
+        if each.name not in self._keys:
+            self._keys[each.name] = open_key(each, self._profile)
+        return self._keys[each.name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(profile={self._profile.name!r})"
+
+
+def open_key(each: KeyConfig, profile: Profile) -> Key:
+    """The configured key behind its driver. Raises `ConfigError`."""
+    from kmsbridge import registry
+
+    driver = registry.driver_class(each.uri.scheme)
+    if profile.production and driver.development_only and not each.allow_in_production:
+        raise ConfigError(
+            f"keys.{each.name} is a {driver.scheme} key, and profile {profile.name!r} is for production",
+            remedy="use a key service, or set allow_in_production = true on the key",
+        )
+
+    def open_driver() -> KeyDriver:
+        return driver.open(each.uri, each.options)
+
+    key = Key(each.name, open_driver, profile.calls)
+    for table, name in each.options.unknown():
+        key.close()
+        raise config.unknown_option_error(table, table.known(), name)
+    return key

@@ -1,0 +1,150 @@
+"""A message as a seekable file."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import Any, BinaryIO, Protocol
+
+from kmsbridge import body
+from kmsbridge import message as wire
+from kmsbridge.atomic import PathLike
+from kmsbridge.body import ReadAt
+from kmsbridge.cipher import journal
+
+
+class Chunks(Protocol):
+    """The plaintext of a message in chunks of 16 KiB, the last one shorter."""
+
+    size: int
+
+    def chunk(self, number: int) -> bytes: ...
+
+
+OpenChunks = Callable[[wire.Header, ReadAt, int], Chunks]
+"""(header, how to read the body, the body's length) -> the plaintext's chunks."""
+
+
+class MessageReader(io.BufferedIOBase):
+    """A read-only, seekable binary file of a message's plaintext.
+
+    Each chunk that a read touches is verified before any of it is returned; a changed one raises
+    `AuthenticationError`. Like other files it has one position: share it between threads with a lock.
+    """
+
+    def __init__(self, chunks: Chunks, close: Callable[[], None]) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._close = close
+        self._at = 0
+        self._number, self._chunk = -1, b""
+
+    @property
+    def size(self) -> int:
+        """The length of the plaintext in bytes."""
+        return self._chunks.size
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        self._check_open()
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; a position beyond the end is allowed, and reads nothing."""
+        self._check_open()
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}.get(whence)
+        if start is None or start + offset < 0:
+            raise ValueError(f"cannot seek to {offset} from {whence}")
+        self._at = start + offset
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to `size` bytes; to the end where it is None or negative."""
+        self._check_open()
+        rest = max(self.size - self._at, 0)
+        wanted = rest if size is None or size < 0 else min(size, rest)
+        parts = []
+        while wanted > 0:
+            part = self._rest_of_chunk()[:wanted]
+            parts.append(part)
+            wanted -= len(part)
+            self._at += len(part)
+        return b"".join(parts)
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes of one chunk."""
+        self._check_open()
+        part = self._rest_of_chunk()
+        part = part if size < 0 else part[:size]
+        self._at += len(part)
+        return part
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill `buffer`; gives how many bytes there were."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def peek(self, size: int = 0, /) -> bytes:
+        """What is left of the chunk at the position, which stays."""
+        self._check_open()
+        return self._rest_of_chunk()
+
+    def close(self) -> None:
+        """Forget the key, and close the file if it was opened here."""
+        if not self.closed:
+            self._chunks, self._chunk = _NoChunks(), b""
+            self._close()
+        super().close()
+
+    def _rest_of_chunk(self) -> bytes:
+        if self._at >= self.size:
+            return b""
+        number, skip = divmod(self._at, body.CHUNK)
+        if number != self._number:
+            self._chunk, self._number = self._chunks.chunk(number), number
+        return self._chunk[skip:]
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on a closed message")
+
+
+class _NoChunks:
+    size = 0
+
+    def chunk(self, number: int) -> bytes:
+        return b""
+
+
+def open_message(source: PathLike | BinaryIO, open_chunks: OpenChunks) -> MessageReader:
+    """The message in the file at a path, which the reader closes, or in a seekable file, which stays open."""
+    if isinstance(source, (str, bytes, os.PathLike)):
+        file = open(source, "rb", buffering=0)
+        try:
+            chunks = _chunks(file, journal.header_of(source, file), open_chunks)
+        except BaseException:
+            file.close()
+            raise
+        return MessageReader(chunks, file.close)
+    if not hasattr(source, "seek") or not source.seekable():
+        raise TypeError("open needs a path or a seekable binary file: use decrypt_stream for streams")
+    return MessageReader(_chunks(source, journal.read_header(source), open_chunks), lambda: None)
+
+
+def _chunks(file: BinaryIO, header: wire.Header, open_chunks: OpenChunks) -> Chunks:
+    def read_at(offset: int, length: int) -> bytes:
+        file.seek(header.length + offset)
+        return journal.read_exactly(file, length)
+
+    return open_chunks(header, read_at, file.seek(0, os.SEEK_END) - header.length)

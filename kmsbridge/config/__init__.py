@@ -1,0 +1,155 @@
+"""From a TOML file, the environment or arguments to a profile; every value knows where it came from.
+
+Nothing is read from the environment but `KMSBRIDGE_CONFIG`, `KMSBRIDGE_PROFILE`, `KMSBRIDGE_KEY` and
+the variables that `env:NAME` values name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kmsbridge.config.document import FILE_NAME, FLAGS, POLICIES, check_key, check_profile, choose, read
+from kmsbridge.config.model import KeyConfig, Profile, Setting
+from kmsbridge.config.profile import build, key_uri
+from kmsbridge.config.source import ARGUMENT, Source, is_reference, read_variable
+from kmsbridge.config.words import about, dotted, unknown_option_error
+from kmsbridge.errors import ConfigError, forget_locals
+
+__all__ = ["KeyConfig", "Profile", "Setting", "explain", "from_uri", "load", "unknown_option_error"]
+
+PathLike = str | os.PathLike[str]
+
+_KEY = "KMSBRIDGE_KEY"
+
+
+def load(
+    path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
+) -> Profile:
+    """The profile to use.
+
+    `path` wins over `KMSBRIDGE_CONFIG`, `KMSBRIDGE_KEY` (a key URI that is a whole configuration) and
+    `./kmsbridge.toml`; `profile` over `KMSBRIDGE_PROFILE`, `default_profile` and the only profile.
+    `env` replaces `os.environ`, for `env:` values too. Raises `ConfigError`.
+    """
+    try:
+        return _load(path, profile, env)[0]
+    except Exception as error:
+        forget_locals(error)
+        del env
+        raise
+
+
+def explain(
+    path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
+) -> list[Setting]:
+    """Every value that `load` with these arguments uses, defaults included, and where it came from.
+
+    Secrets, and whatever came through `env:` or `file:`, are masked. Raises `ConfigError`.
+    """
+    try:
+        return _load(path, profile, env)[1]
+    except Exception as error:
+        forget_locals(error)
+        del env
+        raise
+
+
+def from_uri(uri: str, *, decrypt_uris: Sequence[str] = (), options: Mapping[str, object]) -> Profile:
+    """A profile that encrypts to `uri` and decrypts with it and `decrypt_uris`.
+
+    `data_keys`, `calls`, `audit`, `production`, `direct` and `allow_in_production` among the options
+    are as in a profile; the others go to `uri` and to those of `decrypt_uris` that have its scheme.
+    Relative paths start at the current folder. Raises `ConfigError`.
+    """
+    try:
+        return _from_uri(uri, decrypt_uris, options)
+    except Exception as error:
+        forget_locals(error)
+        del uri, decrypt_uris, options
+        raise
+
+
+def _load(
+    path: PathLike | None, profile: str | None, env: Mapping[str, str] | None
+) -> tuple[Profile, list[Setting]]:
+    env = os.environ if env is None else env
+    found, origin = _locate(path, env)
+    if found is None:
+        return _from_variable(profile, env)
+    folder = os.path.dirname(_absolute(found))
+    source = Source(found, folder, env)
+    source.note("config", found, origin)
+    document = read(found)
+    with about(f"{found}: "):
+        name, origin = choose(document, profile, env)
+        where = "default_profile" if "default_profile" in document else f"profiles.{name}"
+        source.note("profile", name, origin or source.place(where))
+        table = document["profiles"][name]
+        built = build(name, table, dotted("profiles", name), document.get("keys", {}), source)
+    return built, source.settings
+
+
+def _locate(path: PathLike | None, env: Mapping[str, str]) -> tuple[str | None, str]:
+    """The configuration file's path and what named it; None where `KMSBRIDGE_KEY` is all there is."""
+    if path is not None:
+        return os.fsdecode(path), ARGUMENT
+    config, key = read_variable(env, "KMSBRIDGE_CONFIG"), read_variable(env, _KEY)
+    if config and key:
+        raise ConfigError("KMSBRIDGE_CONFIG and KMSBRIDGE_KEY are both set", remedy="unset one of them")
+    if config:
+        return config, "environment variable KMSBRIDGE_CONFIG"
+    if key:
+        return None, f"environment variable {_KEY}"
+    if not os.path.lexists(FILE_NAME):
+        raise ConfigError(
+            f"no configuration: ./{FILE_NAME} does not exist, KMSBRIDGE_CONFIG and KMSBRIDGE_KEY are not set",
+            remedy="run 'kmsbridge init', or name a file or a key URI",
+        )
+    return FILE_NAME, "default"
+
+
+def _from_variable(profile: str | None, env: Mapping[str, str]) -> tuple[Profile, list[Setting]]:
+    for name, value in (
+        ("profile=", profile),
+        ("KMSBRIDGE_PROFILE", read_variable(env, "KMSBRIDGE_PROFILE")),
+    ):
+        if value is not None:
+            raise ConfigError(
+                f"{name} is given, but KMSBRIDGE_KEY is a configuration without profiles",
+                remedy=f"unset KMSBRIDGE_KEY, or leave {name} out",
+            )
+    uri = env[_KEY]
+    if is_reference(uri):
+        raise ConfigError(f"{_KEY} holds a reference", remedy="set it to the key URI itself")
+    source = Source(_KEY, _absolute("."), env, given_by=f"environment variable {_KEY}")
+    source.note("profile", _KEY, source.given_by)
+    table = {"encrypt_to": [_KEY], "decrypt_with": [_KEY]}
+    return build(_KEY, table, f"profiles.{_KEY}", {_KEY: {"uri": uri}}, source), source.settings
+
+
+def _from_uri(uri: str, decrypt_uris: Sequence[str], options: Mapping[str, object]) -> Profile:
+    if isinstance(decrypt_uris, str):
+        raise TypeError("decrypt_uris must be a list of key URIs, not one str")
+    source = Source("from_uri", _absolute("."), os.environ, given_by=ARGUMENT)
+    own = {name: value for name, value in options.items() if name in (*POLICIES, *FLAGS)}
+    others = {name: value for name, value in options.items() if name not in own}
+    tables: dict[str, dict[str, Any]] = {"uri": {**others, "uri": uri}}
+    scheme = key_uri(uri, "uri", source).scheme
+    for n, each in enumerate(decrypt_uris):
+        name = f"decrypt_uris[{n}]"
+        same = key_uri(each, name, source).scheme == scheme
+        allowed = {"allow_in_production": others.get("allow_in_production", False)}
+        tables[name] = {**(others if same else allowed), "uri": each}
+    check_key(tables["uri"], "options")
+    table = {**own, "encrypt_to": ["uri"], "decrypt_with": [*tables]}
+    check_profile(table, "", tables)
+    return build("default", table, "", tables, source)
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        raise ConfigError("the current folder cannot be read", remedy="change to one that exists") from None

@@ -1,0 +1,154 @@
+"""A configuration file: found, read, and checked for its shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Final
+
+from kmsbridge.config.source import is_reference, read_file, read_variable
+from kmsbridge.config.values import convert, flag, takes_text, text, wrong_type
+from kmsbridge.config.words import about, advice, check_words, dotted, quoted
+from kmsbridge.errors import ConfigError
+from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy
+
+FILE_NAME: Final = "kmsbridge.toml"
+MAX_FILE: Final = 1024 * 1024
+MAX_NAME: Final = 128
+LISTS: Final = ("encrypt_to", "decrypt_with")
+POLICIES: Final[Mapping[str, type[Any]]] = {
+    "data_keys": DataKeyPolicy,
+    "calls": CallPolicy,
+    "audit": AuditPolicy,
+}
+FLAGS: Final = ("production", "direct")
+_POSITION = re.compile(r"\(at (line \d+, column \d+|end of document)\)$")
+
+
+def read(path: str) -> dict[str, Any]:
+    """The tables of a TOML file, checked for shape and unknown words."""
+    data = read_file(path, f"the configuration file {quoted(path)}", MAX_FILE)
+    document = _parse(data, f"the configuration file {quoted(path)}")
+    with about(f"{path}: "):
+        _check(document)
+    return document
+
+
+def check_key(table: Mapping[str, Any], name: str) -> None:
+    """Check what this library reads of a key's table; the rest is the driver's."""
+    if "uri" not in table:
+        raise ConfigError(f"{name} has no uri", remedy="add one, as in uri = 'local:keys.json#app'")
+    text(table["uri"], f"{name}.uri")
+    flag(table.get("allow_in_production", False), f"{name}.allow_in_production")
+
+
+def check_profile(table: Mapping[str, Any], name: str, keys: Mapping[str, Any]) -> None:
+    """Check every word and type of a profile. References are not followed."""
+    check_words(table, (*LISTS, *POLICIES, *FLAGS), name, "setting of a profile")
+    for setting in LISTS:
+        check_key_names(table.get(setting, []), dotted(name, setting), keys)
+    for setting in FLAGS:
+        flag(table.get(setting, False), dotted(name, setting))
+    for setting, policy in POLICIES.items():
+        _check_policy(table.get(setting, {}), policy, dotted(name, setting))
+
+
+def check_key_names(names: object, name: str, keys: Mapping[str, Any]) -> None:
+    """Check a list of keys' names: all there, none twice."""
+    if not isinstance(names, (list, tuple)):
+        raise wrong_type(names, name, "a list of keys' names")
+    for n, each in enumerate(names):
+        text(each, f"{name}[{n}]")
+        if each not in keys and not is_reference(each):
+            raise ConfigError(
+                f"{name} names the key {quoted(each)}, which is not there", remedy=advice(each, keys)
+            )
+        if each in names[:n]:
+            raise ConfigError(f"{name} names the key {quoted(each)} twice", remedy="remove one of them")
+
+
+def choose(document: Mapping[str, Any], argument: str | None, env: Mapping[str, str]) -> tuple[str, str]:
+    """The name of the profile to use, and what named it; empty where the file did."""
+    profiles: Mapping[str, Any] = document.get("profiles", {})
+    chosen, origin = argument, "argument"
+    if chosen is None:
+        chosen, origin = read_variable(env, "KMSBRIDGE_PROFILE"), "environment variable KMSBRIDGE_PROFILE"
+    if chosen is None:
+        return _default(document.get("default_profile"), profiles), ""
+    if not isinstance(chosen, str):
+        raise TypeError(f"profile must be str, not {type(chosen).__name__}")
+    if chosen not in profiles:
+        raise ConfigError(f"there is no profile {quoted(chosen)} ({origin})", remedy=advice(chosen, profiles))
+    return chosen, origin
+
+
+def _default(name: str | None, profiles: Mapping[str, Any]) -> str:
+    if name is not None:
+        return name
+    if not profiles:
+        raise ConfigError("there is no profile", remedy="add a table [profiles.NAME]")
+    if len(profiles) > 1:
+        raise ConfigError(
+            f"no profile was chosen of {', '.join(sorted(profiles))}",
+            remedy="pass its name, or set KMSBRIDGE_PROFILE or default_profile",
+        )
+    return next(iter(profiles))
+
+
+def _check(document: Mapping[str, Any]) -> None:
+    check_words(document, ("default_profile", "keys", "profiles"), "", "table or setting")
+    keys, profiles = _tables(document, "keys"), _tables(document, "profiles")
+    for name, table in keys.items():
+        check_key(table, dotted("keys", name))
+    for name, table in profiles.items():
+        check_profile(table, dotted("profiles", name), keys)
+    default = document.get("default_profile")
+    if default is not None and text(default, "default_profile") not in profiles:
+        raise ConfigError(
+            f"default_profile names the profile {quoted(default)}, which is not there",
+            remedy=advice(default, profiles),
+        )
+
+
+def _parse(data: bytes, what: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        problem, remedy = f"is not UTF-8 at byte {error.start}", "save it as UTF-8"
+    except RecursionError:
+        problem, remedy = "is nested too deeply", "use fewer levels"
+    except ValueError as error:
+        position = _POSITION.search(str(error))
+        problem = f"is not valid TOML at {position[1]}" if position else "is not valid TOML"
+        remedy = "correct it there"
+    # Not inside `except`: those exceptions carry the file's text along.
+    raise ConfigError(f"{what} {problem}", remedy=remedy)
+
+
+def _tables(document: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str, Any]]:
+    tables = document.get(name, {})
+    if not isinstance(tables, dict):
+        raise wrong_type(tables, name, f"tables [{name}.NAME]")
+    for each, table in tables.items():
+        if not (each.isprintable() and each.strip() == each != "" and len(each) <= MAX_NAME) or is_reference(
+            each
+        ):
+            raise ConfigError(
+                f"{dotted(name, each)}: this cannot be a name", remedy="use letters, digits, - and _"
+            )
+        if not isinstance(table, dict):
+            raise wrong_type(table, dotted(name, each), f"a table [{dotted(name, each)}]")
+    return tables
+
+
+def _check_policy(table: object, policy: type[Any], name: str) -> None:
+    if not isinstance(table, Mapping):
+        raise wrong_type(table, name, "a table")
+    settings = {each.name: each for each in fields(policy)}
+    check_words(table, settings, name, "setting")
+    for word, value in table.items():
+        if not (is_reference(value) and takes_text(settings[word])):
+            convert(value, settings[word], dotted(name, word))

@@ -1,0 +1,99 @@
+"""Single values: durations, sizes, counts, flags and text, each checked for its type."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import Field
+from typing import Any, Final
+
+from kmsbridge.errors import ConfigError
+from kmsbridge.policy import BYTES, SECONDS
+
+_NUMBER: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)")
+_MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_BYTES: Final = {
+    "B": 1,
+    **{prefix + "B": 1000**n for n, prefix in enumerate(("k", "M", "G", "T"), 1)},
+    **{prefix + "iB": 1024**n for n, prefix in enumerate(("K", "M", "G", "T"), 1)},
+    "KB": 1000,
+}
+
+
+def duration(value: object, name: str) -> float:
+    """Seconds, from a number of seconds or text such as 500ms, 30s, 5m, 2h, 1d."""
+    if isinstance(value, str):
+        return _with_unit(value, _MILLISECONDS, name, "a duration", "500ms, 30s, 5m, 2h or 1d") / 1000
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_type(value, name, "a number of seconds, or text such as 30s or 5m")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")  # out of every bound, which is said where the bounds are known
+
+
+def size(value: object, name: str) -> int:
+    """Bytes, from a whole number of bytes or text such as 64KiB, 10MiB, 1 GB."""
+    if isinstance(value, str):
+        number = _with_unit(value, _BYTES, name, "a size", "64KiB, 10MiB or 1 GB")
+        if not number.is_integer():
+            raise ConfigError(f"{name} is not a whole number of bytes", remedy="use a smaller unit")
+        return int(number)
+    return count(value, name, "a whole number of bytes, or text such as 10MiB")
+
+
+def count(value: object, name: str, wanted: str = "a whole number") -> int:
+    """A whole number; `true` is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type(value, name, wanted)
+    return value
+
+
+def flag(value: object, name: str) -> bool:
+    """True or false, and nothing that merely looks like it."""
+    if not isinstance(value, bool):
+        raise wrong_type(value, name, "true or false, without quotes")
+    return value
+
+
+def text(value: object, name: str) -> str:
+    """Text."""
+    if not isinstance(value, str):
+        raise wrong_type(value, name, "text")
+    return value
+
+
+def convert(value: object, setting: Field[Any], name: str) -> Any:
+    """The value of a policy's field, in the field's own unit. Bounds are the policy's to check."""
+    if setting.metadata.get("unit") == SECONDS:
+        return duration(value, name)
+    if setting.metadata.get("unit") == BYTES:
+        return size(value, name)
+    if isinstance(setting.default, bool):
+        return flag(value, name)
+    return text(value, name) if isinstance(setting.default, str) else count(value, name)
+
+
+def takes_text(setting: Field[Any]) -> bool:
+    """Whether a policy's field may be given as text, and so by reference."""
+    return isinstance(setting.default, str) or setting.metadata.get("unit") in (SECONDS, BYTES)
+
+
+def rendered(value: object, setting: Field[Any]) -> str:
+    """A policy's value with its unit, as people read it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if setting.metadata.get("unit") == SECONDS:
+        return f"{value:.15g} s"
+    return f"{value} bytes" if setting.metadata.get("unit") == BYTES else str(value)
+
+
+def wrong_type(value: object, name: str, wanted: str) -> ConfigError:
+    """The error for a value of the wrong type. The value is not quoted: it may be a secret."""
+    return ConfigError(f"{name} is of the wrong type ({type(value).__name__})", remedy=f"give {wanted}")
+
+
+def _with_unit(value: str, units: dict[str, int], name: str, kind: str, examples: str) -> float:
+    match = _NUMBER.fullmatch(value)
+    if match is None or match[2] not in units:
+        raise ConfigError(f"{name} is not {kind}", remedy=f"write it as in {examples}")
+    return float(match[1]) * units[match[2]]

@@ -1,0 +1,19 @@
+"""The life of data keys: made, wrapped, shared by many messages of one context, dropped."""
+
+from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
+from kmsbridge.datakeys.decryption import DecryptionKeys, without_padding
+from kmsbridge.datakeys.encryption import EncryptionKeys
+from kmsbridge.datakeys.flight import Flight, SingleFlight
+
+__all__ = [
+    "CachedKey",
+    "DecryptionKeys",
+    "EncryptionKeys",
+    "Flight",
+    "KeyCache",
+    "Pairs",
+    "SingleFlight",
+    "data_key_context",
+    "name_of",
+    "without_padding",
+]

@@ -1,0 +1,156 @@
+"""Data keys to decrypt with."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from kmsbridge.audit import AuditTrail
+from kmsbridge.calls import Key
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
+from kmsbridge.datakeys.flight import SingleFlight
+from kmsbridge.datakeys.trail import told_call, told_of_messages
+from kmsbridge.driver import Capability, WrappedKey
+from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsError, NoMatchingKey, UnsupportedMessage
+from kmsbridge.message import Header, Kind, Recipient
+from kmsbridge.policy import DataKeyPolicy
+from kmsbridge.secret import Secret
+
+DATA_KEY_LENGTH = 32
+BATCH = 200
+"""The most wrapped keys in one `unwrap_many`; a Vault request holds no more."""
+
+
+class DecryptionKeys:
+    """The data keys of messages seen before, and the way to those of others through `keys`.
+
+    `keys` are tried in their order, and no other key is ever contacted, whatever a message names.
+    """
+
+    def __init__(self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail) -> None:
+        self.keys = tuple(keys)
+        self.flights: SingleFlight[CachedKey] = SingleFlight()
+        self._audit = audit
+        self._policy = policy
+        self.shared = policy.max_messages > 1
+        self._cache = KeyCache(policy, dropped=told_of_messages(audit, "decrypt"))
+
+    def cached(self, header: bytes, pairs: Pairs, size: int) -> CachedKey | None:
+        """The data key of a message with these header bytes, if it is at hand: no call, no parsing."""
+        try:
+            return self._cache.use((header, name_of(pairs)), size)
+        except (AttributeError, TypeError):
+            return None  # no context at all, as `get` says in its error
+
+    def get(self, header: Header, pairs: Pairs, size: int) -> CachedKey:
+        """The data key of a message with this header; unwraps it where it is not at hand.
+
+        Raises what `EncryptionContext.of` raises, `NoMatchingKey`, `AuthenticationError`, or a
+        `KmsError`.
+        """
+        context = EncryptionContext.of(pairs)
+        self._cache.check_open()
+        header = without_padding(header)
+        if not self.shared:
+            return CachedKey(*self._unwrap(header, context), context, self._policy, 0.0)
+        name = (header.encode(), name_of(context))
+        while (entry := self._cache.use(name, size)) is None:
+            self.flights.run(name, lambda: self.load(name, header, context))
+        return entry
+
+    def load(self, name: Hashable, header: Header, context: EncryptionContext) -> CachedKey:
+        """Unwrap a data key and keep it. For whoever leads the flight for `name`."""
+        return self._cache.put(name, *self._unwrap(header, context), context)
+
+    def get_many(self, headers: Mapping[bytes, Header], pairs: Pairs) -> dict[bytes, CachedKey]:
+        """The data keys, by unpadded header bytes, that are at hand or come in the provider's batches.
+
+        What is missing in the result could not be had this way: `get` has it, or says why not.
+        """
+        context = EncryptionContext.of(pairs)
+        found = {name: entry for name in headers if (entry := self.cached(name, context, 0))}
+        for key in self.keys:
+            if Capability.BATCH_UNWRAP not in key.capabilities:
+                continue
+            mine = [
+                (header, recipient)
+                for name, header in headers.items()
+                for recipient in header.recipients
+                if name not in found and recipient.key_id == key.key_id
+            ]
+            for start in range(0, len(mine), BATCH):
+                found |= self._load_batch(key, mine[start : start + BATCH], context)
+        return found
+
+    def unwrap(self, recipient: Recipient, key: Key, bound: EncryptionContext, operation: str) -> bytes:
+        """What `recipient` wrapped, by `key`; `bound` is the context with its reserved pairs."""
+        wrapped = WrappedKey(recipient.key_id, recipient.key_version, recipient.wrapped)
+        with told_call(self._audit, operation, key, bound) as told:
+            told.version = recipient.key_version
+            return key.unwrap(wrapped, bound)
+
+    def try_each(self, header: Header, bound: EncryptionContext) -> tuple[bytes, Recipient]:
+        """What the recipients wrapped, by the first of our keys that can unwrap it.
+
+        A key that fails is no reason not to try the next; if all fail, the first failure of a service
+        is raised before one of authenticity, since it may be the cause of the other.
+        """
+        failures: list[KmsBridgeError] = []
+        for key, recipient in self._matches(header):
+            try:
+                return self.unwrap(recipient, key, bound, "unwrap"), recipient
+            except (KmsError, AuthenticationError) as error:
+                failures.append(error)
+        failures.sort(key=lambda error: isinstance(error, AuthenticationError))
+        for other in failures[1:]:
+            failures[0].add_note(f"also: {other}")
+        raise failures[0]
+
+    def close(self) -> None:
+        """Drop every data key."""
+        self._cache.close()
+
+    def _unwrap(self, header: Header, context: EncryptionContext) -> tuple[Secret, Header, Recipient]:
+        if header.kind is not Kind.INLINE:
+            raise UnsupportedMessage(
+                "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
+            )
+        data_key, recipient = self.try_each(header, data_key_context(context))
+        if len(data_key) != DATA_KEY_LENGTH:
+            raise AuthenticationError  # whoever may wrap can put anything into a message
+        return Secret(data_key), header, recipient
+
+    def _load_batch(
+        self, key: Key, batch: list[tuple[Header, Recipient]], context: EncryptionContext
+    ) -> dict[bytes, CachedKey]:
+        bound = data_key_context(context)
+        items = [(WrappedKey(r.key_id, r.key_version, r.wrapped), bound) for _, r in batch]
+        try:
+            with told_call(self._audit, "unwrap", key, bound):
+                results = key.unwrap_many(items)
+        except KmsError:
+            return {}
+        return {
+            (name := header.encode()): self._cache.put(
+                (name, name_of(context)), Secret(result), header, recipient, context
+            )
+            for (header, recipient), result in zip(batch, results, strict=True)
+            if isinstance(result, bytes) and len(result) == DATA_KEY_LENGTH
+        }
+
+    def _matches(self, header: Header) -> list[tuple[Key, Recipient]]:
+        by_id = {recipient.key_id: recipient for recipient in header.recipients}
+        matches = [(key, by_id[key.key_id]) for key in self.keys if key.key_id in by_id]
+        if not matches:
+            raise NoMatchingKey(
+                # A message's key ids are a stranger's text: repr shows what is not printable.
+                f"the message is for {', '.join(map(repr, by_id))}, and this profile decrypts with "
+                f"{', '.join(repr(key.key_id) for key in self.keys)}",
+                remedy="add one of the message's keys to decrypt_with",
+            )
+        return matches
+
+
+def without_padding(header: Header) -> Header:
+    """The header as `encrypt` writes it; those of one data key are equal then."""
+    return Header(header.kind, header.length - header.padding, header.recipients, header.data_key_id)

@@ -1,0 +1,72 @@
+"""What the audit trail is told of data keys."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from kmsbridge.audit import AuditEvent, AuditTrail
+from kmsbridge.calls import Key
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys.cache import CachedKey
+from kmsbridge.errors import KmsBridgeError, KmsError
+
+
+@dataclass(slots=True)
+class Told:
+    """What a call turned out to have used; set inside the `told_call` block."""
+
+    version: str = ""
+
+
+@contextlib.contextmanager
+def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionContext) -> Iterator[Told]:
+    """Record the call to `key` made inside the block, however it ends."""
+    told = Told()
+
+    def record(outcome: str, request_id: str, attempts: int) -> None:
+        audit.record(
+            AuditEvent(
+                operation=operation,
+                outcome=outcome,
+                key_id=str(key),
+                key_version=told.version,
+                context=context,
+                profile=audit.profile,
+                request_id=request_id,
+                source="call",
+                attempts=attempts,
+            )
+        )
+
+    try:
+        yield told
+    except KmsError as error:
+        record(type(error).__name__, error.request_id, error.attempts)
+        raise
+    except KmsBridgeError as error:
+        record(type(error).__name__, "", 1)
+        raise
+    record("ok", key.last_answer.request_id, key.last_answer.attempts)
+
+
+def told_of_messages(audit: AuditTrail, operation: str) -> Callable[[CachedKey], None]:
+    """A listener for data keys that leave a cache: records how many messages each one served."""
+
+    def dropped(entry: CachedKey) -> None:
+        if entry.used:
+            audit.record(
+                AuditEvent(
+                    operation=operation,
+                    outcome="ok",
+                    key_id=entry.recipient.key_id,
+                    key_version=entry.recipient.key_version,
+                    context=entry.context,
+                    profile=audit.profile,
+                    source="cache",
+                    messages=entry.used,
+                )
+            )
+
+    return dropped

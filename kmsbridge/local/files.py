@@ -1,0 +1,142 @@
+"""Key files on disk: read only where nobody else could have written, changed by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import grp
+import os
+import pwd
+import random
+import stat
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from kmsbridge.driver import ErrorKind
+from kmsbridge.errors import ConfigError
+from kmsbridge.local.document import MAX_BYTES
+from kmsbridge.local.errors import LocalKeyError
+
+Stamp = tuple[int, ...]
+
+_LONGEST_PAUSE: Final = 0.02
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """What differs between two states of a file, unless both were written within one clock tick."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def read(path: str) -> tuple[bytes, os.stat_result]:
+    """The file's bytes and the status they were read under.
+
+    Raises `ConfigError` for what is no regular file of this user or root that nobody else can read or
+    write, in a folder where nobody else can put another in its place; `OSError` as it comes.
+    """
+    check_folder(path)
+    # O_NONBLOCK: a FIFO must be refused, not waited for.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        status = os.fstat(descriptor)
+        _check_file(path, status)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(min(status.st_size, MAX_BYTES) + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"the key file {path} is larger than {MAX_BYTES} bytes", remedy="check the path")
+    return data, status
+
+
+def _check_file(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"the key file {path} is not a regular file", remedy="give the path of a key file")
+    if status.st_uid not in (os.geteuid(), 0):
+        raise ConfigError(
+            f"the key file {path} belongs to another user", remedy=f"chown {os.geteuid()} {path}"
+        )
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ConfigError(
+            f"the key file {path} can be used by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            remedy=f"chmod 600 {path}",
+        )
+
+
+def check_folder(path: str) -> None:
+    """Raise `ConfigError` where other users can replace files in the folder of `path`, or of its target."""
+    for folder in {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}:
+        status = os.stat(folder)
+        if status.st_mode & stat.S_ISVTX or not stat.S_ISDIR(status.st_mode):
+            continue
+        if status.st_mode & stat.S_IWOTH:
+            raise ConfigError(
+                f"everyone may replace files in {folder}, where the key file is", remedy=f"chmod o-w {folder}"
+            )
+        if status.st_mode & stat.S_IWGRP and not _is_private_group(status):
+            raise ConfigError(
+                f"a group may replace files in {folder}, where the key file is", remedy=f"chmod g-w {folder}"
+            )
+
+
+def _is_private_group(status: os.stat_result) -> bool:
+    """Whether the group is the owner's alone, as where each user has one and the umask is 002."""
+    try:
+        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    own = group.gr_name == owner.pw_name and owner.pw_gid == status.st_gid
+    return own and not set(group.gr_mem) - {owner.pw_name}
+
+
+@contextlib.contextmanager
+def locked(path: str, *, timeout: float) -> Iterator[None]:
+    """Hold the lock of the key file `path`, among processes and threads; `path` has no symbolic links.
+
+    The lock is `path` + ".lock", which stays. Raises a `LocalKeyError` (TIMEOUT) after `timeout` seconds.
+    """
+    descriptor = _take(f"{path}.lock", time.monotonic() + timeout)
+    try:
+        yield
+    finally:
+        # A child forked meanwhile shares the descriptor: closing ours alone would not let go.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _take(path: str, deadline: float) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _wait(descriptor, path, deadline)
+            if _is_still(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _wait(descriptor: int, path: str, deadline: float) -> None:
+    pause = 0.001
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() + pause > deadline:
+                break
+        time.sleep(random.uniform(0, pause))  # noqa: S311 - spreads the waiting processes, no secret
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    raise LocalKeyError(
+        ErrorKind.TIMEOUT,
+        f"another process held {path} for too long",
+        f"repeat the call; fuser {path} names the process",
+    )
+
+
+def _is_still(path: str, descriptor: int) -> bool:
+    """Whether `path` still names this lock: who removed it let others take a new one."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

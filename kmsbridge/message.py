@@ -1,0 +1,282 @@
+"""The wire format: bytes in, values out. No crypto, no I/O. `docs/reference/format.md` specifies it.
+
+A message is a header, which says how to get the data key, and a body, which this module does not
+look into. Parsing is strict and total: every byte string is either a message with exactly one
+meaning, or a `MessageError`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import enum
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from kmsbridge.errors import LimitExceeded, MalformedMessage, UnsupportedMessage
+
+MAGIC: Final = b"KMSB"
+VERSION: Final = 1
+FIXED: Final = 8
+"""Bytes of every header before what depends on its kind."""
+MIN_BODY: Final = 72
+MAX_RECIPIENTS: Final = 16
+MAX_HEADER: Final = 0xFFFF
+MAX_KEY_ID: Final = 1024
+MAX_KEY_VERSION: Final = 255
+MAX_WRAPPED: Final = 16384
+DATA_KEY_ID: Final = 16
+ARMOR_PREFIX: Final = "kmsb1_"
+PAD_TO: Final = 512
+
+# The outer measures of a body, which is all that this module knows of it.
+_BODY_HEAD, _BODY_CHUNK, _BODY_TAG = 56, 16400, 16
+
+_FIXED = struct.Struct(">4sBBH")
+
+
+class Kind(enum.IntEnum):
+    """How a message's data key is found."""
+
+    INLINE = 0
+    """Wrapped, in the header, once for each recipient."""
+    REFERENCE = 1
+    """In a key store, under the id that the header holds."""
+    DIRECT = 2
+    """There is none: the recipients wrap the payload itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A key's id and version, and what it wrapped."""
+
+    key_id: str
+    key_version: str
+    wrapped: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A parsed header. `length` (H) includes padding: the body starts there."""
+
+    kind: Kind
+    length: int
+    recipients: tuple[Recipient, ...] = ()
+    data_key_id: bytes = b""
+
+    @property
+    def padding(self) -> int:
+        """How many zero bytes stand between the last recipient and the body."""
+        return self.length - len(_content(self)) - FIXED
+
+    def encode(self) -> bytes:
+        """The header's bytes, padded to `length`."""
+        content = _content(self)
+        return _FIXED.pack(MAGIC, VERSION, self.kind, self.length) + content.ljust(self.length - FIXED, b"\0")
+
+
+def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padded: bool = False) -> Header:
+    """A header for these recipients, without padding, or padded as files are.
+
+    Raises `LimitExceeded` where they are more than 16 or the header would pass 65535 bytes.
+    """
+    if not 1 <= len(recipients) <= MAX_RECIPIENTS:
+        raise LimitExceeded(
+            f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys"
+        )
+    bare = FIXED + len(_content(Header(kind, 0, recipients)))
+    length = -(-(bare + PAD_TO) // PAD_TO) * PAD_TO if padded else bare
+    if length > MAX_HEADER:
+        raise LimitExceeded(
+            f"a header of {length} bytes", remedy=f"encrypt to fewer keys: {MAX_HEADER} bytes is the limit"
+        )
+    return Header(kind, length, recipients)
+
+
+def header_length(start: bytes | memoryview) -> int:
+    """H of a message of which the first 8 bytes are given; checks magic, version and kind.
+
+    Raises `MalformedMessage` or `UnsupportedMessage`.
+    """
+    if len(start) < FIXED:
+        raise MalformedMessage(f"{len(start)} bytes are too few for a message", remedy=_not_ours(start))
+    magic, version, kind, length = _FIXED.unpack_from(start)
+    if magic != MAGIC:
+        raise MalformedMessage("this does not begin as a message does", remedy=_not_ours(start))
+    if version == 0:
+        raise MalformedMessage("version 0 does not exist")
+    if version != VERSION:
+        raise UnsupportedMessage(f"a message of version {version}", remedy="upgrade kmsbridge to read it")
+    if kind > Kind.DIRECT:
+        raise UnsupportedMessage(f"a message of kind {kind}", remedy="upgrade kmsbridge to read it")
+    return int(length)
+
+
+def parse_header(data: bytes | memoryview) -> Header:
+    """The header that `data` begins with; `data` holds at least all of it.
+
+    Raises `MalformedMessage` or `UnsupportedMessage`.
+    """
+    length = header_length(data)
+    if not FIXED < length <= len(data):
+        raise MalformedMessage(
+            f"the header claims {length} bytes of {len(data)}", remedy="the message was cut short"
+        )
+    kind = Kind(data[5])
+    cursor = _Cursor(bytes(data[FIXED:length]))
+    if kind is Kind.REFERENCE:
+        header = Header(kind, length, (), cursor.take(DATA_KEY_ID))
+    else:
+        header = Header(kind, length, _parse_recipients(cursor))
+    if cursor.rest().strip(b"\0"):
+        raise MalformedMessage("the header's padding is not zero")
+    return header
+
+
+def parse(message: bytes | memoryview) -> Header:
+    """The header of a whole message, with the length of its body checked.
+
+    Raises `MalformedMessage` or `UnsupportedMessage`.
+    """
+    header = parse_header(message)
+    check_body_length(header.kind, len(message) - header.length)
+    return header
+
+
+def check_body_length(kind: Kind, length: int) -> None:
+    """Raises `MalformedMessage` for a body that is too short, or there where none may be."""
+    if kind is Kind.DIRECT:
+        if length:
+            raise MalformedMessage(f"{length} bytes after a direct message")
+    elif length < MIN_BODY:
+        raise MalformedMessage(
+            f"a body of {length} bytes is shorter than an empty one", remedy="the message was cut short"
+        )
+
+
+def plaintext_length(body_length: int) -> int | None:
+    """How long the plaintext of a body of this length is; None where no body has this length."""
+    full_chunks, rest = divmod(body_length - _BODY_HEAD, _BODY_CHUNK)
+    if rest < _BODY_TAG:
+        return None
+    return full_chunks * (_BODY_CHUNK - _BODY_TAG) + rest - _BODY_TAG
+
+
+def _content(header: Header) -> bytes:
+    if header.kind is Kind.REFERENCE:
+        return header.data_key_id
+    parts = [bytes((len(header.recipients),))]
+    for recipient in header.recipients:
+        key_id, version = recipient.key_id.encode(), recipient.key_version.encode()
+        _check_lengths(key_id, version, recipient.wrapped)
+        parts += (
+            len(key_id).to_bytes(2, "big"),
+            key_id,
+            len(version).to_bytes(1, "big"),
+            version,
+            len(recipient.wrapped).to_bytes(2, "big"),
+            recipient.wrapped,
+        )
+    return b"".join(parts)
+
+
+def _check_lengths(key_id: bytes, version: bytes, wrapped: bytes) -> None:
+    for name, value, least, most in (
+        ("key id", key_id, 1, MAX_KEY_ID),
+        ("key version", version, 0, MAX_KEY_VERSION),
+        ("wrapped key", wrapped, 1, MAX_WRAPPED),
+    ):
+        if not least <= len(value) <= most:
+            raise LimitExceeded(
+                f"a {name} of {len(value)} bytes", remedy=f"the message format holds {least} to {most}"
+            )
+
+
+def _parse_recipients(cursor: _Cursor) -> tuple[Recipient, ...]:
+    count = cursor.take(1)[0]
+    if not 1 <= count <= MAX_RECIPIENTS:
+        raise MalformedMessage(f"{count} recipients; a message has 1 to {MAX_RECIPIENTS}")
+    recipients = tuple(_parse_recipient(cursor) for _ in range(count))
+    if len({recipient.key_id for recipient in recipients}) != count:
+        raise MalformedMessage("two recipients have one key id")
+    return recipients
+
+
+def _parse_recipient(cursor: _Cursor) -> Recipient:
+    key_id = cursor.text(cursor.number(2), "key id")
+    version = cursor.text(cursor.number(1), "key version")
+    wrapped = cursor.take(cursor.number(2))
+    if not 1 <= len(key_id.encode()) <= MAX_KEY_ID:
+        raise MalformedMessage(f"a key id of {len(key_id)} characters")
+    scheme, colon, name = key_id.partition(":")
+    if not (scheme and colon and name):
+        raise MalformedMessage("a key id without a scheme")
+    if not 1 <= len(wrapped) <= MAX_WRAPPED:
+        raise MalformedMessage(f"a wrapped key of {len(wrapped)} bytes")
+    return Recipient(key_id, version, wrapped)
+
+
+class _Cursor:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take(self, length: int) -> bytes:
+        taken = self._data[self._at : self._at + length]
+        if len(taken) != length:
+            raise MalformedMessage("the header ends inside a field", remedy="the message was cut short")
+        self._at += length
+        return taken
+
+    def number(self, length: int) -> int:
+        return int.from_bytes(self.take(length), "big")
+
+    def text(self, length: int, name: str) -> str:
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError:
+            raise MalformedMessage(f"a {name} is not UTF-8") from None
+
+    def rest(self) -> bytes:
+        return self._data[self._at :]
+
+
+def _not_ours(start: bytes | memoryview) -> str:
+    if bytes(start[:4]) == ARMOR_PREFIX[:4].encode():
+        return "this is the armored form: use decrypt_text, or decrypt --armor"
+    return "it is not a message of kmsbridge, or was cut short or changed"
+
+
+# --- armor ------------------------------------------------------------------------------------------
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/\xff\xff\xff")  # what is not of this alphabet becomes invalid
+_LAST_SIGN: Final = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
+
+
+def armor(message: bytes) -> str:
+    """The message as text: `kmsb1_` and base64url without padding (RFC 4648, section 5)."""
+    return ARMOR_PREFIX + binascii.b2a_base64(message, newline=False).translate(_TO_URL, b"=").decode("ascii")
+
+
+def dearmor(text: str) -> bytes:
+    """The message in `text`; white space around it is ignored, nothing else is.
+
+    Raises `MalformedMessage`.
+    """
+    text = text.strip()
+    if not text.startswith(ARMOR_PREFIX):
+        raise MalformedMessage(
+            f"the text does not begin with {ARMOR_PREFIX!r}", remedy="pass what encrypt_text returned"
+        )
+    digits = text[len(ARMOR_PREFIX) :]
+    rest = len(digits) % 4
+    try:
+        message = binascii.a2b_base64(digits.encode("ascii").translate(_FROM_URL) + b"=" * (-rest % 4))
+    except ValueError:
+        message = b""
+    # The decoder passes over signs that are not of the alphabet, which leaves the result too short; the
+    # last sign can have bits to spare, and where they are not zero this is another spelling.
+    if len(message) != len(digits) * 3 // 4 or rest == 1 or (rest and digits[-1] not in _LAST_SIGN[rest]):
+        raise MalformedMessage("the armored text is damaged", remedy="it was cut short or changed")
+    return message

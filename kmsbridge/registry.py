@@ -1,0 +1,135 @@
+"""Finds drivers through their entry points. The only importer of stevedore.
+
+stevedore, left to its defaults, loads every plugin to find one, logs and skips those that fail to
+import, and lets one of two plugins of the same name win. None of that may happen to the code that
+holds keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kmsbridge.driver import ENTRY_POINT_GROUP, KeyDriver
+from kmsbridge.errors import ConfigError, ProviderFailure, ProviderLoadError, ProviderNotFound
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+PACKAGES: Final = {
+    "aws-kms": "kmsbridge-aws",
+    "gcp-kms": "kmsbridge-gcp",
+    "vault-transit": "kmsbridge-vault",
+}
+"""The distributions that bring the schemes this project knows of, to name in an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An installed driver, not imported: its scheme, `module:class`, and the distribution it is from."""
+
+    scheme: str
+    target: str
+    distribution: str
+    version: str
+
+
+def providers() -> list[Provider]:
+    """Every installed driver, by scheme, none of them imported."""
+    return sorted(
+        (_provider(entry) for entries in _by_scheme().values() for entry in entries),
+        key=lambda provider: (provider.scheme, provider.target),
+    )
+
+
+def driver_class(scheme: str) -> type[KeyDriver]:
+    """Import and return the driver for `scheme`, and no other.
+
+    Raises `ProviderNotFound` where none is installed, `ProviderLoadError` where it cannot be imported
+    or is no driver, `ConfigError` where two distributions claim the scheme.
+    """
+    entries = _by_scheme()
+    if scheme not in entries:
+        raise _not_found(scheme, sorted(entries))
+    if len(entries[scheme]) > 1:
+        names = " and ".join(_provider(entry).distribution or entry.value for entry in entries[scheme])
+        raise ConfigError(f"two drivers for {scheme!r}: {names}", remedy="uninstall one of them")
+    return _checked(scheme, _load(scheme), entries[scheme][0])
+
+
+def _by_scheme() -> dict[str, list[EntryPoint]]:
+    from stevedore.named import NamedExtensionManager
+
+    # With no names this manager reads the list and imports nothing.
+    manager: NamedExtensionManager[Any] = NamedExtensionManager(
+        ENTRY_POINT_GROUP, names=[], on_missing_entrypoints_callback=None
+    )
+    schemes: dict[str, list[EntryPoint]] = {}
+    for entry in manager.list_entry_points():
+        same = schemes.setdefault(entry.name, [])
+        # An editable install can show one distribution twice; that is no conflict.
+        if all(entry.value != other.value for other in same):
+            same.append(entry)
+    return schemes
+
+
+def _load(scheme: str) -> Any:
+    from stevedore.driver import DriverManager
+    from stevedore.exception import MultipleMatches
+    from stevedore.extension import Extension
+
+    def failed(_manager: Any, entry: EntryPoint, error: BaseException) -> None:
+        raise _load_error(entry.value, error) from ProviderFailure.of(error)
+
+    def conflict(namespace: str, name: str, extensions: list[Extension[Any]]) -> Extension[Any]:
+        if len({extension.entry_point.value for extension in extensions}) > 1:
+            raise MultipleMatches(f"{namespace}: {name}")
+        return extensions[0]
+
+    try:
+        manager: DriverManager[Any] = DriverManager(
+            ENTRY_POINT_GROUP, scheme, on_load_failure_callback=failed, conflict_resolver=conflict
+        )
+    except AssertionError as error:  # the one class that stevedore does not hand to the callback
+        raise _load_error(scheme, error) from ProviderFailure.of(error)
+    return manager.driver
+
+
+def _load_error(target: str, error: BaseException) -> ProviderLoadError:
+    missing = f": no module {error.name!r}" if isinstance(error, ModuleNotFoundError) else ""
+    return ProviderLoadError(
+        f"importing the driver {target} failed with {type(error).__name__}{missing}",
+        remedy="reinstall its package with what it needs",
+    )
+
+
+def _checked(scheme: str, loaded: Any, entry: EntryPoint) -> type[KeyDriver]:
+    if not (isinstance(loaded, type) and issubclass(loaded, KeyDriver)):
+        raise ProviderLoadError(f"{entry.value} is not a KeyDriver", remedy="report it to the driver's author")
+    if loaded.scheme != scheme:
+        raise ProviderLoadError(
+            f"{entry.value} is registered for {scheme!r} and says {loaded.scheme!r}",
+            remedy="report it to the driver's author",
+        )
+    return loaded
+
+
+def _not_found(scheme: str, installed: list[str]) -> ProviderNotFound:
+    import difflib
+
+    if scheme in PACKAGES:
+        remedy = f"pip install {PACKAGES[scheme]}"
+    elif near := difflib.get_close_matches(scheme, [*installed, *PACKAGES], n=1):
+        remedy = f"did you mean {near[0]!r}?"
+    else:
+        remedy = f"installed: {', '.join(installed) or 'none'}"
+    return ProviderNotFound(f"no driver for {scheme!r}", remedy=remedy)
+
+
+def _provider(entry: EntryPoint) -> Provider:
+    distribution = entry.dist
+    return Provider(
+        scheme=entry.name,
+        target=entry.value,
+        distribution=distribution.name if distribution else "",
+        version=distribution.version if distribution else "",
+    )
