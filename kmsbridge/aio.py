@@ -25,7 +25,6 @@ from kmsbridge.cipher.opened import Opened
 from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import CachedKey, Flight, Pairs, SingleFlight, name_of, without_padding
-from kmsbridge.errors import forget_locals
 
 __all__ = ["Decryptor", "Encryptor", "EnvelopeCipher"]
 
@@ -102,7 +101,7 @@ class Encryptor(_Opened[cipher.Encryptor]):
             entry = await self._sealing_key(context, len(plaintext))
             return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
         except BaseException as error:
-            forget_locals(error)
+            self._sync._failed(error, context)
             del plaintext, aad
             raise
 
@@ -111,7 +110,7 @@ class Encryptor(_Opened[cipher.Encryptor]):
         try:
             return wire.armor(await self.encrypt(text_to_bytes(text), context=context, aad=aad))
         except BaseException as error:
-            forget_locals(error)
+            self._sync._failed(error, context)
             del text, aad
             raise
 
@@ -152,7 +151,7 @@ class Encryptor(_Opened[cipher.Encryptor]):
             writer.write(sealer.finalize())
             await writer.drain()
         except BaseException as error:
-            forget_locals(error)
+            self._sync._failed(error, context)
             raise
 
     async def _sealing_key(self, pairs: Pairs, size: int) -> CachedKey:
@@ -190,7 +189,7 @@ class Decryptor(_Opened[cipher.Decryptor]):
                 entry = await self._opening_key(header, context, len(data))
             return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, memoryview(data)[start:])
         except BaseException as error:
-            forget_locals(error)
+            self._sync._failed(error, context)
             del message, aad
             raise
 
@@ -200,7 +199,7 @@ class Decryptor(_Opened[cipher.Decryptor]):
             message = wire.dearmor(check_text(text))
             return bytes_to_text(await self.decrypt(message, context=context, aad=aad))
         except BaseException as error:
-            forget_locals(error)
+            self._sync._failed(error, context)
             del aad
             raise
 
@@ -243,7 +242,7 @@ class Decryptor(_Opened[cipher.Decryptor]):
             writer.write(opener.finalize())
             await writer.drain()
         except BaseException as error:
-            forget_locals(error)
+            self._sync._failed(error, context)
             raise
 
     async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> Reader:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import random
 import threading
 import time
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from kmsbridge import errors
+from kmsbridge import errors, forks
 from kmsbridge.driver import (
     Capability,
     EncryptionContext,
@@ -136,41 +135,50 @@ class Key:
         self._key_id = ""
         self._last = threading.local()
         self._closed = False
-        self._adopt(open_driver())
-
-    def _adopt(self, driver: KeyDriver) -> None:
-        self._pid = os.getpid()
+        self._lock = threading.Lock()
         self._budget = RetryBudget()
-        self._driver = driver
+        self._driver: KeyDriver | None = open_driver()
+        forks.watch(self)
 
     @property
     def driver(self) -> KeyDriver:
         """The driver of this process."""
-        if self._pid != os.getpid():
-            self._adopt(self._open())
-        return self._driver
+        return self._driver or self._reopen()
+
+    def _reopen(self) -> KeyDriver:
+        with self._lock:
+            if self._driver is None:
+                self._driver = self._open()
+            return self._driver
+
+    def after_fork(self) -> None:
+        """A child opens a driver of its own, when it first needs one."""
+        self._lock = threading.Lock()
+        self._budget = RetryBudget()
+        # Kept, because ending it could say goodbye on the connections that the parent goes on using.
+        self._parents_driver, self._driver = self._driver, None
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What the driver can do."""
-        return self._driver.capabilities
+        return self.driver.capabilities
 
     @property
     def binds_context(self) -> bool:
         """Whether the provider authenticates the context by itself."""
-        return Capability.BINDS_CONTEXT in self._driver.capabilities
+        return Capability.BINDS_CONTEXT in self.capabilities
 
     @property
     def max_plaintext(self) -> int:
         """The largest payload of one wrap, in bytes."""
-        return self._driver.max_plaintext - (0 if self.binds_context else _BOUND)
+        return self.driver.max_plaintext - (0 if self.binds_context else _BOUND)
 
     @property
     def key_id(self) -> str:
         """The canonical id; the first use may cost a call."""
         if not self._key_id:
             key_id = self._call("resolve", lambda _: self.driver.key_id)
-            _check_key_id(key_id, self._driver.scheme)
+            _check_key_id(key_id, self.driver.scheme)
             self._key_id = key_id
         return self._key_id
 
@@ -221,7 +229,7 @@ class Key:
         """Make a new version. Raises `KmsInvalidRequest` where the driver cannot."""
         if Capability.ROTATE not in self.capabilities:
             raise errors.KmsInvalidRequest(
-                f"the {self._driver.scheme} driver does not rotate keys",
+                f"the {self.driver.scheme} driver does not rotate keys",
                 remedy="rotate the key with the provider's own tools",
                 key_id=self.key_id,
                 operation="rotate",
@@ -230,12 +238,12 @@ class Key:
 
     def close(self) -> None:
         """Let go of the driver; may be repeated."""
-        if not self._closed and self._pid == os.getpid():
+        if not self._closed and self._driver is not None:
             self._driver.close()
         self._closed = True
 
     def __str__(self) -> str:
-        return self._key_id or f"{self._driver.scheme} key {self.name!r}"
+        return self._key_id or f"{self.driver.scheme} key {self.name!r}"
 
     def __repr__(self) -> str:
         return f"Key({self})"
@@ -278,7 +286,7 @@ class Key:
 
     def _classify(self, operation: str, error: Exception) -> ErrorKind:
         try:
-            kind = self._driver.classify(error)
+            kind = self.driver.classify(error)
         except Exception as second:  # noqa: BLE001 - a driver's own fault must not hide the first
             raise self._broken(operation, "its classify() failed") from errors.ProviderFailure.of(second)
         if not isinstance(kind, ErrorKind):
@@ -295,7 +303,7 @@ class Key:
         if kind is ErrorKind.TOO_LARGE:
             return LimitExceeded(f"the payload is too large for {self}", remedy="use no direct mode for it")
         cls, meaning, remedy = _MEANING[kind]
-        details = self._driver.error_details(error) if error is not None else None
+        details = self.driver.error_details(error) if error is not None else None
         tries = f" after {attempts} attempts in {elapsed:.1f} s" if attempts > 1 else ""
         code = f" ({details.code})" if details and details.code else ""
         return cls(
@@ -311,6 +319,8 @@ class Key:
     # --- what comes back --------------------------------------------------------------------------
 
     def _check_wrapped(self, wrapped: WrappedKey, payload: bytes) -> None:
+        if not isinstance(wrapped, WrappedKey):
+            raise self._broken("wrap", "it returned no WrappedKey")
         if wrapped.key_id != self.key_id:
             raise self._broken("wrap", "it answered with another key's id")
         if not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED or len(wrapped.version) > MAX_KEY_VERSION:
@@ -340,7 +350,7 @@ class Key:
 
     def _broken(self, operation: str, what: str) -> KmsError:
         return KmsError(
-            f"the {self._driver.scheme} driver is faulty: {what}",
+            f"the {self.driver.scheme} driver is faulty: {what}",
             remedy="report it to the driver's author; kmsbridge.testing has the suite that shows it",
             key_id=self._key_id,
             operation=operation,

@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from kmsbridge.errors import LimitExceeded, MalformedMessage, UnsupportedMessage
+from kmsbridge.errors import ConfigError, LimitExceeded, MalformedMessage, UnsupportedMessage
 
 MAGIC: Final = b"KMSB"
 VERSION: Final = 1
@@ -78,12 +78,15 @@ class Header:
 def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padded: bool = False) -> Header:
     """A header for these recipients, without padding, or padded as files are.
 
-    Raises `LimitExceeded` where they are more than 16 or the header would pass 65535 bytes.
+    Raises `LimitExceeded` where they are more than 16 or the header would pass 65535 bytes, and
+    `ConfigError` where two have one key id.
     """
     if not 1 <= len(recipients) <= MAX_RECIPIENTS:
         raise LimitExceeded(
             f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys"
         )
+    if len({recipient.key_id for recipient in recipients}) != len(recipients):
+        raise ConfigError("two of the keys to encrypt to are the same key", remedy="keep one of them")
     bare = FIXED + len(_content(Header(kind, 0, recipients)))
     length = -(-(bare + PAD_TO) // PAD_TO) * PAD_TO if padded else bare
     if length > MAX_HEADER:

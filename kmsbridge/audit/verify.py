@@ -105,7 +105,7 @@ def _size(name: str, descriptor: int) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
-def _unreadable(name: str, reason: str) -> AuditError:
+def _unreadable(name: str, reason: str | None) -> AuditError:
     return AuditError(f"the audit file {name!r} cannot be read ({reason})", remedy="check the path")
 
 

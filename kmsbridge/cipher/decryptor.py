@@ -14,7 +14,7 @@ from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import DecryptionKeys, Pairs
-from kmsbridge.errors import RoleError, forget_locals
+from kmsbridge.errors import RoleError
 
 
 class Decryptor(Opened):
@@ -52,7 +52,7 @@ class Decryptor(Opened):
         except BaseException as error:
             if isinstance(error, TypeError):
                 check_bytes(aad, "aad")
-            forget_locals(error)
+            self._failed(error, context)
             del message, aad
             raise
 
@@ -66,7 +66,7 @@ class Decryptor(Opened):
             message = wire.dearmor(check_text(text))
             return bytes_to_text(self.decrypt(message, context=context, aad=aad))
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             del aad
             raise
 
@@ -80,7 +80,7 @@ class Decryptor(Opened):
         try:
             return many.decrypt(self._decryption, list(messages), context, aads)
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             raise
 
     def decrypt_file(
@@ -100,7 +100,7 @@ class Decryptor(Opened):
             aad = as_bytes(aad, "aad")
             files.decrypt_file(lambda header: self._opener(header, context, aad), source, target, progress)
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             raise
 
     def decrypt_stream(
@@ -122,7 +122,7 @@ class Decryptor(Opened):
             opener = self._opener(files.read_header(reader), context, aad)
             files.open_stream(opener, reader, writer, files.Ticker(progress))
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             raise
 
     def open(
@@ -139,14 +139,13 @@ class Decryptor(Opened):
                 source, lambda header, read_at, size: self._chunks(header, context, aad, read_at, size)
             )
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             raise
 
-    def close(self) -> None:
-        """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+    def _close_role(self) -> None:
         if hasattr(self, "_decryption"):
             self._decryption.close()
-        super().close()
+        super()._close_role()
 
     def _decrypt_new(self, message: bytes, context: Pairs, aad: Buffer) -> bytes:
         check_bytes(aad, "aad")

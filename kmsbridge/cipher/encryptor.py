@@ -14,7 +14,7 @@ from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import CachedKey, EncryptionKeys, Pairs
-from kmsbridge.errors import ConfigError, RoleError, forget_locals
+from kmsbridge.errors import ConfigError, RoleError
 
 
 class Encryptor(Opened):
@@ -46,7 +46,7 @@ class Encryptor(Opened):
             return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
         except BaseException as error:
             _explain(error, plaintext, aad)
-            forget_locals(error)
+            self._failed(error, context)
             del plaintext, aad
             raise
 
@@ -55,7 +55,7 @@ class Encryptor(Opened):
         try:
             return wire.armor(self.encrypt(text_to_bytes(text), context=context, aad=aad))
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             del text, aad
             raise
 
@@ -71,7 +71,7 @@ class Encryptor(Opened):
                 for plaintext, aad in zip(plaintexts, each_aad, strict=True)
             ]
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             del plaintexts, aads
             raise
 
@@ -93,7 +93,7 @@ class Encryptor(Opened):
             entry = self._stream_key(context, aad)
             files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, progress)
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             del aad
             raise
 
@@ -113,15 +113,14 @@ class Encryptor(Opened):
             files.write_all(writer, entry.header)
             files.seal_stream(sealer, reader, writer, files.Ticker(progress))
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             del aad
             raise
 
-    def close(self) -> None:
-        """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+    def _close_role(self) -> None:
         if hasattr(self, "_encryption"):
             self._encryption.close()
-        super().close()
+        super()._close_role()
 
     def _data_key(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> CachedKey:
         check_bytes(plaintext, "plaintext", "encrypt_text")

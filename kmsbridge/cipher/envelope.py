@@ -15,9 +15,8 @@ from kmsbridge.cipher.decryptor import Decryptor
 from kmsbridge.cipher.encryptor import Encryptor
 from kmsbridge.config import Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, name_of, without_padding
+from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, name_of, told_of_messages, without_padding
 from kmsbridge.driver import Capability
-from kmsbridge.errors import forget_locals
 from kmsbridge.secret import Secret
 
 CURRENT_FOR = 10.0
@@ -31,7 +30,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
 
     def _open_role(self, profile: Profile) -> None:
         super()._open_role(profile)
-        self._rewraps = KeyCache(profile.data_keys)
+        self._rewraps = KeyCache(profile.data_keys, dropped=told_of_messages(self._audit, "rewrap"))
         self._versions: Versions = ()
         self._versions_until = 0.0
 
@@ -46,7 +45,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
             header = wire.parse(data)
             return self._new_header(header, context, aad).encode() + data[header.length :]
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             raise
 
     def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Buffer = b"") -> None:
@@ -68,7 +67,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
                     file.seek(old.length)
                     shutil.copyfileobj(file, copy, 2**20)
         except BaseException as error:
-            forget_locals(error)
+            self._failed(error, context)
             raise
 
     def needs_rewrap(self, message: Buffer) -> bool:
@@ -83,11 +82,10 @@ class EnvelopeCipher(Encryptor, Decryptor):
             each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients
         }
 
-    def close(self) -> None:
-        """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+    def _close_role(self) -> None:
         if hasattr(self, "_rewraps"):
             self._rewraps.close()
-        super().close()
+        super()._close_role()
 
     def _new_header(self, header: wire.Header, pairs: Pairs, aad: Buffer) -> wire.Header:
         if header.kind is wire.Kind.DIRECT:

@@ -8,11 +8,12 @@ from typing import Any, Self
 
 from kmsbridge import config
 from kmsbridge.atomic import PathLike
-from kmsbridge.audit import AuditTrail
+from kmsbridge.audit import AuditEvent, AuditTrail
 from kmsbridge.calls import Key
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.driver import KeyDriver
-from kmsbridge.errors import ConfigError
+from kmsbridge.datakeys import Pairs
+from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, forget_locals
 
 
 class Opened:
@@ -50,9 +51,30 @@ class Opened:
 
     def close(self) -> None:
         """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
-        for key in self._keys.values():
-            key.close()
-        self._audit.close()
+        try:
+            self._close_role()
+        finally:
+            for key in self._keys.values():
+                key.close()
+            self._audit.close()
+
+    def _close_role(self) -> None:
+        """Drop what `_open_role` made; each calls the next. May find it half made."""
+
+    def _failed(self, error: BaseException, pairs: Pairs) -> None:
+        """What every public operation does with an error on its way out."""
+        try:
+            if isinstance(error, (AuthenticationError, NoMatchingKey)):
+                self._audit.record(
+                    AuditEvent(
+                        operation="refusal",
+                        outcome=type(error).__name__,
+                        context=pairs or {},
+                        profile=self._profile.name,
+                    )
+                )
+        finally:
+            forget_locals(error)
 
     def _open_role(self, profile: Profile) -> None:
         """Open the keys that a subclass needs; each calls the next, for the one that is both."""
