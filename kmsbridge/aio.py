@@ -25,6 +25,7 @@ from kmsbridge.cipher.opened import Opened
 from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import CachedKey, Flight, Pairs, SingleFlight, name_of, without_padding
+from kmsbridge.errors import forget_locals
 
 __all__ = ["Decryptor", "Encryptor", "EnvelopeCipher"]
 
@@ -110,7 +111,7 @@ class Encryptor(_Opened[cipher.Encryptor]):
         try:
             return wire.armor(await self.encrypt(text_to_bytes(text), context=context, aad=aad))
         except BaseException as error:
-            self._sync._failed(error, context)
+            forget_locals(error)
             del text, aad
             raise
 
@@ -199,7 +200,7 @@ class Decryptor(_Opened[cipher.Decryptor]):
             message = wire.dearmor(check_text(text))
             return bytes_to_text(await self.decrypt(message, context=context, aad=aad))
         except BaseException as error:
-            self._sync._failed(error, context)
+            forget_locals(error)
             del aad
             raise
 

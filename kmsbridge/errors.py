@@ -7,8 +7,8 @@ contain any of these.
 
 from __future__ import annotations
 
-import traceback
-import types
+import contextlib
+from types import FrameType
 from typing import Any
 
 
@@ -19,6 +19,7 @@ class KmsBridgeError(Exception):
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.audited = False
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message
@@ -174,7 +175,7 @@ def forget_locals(error: BaseException) -> None:
     plaintexts and keys. Frames still running are left alone: each clears its own. So are exceptions
     that the caller was already handling, whose frames are not ours.
     """
-    ours: set[types.FrameType] = set()
+    ours: set[FrameType] = set()
     todo: list[BaseException | None] = [error]
     while todo:
         exc = todo.pop()
@@ -183,6 +184,9 @@ def forget_locals(error: BaseException) -> None:
             continue
         if exc.__suppress_context__:
             exc.__context__ = None  # not shown, yet kept alive, and its text is a provider's
-        ours.update(frame for frame, _ in traceback.walk_tb(trace))
-        traceback.clear_frames(trace)
+        while trace is not None:
+            ours.add(trace.tb_frame)
+            with contextlib.suppress(RuntimeError):  # it is still running
+                trace.tb_frame.clear()
+            trace = trace.tb_next
         todo += (exc.__cause__, exc.__context__)

@@ -14,7 +14,7 @@ from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import DecryptionKeys, Pairs
-from kmsbridge.errors import RoleError
+from kmsbridge.errors import RoleError, forget_locals
 
 
 class Decryptor(Opened):
@@ -42,6 +42,8 @@ class Decryptor(Opened):
         try:
             if type(message) is not bytes:
                 message = as_bytes(message, "message", "decrypt_text")
+            if type(aad) is not bytes:
+                check_bytes(aad, "aad")
             start = int.from_bytes(message[6:8], "big")
             entry = self._decryption.cached(message[:start], context, len(message))
             if entry is None or len(message) - start < wire.MIN_BODY:
@@ -50,8 +52,6 @@ class Decryptor(Opened):
                 entry.key.reveal(), entry.seal_context + aad, memoryview(message)[start:]
             )
         except BaseException as error:
-            if isinstance(error, TypeError):
-                check_bytes(aad, "aad")
             self._failed(error, context)
             del message, aad
             raise
@@ -66,7 +66,7 @@ class Decryptor(Opened):
             message = wire.dearmor(check_text(text))
             return bytes_to_text(self.decrypt(message, context=context, aad=aad))
         except BaseException as error:
-            self._failed(error, context)
+            forget_locals(error)
             del aad
             raise
 
@@ -148,7 +148,6 @@ class Decryptor(Opened):
         super()._close_role()
 
     def _decrypt_new(self, message: bytes, context: Pairs, aad: Buffer) -> bytes:
-        check_bytes(aad, "aad")
         header = wire.parse(message)
         if header.kind is wire.Kind.DIRECT:
             return direct.decrypt(self._decryption, header, context, aad)

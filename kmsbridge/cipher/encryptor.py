@@ -14,7 +14,7 @@ from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import CachedKey, EncryptionKeys, Pairs
-from kmsbridge.errors import ConfigError, RoleError
+from kmsbridge.errors import ConfigError, RoleError, forget_locals
 
 
 class Encryptor(Opened):
@@ -38,14 +38,17 @@ class Encryptor(Opened):
         `KmsError` where any of the profile's keys could not wrap the data key.
         """
         try:
+            if type(plaintext) is not bytes:
+                check_bytes(plaintext, "plaintext", "encrypt_text")
+            if type(aad) is not bytes:
+                check_bytes(aad, "aad")
             if self._profile.direct:
                 return direct.encrypt(self._encryption, plaintext, context, aad)
             entry = self._encryption.cached(context, len(plaintext))
             if entry is None:
-                entry = self._data_key(plaintext, context, aad)
+                entry = self._encryption.get(context, len(plaintext))
             return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
         except BaseException as error:
-            _explain(error, plaintext, aad)
             self._failed(error, context)
             del plaintext, aad
             raise
@@ -55,7 +58,7 @@ class Encryptor(Opened):
         try:
             return wire.armor(self.encrypt(text_to_bytes(text), context=context, aad=aad))
         except BaseException as error:
-            self._failed(error, context)
+            forget_locals(error)
             del text, aad
             raise
 
@@ -71,7 +74,7 @@ class Encryptor(Opened):
                 for plaintext, aad in zip(plaintexts, each_aad, strict=True)
             ]
         except BaseException as error:
-            self._failed(error, context)
+            forget_locals(error)
             del plaintexts, aads
             raise
 
@@ -122,11 +125,6 @@ class Encryptor(Opened):
             self._encryption.close()
         super()._close_role()
 
-    def _data_key(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> CachedKey:
-        check_bytes(plaintext, "plaintext", "encrypt_text")
-        check_bytes(aad, "aad")
-        return self._encryption.get(context, len(plaintext))
-
     def _stream_key(self, context: Pairs, aad: Buffer) -> CachedKey:
         check_bytes(aad, "aad")
         self._check_no_direct()
@@ -139,9 +137,3 @@ class Encryptor(Opened):
                 remedy="use a profile without direct = true for files and streams",
             )
 
-
-def _explain(error: BaseException, plaintext: object, aad: object) -> None:
-    """Raise a better `TypeError` than the one that the hot path stumbled over, if there is one."""
-    if isinstance(error, (TypeError, ValueError, BufferError)):
-        check_bytes(plaintext, "plaintext", "encrypt_text")
-        check_bytes(aad, "aad")

@@ -11,8 +11,8 @@ from kmsbridge.atomic import PathLike
 from kmsbridge.audit import AuditEvent, AuditTrail
 from kmsbridge.calls import Key
 from kmsbridge.config import KeyConfig, Profile
-from kmsbridge.driver import KeyDriver
 from kmsbridge.datakeys import Pairs
+from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, forget_locals
 
 
@@ -62,9 +62,10 @@ class Opened:
         """Drop what `_open_role` made; each calls the next. May find it half made."""
 
     def _failed(self, error: BaseException, pairs: Pairs) -> None:
-        """What every public operation does with an error on its way out."""
+        """What every public operation does with an error on its way out; once for each error."""
         try:
-            if isinstance(error, (AuthenticationError, NoMatchingKey)):
+            if isinstance(error, (AuthenticationError, NoMatchingKey)) and not error.audited:
+                error.audited = True
                 self._audit.record(
                     AuditEvent(
                         operation="refusal",
