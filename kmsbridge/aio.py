@@ -64,12 +64,22 @@ class _Opened(Generic[SyncT]):
         cls, path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
     ) -> Self:
         """As the synchronous one; it touches no network."""
-        return cls(cls._kind.from_config(path, profile=profile, env=env))
+        try:
+            return cls(cls._kind.from_config(path, profile=profile, env=env))
+        except BaseException as error:
+            forget_locals(error)
+            del env
+            raise
 
     @classmethod
     def from_uri(cls, uri: str, *, decrypt_uris: Sequence[str] = (), **options: Any) -> Self:
         """As the synchronous one; it touches no network."""
-        return cls(cls._kind.from_uri(uri, decrypt_uris=decrypt_uris, **options))
+        try:
+            return cls(cls._kind.from_uri(uri, decrypt_uris=decrypt_uris, **options))
+        except BaseException as error:
+            forget_locals(error)
+            del uri, decrypt_uris, options
+            raise
 
     async def close(self) -> None:
         """Drop every data key and connection; may be repeated."""
@@ -119,7 +129,12 @@ class Encryptor(_Opened[cipher.Encryptor]):
         self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
     ) -> list[bytes]:
         """As `kmsbridge.Encryptor.encrypt_many`; always on a thread."""
-        return await asyncio.to_thread(self._sync.encrypt_many, plaintexts, context=context, aads=aads)
+        try:
+            return await asyncio.to_thread(self._sync.encrypt_many, plaintexts, context=context, aads=aads)
+        except BaseException as error:
+            forget_locals(error)
+            del plaintexts, aads
+            raise
 
     async def encrypt_file(
         self,
@@ -146,11 +161,7 @@ class Encryptor(_Opened[cipher.Encryptor]):
             entry = await self._sealing_key(context, 0)
             sealer = body.Sealer(entry.key.reveal(), entry.seal_context + aad)
             writer.write(entry.header)
-            while data := await reader.read(_STEP):
-                writer.write(sealer.update(data))
-                await writer.drain()
-            writer.write(sealer.finalize())
-            await writer.drain()
+            self._sync._encryption.count(entry, await _seal_stream(sealer, reader, writer))
         except BaseException as error:
             self._sync._failed(error, context)
             raise
@@ -383,6 +394,18 @@ def _set(loop: asyncio.AbstractEventLoop, landed: asyncio.Future[None]) -> None:
 
     with contextlib.suppress(RuntimeError):  # the loop of a waiter that is gone
         loop.call_soon_threadsafe(once)
+
+
+async def _seal_stream(sealer: body.Sealer, reader: AsyncReader, writer: AsyncWriter) -> int:
+    """Seal what `reader` holds into `writer`; gives how many bytes it was."""
+    done = 0
+    while data := await reader.read(_STEP):
+        writer.write(sealer.update(data))
+        done += len(data)
+        await writer.drain()
+    writer.write(sealer.finalize())
+    await writer.drain()
+    return done
 
 
 class _Stopped(Exception):

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 PathLike = str | os.PathLike[str]
+
+
+def open_regular(path: PathLike, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
+    """The file at `path`, unbuffered. Raises `OSError` for what is no regular file: a FIFO is not waited for."""
+
+    def without_waiting(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    file = open(path, mode, buffering=0, opener=without_waiting)  # noqa: SIM115 - for the caller to close
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file: use encrypt_stream or decrypt_stream", str(path))
+    return file
 
 
 @contextlib.contextmanager
@@ -24,11 +38,16 @@ def replacing(path: PathLike, *, mode: int = 0o666, exclusive: bool = False) -> 
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-        raise IsADirectoryError(f"{target} is not a regular file")
+        what = errno.EISDIR if target.is_dir() else errno.EINVAL
+        raise OSError(what, "not a regular file, and no other is replaced", str(target))
     if exclusive and target.exists():
-        raise FileExistsError(f"{target} exists")
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(6)}.tmp")
-    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    temporary = target.with_name(f".{_short(target.name)}.{secrets.token_hex(6)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        error.filename = str(target)  # the name that the caller knows
+        raise
     try:
         with os.fdopen(descriptor, "w+b", buffering=0) as file:
             yield file
@@ -43,6 +62,11 @@ def replacing(path: PathLike, *, mode: int = 0o666, exclusive: bool = False) -> 
             os.unlink(temporary)
         raise
     sync_folder(target.parent)
+
+
+def _short(name: str) -> str:
+    """As much of a file's name as leaves room for more in the 255 bytes that a name may have."""
+    return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 def write(path: PathLike, data: bytes, *, mode: int = 0o666, exclusive: bool = False) -> None:

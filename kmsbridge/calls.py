@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
 from kmsbridge.driver import (
     Capability,
     EncryptionContext,
+    ErrorDetails,
     ErrorKind,
     KeyDescription,
     KeyDriver,
@@ -33,6 +34,8 @@ T = TypeVar("T")
 RETRIED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED, ErrorKind.TIMEOUT})
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 1.0
 _RETRY_SHARE, _RETRY_SAVINGS = 0.1, 10.0
+_LEAST_TIMEOUT: Final = 0.001
+"""Seconds that an attempt gets although a late wake-up used up its time: no driver expects fewer."""
 _BOUND: Final = 32
 """Bytes of SHA-256 that travel with the payload to a provider that binds no context."""
 
@@ -214,10 +217,10 @@ class Key:
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]]
     ) -> list[bytes | KmsBridgeError]:
         """Unwrap many in one call of the driver; each result in its place, a failure as its error."""
-        results = self._call(
+        results: Any = self._call(
             "unwrap", lambda timeout: self.driver.unwrap_many(items, timeout=timeout)
         )
-        if len(results) != len(items):
+        if not isinstance(results, list) or len(results) != len(items):
             raise self._broken("unwrap", "it answered a batch with the wrong number of results")
         return [self._one_of_many(result, item[1]) for result, item in zip(results, items, strict=True)]
 
@@ -259,7 +262,8 @@ class Key:
         for number in range(1, self._policy.max_attempts + 1):
             take_request_id()
             try:
-                result = attempt(min(self._policy.attempt_timeout, deadline - self._clock()))
+                left = min(self._policy.attempt_timeout, deadline - self._clock())
+                result = attempt(max(left, _LEAST_TIMEOUT))
             except KmsBridgeError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever a provider's client library raises
@@ -288,12 +292,20 @@ class Key:
         try:
             kind = self.driver.classify(error)
         except Exception as second:  # noqa: BLE001 - a driver's own fault must not hide the first
-            raise self._broken(operation, "its classify() failed") from errors.ProviderFailure.of(second)
-        if not isinstance(kind, ErrorKind):
-            raise self._broken(operation, "its classify() gave no ErrorKind") from (
-                errors.ProviderFailure.of(error)
-            )
-        return kind
+            cause = errors.ProviderFailure.of(second)
+        else:
+            if isinstance(kind, ErrorKind):
+                return kind
+            cause = errors.ProviderFailure.of(error)
+        del error  # else this frame would keep the provider's text alive
+        raise self._broken(operation, "its classify() gave no ErrorKind") from cause
+
+    def _details(self, error: BaseException | None) -> ErrorDetails:
+        try:
+            details = self.driver.error_details(error) if error is not None else None
+        except Exception:  # noqa: BLE001 - as above
+            details = None
+        return details if isinstance(details, ErrorDetails) else ErrorDetails()
 
     def _translate(
         self, operation: str, kind: ErrorKind, error: BaseException | None, attempts: int, elapsed: float
@@ -303,27 +315,27 @@ class Key:
         if kind is ErrorKind.TOO_LARGE:
             return LimitExceeded(f"the payload is too large for {self}", remedy="use no direct mode for it")
         cls, meaning, remedy = _MEANING[kind]
-        details = self.driver.error_details(error) if error is not None else None
+        details = self._details(error)
         tries = f" after {attempts} attempts in {elapsed:.1f} s" if attempts > 1 else ""
-        code = f" ({details.code})" if details and details.code else ""
+        code = f" ({details.code})" if details.code else ""
         return cls(
             f"{operation} with {self}: {meaning}{tries}{code}",
-            remedy=(details.remedy if details and details.remedy else remedy),
+            remedy=details.remedy or remedy,
             key_id=self._key_id,
             operation=operation,
-            provider_code=details.code if details else "",
-            request_id=details.request_id if details else "",
+            provider_code=details.code,
+            request_id=details.request_id,
             attempts=attempts,
         )
 
     # --- what comes back --------------------------------------------------------------------------
 
-    def _check_wrapped(self, wrapped: WrappedKey, payload: bytes) -> None:
-        if not isinstance(wrapped, WrappedKey):
+    def _check_wrapped(self, wrapped: Any, payload: bytes) -> None:
+        if not isinstance(wrapped, WrappedKey) or not isinstance(wrapped.ciphertext, bytes):
             raise self._broken("wrap", "it returned no WrappedKey")
         if wrapped.key_id != self.key_id:
             raise self._broken("wrap", "it answered with another key's id")
-        if not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED or len(wrapped.version) > MAX_KEY_VERSION:
+        if not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED or len(wrapped.version.encode()) > MAX_KEY_VERSION:
             raise self._broken("wrap", "its answer does not fit into a message")
         if payload and payload in wrapped.ciphertext and len(payload) >= _BOUND:
             raise self._broken("wrap", "it returned the payload unencrypted")
@@ -361,8 +373,8 @@ def _context_hash(context: EncryptionContext) -> bytes:
     return hashlib.sha256(context.canonical()).digest()
 
 
-def _check_key_id(key_id: str, scheme: str) -> None:
-    if not key_id.startswith(f"{scheme}:") or not len(scheme) + 1 < len(key_id.encode()) <= MAX_KEY_ID:
+def _check_key_id(key_id: Any, scheme: str) -> None:
+    if not isinstance(key_id, str) or not key_id.startswith(f"{scheme}:") or not len(scheme) + 1 < len(key_id.encode()) <= MAX_KEY_ID:
         raise errors.ConfigError(
             f"the {scheme} driver's key id is not 'scheme:name' of at most {MAX_KEY_ID} bytes",
             remedy="shorten the key's name, or report it to the driver's author",

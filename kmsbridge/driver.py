@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final, NoReturn, Self
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.errors import ConfigError
@@ -185,6 +185,9 @@ class Options:
                 remedy=f"give {word}",
             )
         return value
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("options cannot be pickled or copied: they may hold secrets")
 
     def __repr__(self) -> str:
         return f"Options({self.name}: {', '.join(sorted(self._values))})"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import BinaryIO, Final
 
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
+
+_STEP: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,17 @@ def inspect_file(path: PathLike) -> MessageInfo:
         start = file.read(wire.MAX_HEADER)
         header = wire.parse_header(start)
         size = file.seek(0, os.SEEK_END)
+    wire.check_body_length(header.kind, size - header.length)
+    return _info(header, size)
+
+
+def inspect_stream(reader: BinaryIO) -> MessageInfo:
+    """The same of a stream, which is read to its end. Raises `MessageError` or `OSError`."""
+    start, size = b"", 0
+    while data := reader.read(_STEP):
+        start += data[: wire.MAX_HEADER - len(start)]
+        size += len(data)
+    header = wire.parse_header(start)
     wire.check_body_length(header.kind, size - header.length)
     return _info(header, size)
 

@@ -89,7 +89,7 @@ def _load(scheme: str) -> Any:
         manager: DriverManager[Any] = DriverManager(
             ENTRY_POINT_GROUP, scheme, on_load_failure_callback=failed, conflict_resolver=conflict
         )
-    except AssertionError as error:  # the one class that stevedore does not hand to the callback
+    except (AssertionError, SystemExit) as error:  # what stevedore does not hand to the callback
         raise _load_error(scheme, error) from ProviderFailure.of(error)
     return manager.driver
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from kmsbridge.audit.event import AuditEvent
 from kmsbridge.audit.trail import AuditTrail
-from kmsbridge.audit.verify import VerifyResult, verify
+from kmsbridge.audit.verification import VerifyResult, verify
 
 __all__ = ["AuditEvent", "AuditTrail", "VerifyResult", "verify"]

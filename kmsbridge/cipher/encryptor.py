@@ -68,10 +68,10 @@ class Encryptor(Opened):
         """A message for each plaintext, all of one context; `aads` has one for each. All or none."""
         try:
             plaintexts = list(plaintexts)
-            each_aad = many.one_each(aads, len(plaintexts))
+            aads = many.one_each(aads, len(plaintexts))
             return [
                 self.encrypt(plaintext, context=context, aad=aad)
-                for plaintext, aad in zip(plaintexts, each_aad, strict=True)
+                for plaintext, aad in zip(plaintexts, aads, strict=True)
             ]
         except BaseException as error:
             forget_locals(error)
@@ -93,8 +93,9 @@ class Encryptor(Opened):
         `progress` is called with the bytes done, about ten times a second at most.
         """
         try:
-            entry = self._stream_key(context, aad)
-            files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, progress)
+            entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
+            files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, ticker)
+            self._encryption.count(entry, ticker.done)
         except BaseException as error:
             self._failed(error, context)
             del aad
@@ -111,10 +112,11 @@ class Encryptor(Opened):
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
         try:
-            entry = self._stream_key(context, aad)
+            entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
             sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
             files.write_all(writer, entry.header)
-            files.seal_stream(sealer, reader, writer, files.Ticker(progress))
+            files.seal_stream(sealer, reader, writer, ticker)
+            self._encryption.count(entry, ticker.done)
         except BaseException as error:
             self._failed(error, context)
             del aad

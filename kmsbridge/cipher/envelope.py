@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 
 from kmsbridge import atomic
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct, journal
+from kmsbridge.cipher import direct, files, journal
 from kmsbridge.cipher.arguments import Buffer, as_bytes
 from kmsbridge.cipher.decryptor import Decryptor
 from kmsbridge.cipher.encryptor import Encryptor
@@ -62,10 +61,12 @@ class EnvelopeCipher(Encryptor, Decryptor):
                     journal.replace_header(path, file, old, new)
                     return
                 mode = os.fstat(file.fileno()).st_mode & 0o777
+                padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE)
                 with atomic.replacing(path, mode=mode) as copy:
-                    copy.write(wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE).encode())
+                    files.write_all(copy, padded.encode())
                     file.seek(old.length)
-                    shutil.copyfileobj(file, copy, 2**20)
+                    files.copy_rest(file, copy)
+                journal.forget(path)
         except BaseException as error:
             self._failed(error, context)
             raise
@@ -76,6 +77,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         Only the header is looked at, so the start of a long message will do. The keys' versions are
         asked for every ten seconds at most.
         """
+        self._encryption.check_open()
         header = wire.parse_header(as_bytes(message, "message"))
         current = dict(self._current_versions())
         return current != {

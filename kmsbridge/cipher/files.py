@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import os
-import stat
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
@@ -36,30 +34,30 @@ class Ticker:
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
-        self._done = 0
+        self.done = 0
         self._next = 0.0
 
     def add(self, count: int) -> None:
         """So many more bytes are done."""
-        self._done += count
+        self.done += count
         if self._progress is not None and (now := time.monotonic()) >= self._next:
             self._next = now + 0.1
-            self._progress(self._done)
+            self._progress(self.done)
 
     def end(self) -> None:
         """All are done."""
         if self._progress is not None:
-            self._progress(self._done)
+            self._progress(self.done)
 
 
 def encrypt_file(
-    entry: CachedKey, aad: bytes, source: PathLike, target: PathLike, progress: Progress | None
+    entry: CachedKey, aad: bytes, source: PathLike, target: PathLike, ticker: Ticker
 ) -> None:
     """Seal `source` into `target`, with room in the header to rewrap it in place."""
     header = wire.inline(wire.parse_header(entry.header).recipients, padded=True)
-    with _open_source(source) as reader, atomic.replacing(target) as writer:
+    with atomic.open_regular(source) as reader, atomic.replacing(target) as writer:
         write_all(writer, header.encode())
-        seal_stream(body.Sealer(entry.key.reveal(), entry.seal_context + aad), reader, writer, Ticker(progress))
+        seal_stream(body.Sealer(entry.key.reveal(), entry.seal_context + aad), reader, writer, ticker)
 
 
 def decrypt_file(
@@ -69,7 +67,7 @@ def decrypt_file(
     progress: Progress | None,
 ) -> None:
     """Open `source` into `target`, which only its owner may read."""
-    with _open_source(source) as reader:
+    with atomic.open_regular(source) as reader:
         header = journal.header_of(source, reader)
         reader.seek(header.length)
         with atomic.replacing(target, mode=0o600) as writer:
@@ -126,7 +124,16 @@ def write_all(writer: Any, data: Any) -> None:
             if isinstance(writer, io.RawIOBase):
                 raise BlockingIOError(errno.EAGAIN, "the writer does not block; give one that does")
             return  # a plain object with a write method that takes everything
+        if count <= 0:
+            raise OSError(errno.EIO, "the writer takes no more")
         view = view[count:]
+
+
+def copy_rest(reader: BinaryIO, writer: BinaryIO) -> None:
+    """Write what `reader` holds from its position on; `shutil.copyfileobj` would lose what a full disk cuts off."""
+    buffer = memoryview(bytearray(STEP))
+    while count := read_into(reader, buffer):
+        write_all(writer, buffer[:count])
 
 
 def _read_up_to(reader: BinaryIO, length: int) -> bytes:
@@ -138,12 +145,3 @@ def _read_up_to(reader: BinaryIO, length: int) -> bytes:
             break
         done += count
     return bytes(data[:done])
-
-
-def _open_source(source: PathLike) -> BinaryIO:
-    file = open(source, "rb", buffering=0)
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "not a regular file: use encrypt_stream or decrypt_stream", str(source))
-    return file
-

@@ -1,14 +1,16 @@
 """Rewrapping a file in place, so that a crash at any point leaves it readable.
 
 The header is overwritten, the body stays where it is. Before that, the old header is put beside the
-file, with the first bytes of the body that it belongs to; readers prefer it to the one in the file
-for as long as it is there. Both headers lead to the same data key, so whichever is read, whole, is right.
+file, with the first bytes of the body that it belongs to and the hash of the new header. For as long as
+that is there, readers use it instead of a header that is not, whole, the new one. Both headers lead to
+the same data key, so whichever is read, whole, is right.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,30 +22,35 @@ from kmsbridge.atomic import PathLike
 from kmsbridge.errors import MessageError
 
 SUFFIX = ".kmsbridge-rewrap"
+_LONGEST_NAME = 255
 _MARK = 56
 """Bytes of a body that tell it from any other: its salt and commitment."""
 
 
 def header_of(path: PathLike, file: BinaryIO) -> wire.Header:
     """The header of the open `file` at `path`, its body's length checked; the file's position moves."""
-    return _saved_header(path, file) or read_header(file)
+    while True:
+        start = _start_of(file)
+        saved = _saved_header(path, file, start)
+        # A start that stays the same while no old header is beside it was not being overwritten.
+        if saved is not None or _start_of(file) == start:
+            return _checked(saved or wire.parse_header(start), file)
 
 
 def read_header(file: BinaryIO) -> wire.Header:
     """The header in the open, seekable `file`, its body's length checked; the file's position moves."""
-    file.seek(0)
-    header = wire.parse_header(read_exactly(file, wire.MAX_HEADER))
-    wire.check_body_length(header.kind, file.seek(0, os.SEEK_END) - header.length)
-    return header
+    return _checked(wire.parse_header(_start_of(file)), file)
 
 
 def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.Header) -> None:
     """Put `new`, which is as long as `old`, in front of the body of the open `file` at `path`."""
-    saved = _beside(path)
+    saved, packed = _beside(path), new.encode()
     file.seek(old.length)
-    atomic.write(saved, old.encode() + read_exactly(file, _MARK), mode=0o600)
+    entry = old.encode() + read_exactly(file, _MARK) + hashlib.sha256(packed).digest()
+    # Whoever may read the file must be able to read this.
+    atomic.write(saved, entry, mode=os.fstat(file.fileno()).st_mode & 0o777)
     file.seek(0)
-    view = memoryview(new.encode())
+    view = memoryview(packed)
     while view:
         view = view[file.write(view) :]
     os.fsync(file.fileno())
@@ -51,11 +58,17 @@ def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.H
     atomic.sync_folder(saved.parent)
 
 
+def forget(path: PathLike) -> None:
+    """Remove what an interrupted rewrap left beside `path`, which has another header now."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_beside(path))
+
+
 @contextlib.contextmanager
 def locked(path: PathLike) -> Iterator[BinaryIO]:
     """The file at `path`, open for change, and locked against others who rewrap it."""
     while True:
-        with open(path, "r+b", buffering=0) as file:
+        with atomic.open_regular(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # Whoever held the lock may have put another file in its place.
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
@@ -63,7 +76,19 @@ def locked(path: PathLike) -> Iterator[BinaryIO]:
                 return
 
 
-def _saved_header(path: PathLike, file: BinaryIO) -> wire.Header | None:
+def _start_of(file: BinaryIO) -> bytes:
+    file.seek(0)
+    fixed = read_exactly(file, wire.FIXED)
+    return fixed + read_exactly(file, max(wire.header_length(fixed) - wire.FIXED, 0))
+
+
+def _checked(header: wire.Header, file: BinaryIO) -> wire.Header:
+    wire.check_body_length(header.kind, file.seek(0, os.SEEK_END) - header.length)
+    return header
+
+
+def _saved_header(path: PathLike, file: BinaryIO, start: bytes) -> wire.Header | None:
+    """The header put beside the file, if it is of this body, and `start` is not the one that replaces it."""
     try:
         data = _beside(path).read_bytes()
         header = wire.parse_header(data)
@@ -71,12 +96,17 @@ def _saved_header(path: PathLike, file: BinaryIO) -> wire.Header | None:
         return None
     file.seek(header.length)
     # One left over from another file of this name is not for this body.
-    return header if data[header.length :] == read_exactly(file, _MARK) else None
+    of_this = data[header.length : header.length + _MARK] == read_exactly(file, _MARK)
+    replaced = data[header.length + _MARK :] == hashlib.sha256(start).digest()
+    return header if of_this and not replaced else None
 
 
 def _beside(path: PathLike) -> Path:
     real = Path(os.path.realpath(path))
-    return real.with_name(real.name + SUFFIX)
+    name = os.fsencode(real.name)
+    if len(name) + len(SUFFIX) > _LONGEST_NAME:
+        name = hashlib.sha256(name).hexdigest().encode()
+    return real.with_name(os.fsdecode(name) + SUFFIX)
 
 
 def read_exactly(file: BinaryIO, length: int) -> bytes:

@@ -26,6 +26,7 @@ def decrypt(
     keys: DecryptionKeys, messages: Sequence[Buffer], context: Pairs, aads: Sequence[Buffer] | None
 ) -> list[bytes]:
     """The plaintexts in order; every distinct wrapped key is unwrapped once, in batches where possible."""
+    aads = one_each(aads, len(messages))
     whole = [as_bytes(message, "message", "decrypt_text") for message in messages]
     headers = [without_padding(wire.parse(message)) for message in whole]
     names = [header.encode() for header in headers]
@@ -35,7 +36,7 @@ def decrypt(
     entries = keys.get_many(distinct, context)
     return [
         _open(keys, entries, name, header, message, context, bytes(aad))
-        for name, header, message, aad in zip(names, headers, whole, one_each(aads, len(whole)), strict=True)
+        for name, header, message, aad in zip(names, headers, whole, aads, strict=True)
     ]
 
 

@@ -39,7 +39,12 @@ class Opened:
         `profile=None` at `KMSBRIDGE_PROFILE`, then `default_profile`; `env=None` means the process's
         environment. Raises `ConfigError`, and `RoleError` where the profile does not allow this role.
         """
-        return cls(config.load(path, profile=profile, env=env))
+        try:
+            return cls(config.load(path, profile=profile, env=env))
+        except BaseException as error:
+            forget_locals(error)
+            del env
+            raise
 
     @classmethod
     def from_uri(cls, uri: str, *, decrypt_uris: Sequence[str] = (), **options: Any) -> Self:
@@ -47,7 +52,12 @@ class Opened:
 
         `options` are what a key's table, or a profile's, would hold. Raises `ConfigError`.
         """
-        return cls(config.from_uri(uri, decrypt_uris=decrypt_uris, options=options))
+        try:
+            return cls(config.from_uri(uri, decrypt_uris=decrypt_uris, options=options))
+        except BaseException as error:
+            forget_locals(error)
+            del uri, decrypt_uris, options
+            raise
 
     def close(self) -> None:
         """Drop every data key and connection; may be repeated. Any other use afterwards raises."""

@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
-from kmsbridge import body
+from kmsbridge import atomic, body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.body import ReadAt
 from kmsbridge.cipher import journal
+from kmsbridge.errors import forget_locals
 
 
 class Chunks(Protocol):
@@ -71,14 +72,11 @@ class MessageReader(io.BufferedIOBase):
         """Up to `size` bytes; to the end where it is None or negative."""
         self._check_open()
         rest = max(self.size - self._at, 0)
-        wanted = rest if size is None or size < 0 else min(size, rest)
-        parts = []
-        while wanted > 0:
-            part = self._rest_of_chunk()[:wanted]
-            parts.append(part)
-            wanted -= len(part)
-            self._at += len(part)
-        return b"".join(parts)
+        try:
+            return self._take(rest if size is None or size < 0 else min(size, rest))
+        except BaseException as error:
+            forget_locals(error)
+            raise
 
     def read1(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes of one chunk."""
@@ -107,6 +105,15 @@ class MessageReader(io.BufferedIOBase):
             self._close()
         super().close()
 
+    def _take(self, wanted: int) -> bytes:
+        parts = []
+        while wanted > 0:
+            part = self._rest_of_chunk()[:wanted]
+            parts.append(part)
+            wanted -= len(part)
+            self._at += len(part)
+        return b"".join(parts)
+
     def _rest_of_chunk(self) -> bytes:
         if self._at >= self.size:
             return b""
@@ -130,7 +137,7 @@ class _NoChunks:
 def open_message(source: PathLike | BinaryIO, open_chunks: OpenChunks) -> MessageReader:
     """The message in the file at a path, which the reader closes, or in a seekable file, which stays open."""
     if isinstance(source, (str, bytes, os.PathLike)):
-        file = open(source, "rb", buffering=0)
+        file = atomic.open_regular(source)
         try:
             chunks = _chunks(file, journal.header_of(source, file), open_chunks)
         except BaseException:

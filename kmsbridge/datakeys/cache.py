@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -73,12 +74,20 @@ class CachedKey:
         A message may end beyond `max_bytes`, else one larger than that could never be written.
         Called under the cache's lock.
         """
-        if self._messages_left <= 0 or self._bytes_left <= 0 or now >= self._expires:
+        if not self.lasts(now):
             return False
         self._messages_left -= 1
         self._bytes_left -= size
         self.used += 1
         return True
+
+    def lasts(self, now: float) -> bool:
+        """Whether there is allowance left."""
+        return self._messages_left > 0 and self._bytes_left > 0 and now < self._expires
+
+    def spend(self, size: int) -> None:
+        """Count `size` bytes more of a message that was counted. Called under the cache's lock."""
+        self._bytes_left -= size
 
 
 def seal_context(context: EncryptionContext) -> bytes:
@@ -126,6 +135,12 @@ class KeyCache:
             self._entries.move_to_end(name)
             return entry
 
+    def peek(self, name: Hashable) -> CachedKey | None:
+        """The key under `name` if it can be used, nothing counted."""
+        with self._lock:
+            entry = self._entries.get(name)
+            return entry if entry is not None and entry.lasts(self._clock()) else None
+
     def put(
         self, name: Hashable, key: Secret, header: Header, recipient: Recipient, context: EncryptionContext
     ) -> CachedKey:
@@ -141,6 +156,11 @@ class KeyCache:
             self._dropped(old)
         return entry
 
+    def count(self, entry: CachedKey, size: int) -> None:
+        """Count the bytes of a message whose length was not known when it was begun."""
+        with self._lock:
+            entry.spend(size)
+
     def check_open(self) -> None:
         """Raises `ClosedError` after `close`."""
         if self._closed:
@@ -152,8 +172,9 @@ class KeyCache:
             self._closed = True
             entries = list(self._entries.values())
             self._entries.clear()
-        for entry in entries:
-            self._dropped(entry)
+        with contextlib.ExitStack() as stack:  # each is told of, whatever becomes of the others
+            for entry in entries:
+                stack.callback(self._dropped, entry)
 
     def __len__(self) -> int:
         return len(self._entries)

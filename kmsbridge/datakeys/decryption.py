@@ -11,7 +11,15 @@ from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_contex
 from kmsbridge.datakeys.flight import SingleFlight
 from kmsbridge.datakeys.trail import told_call, told_of_messages
 from kmsbridge.driver import Capability, WrappedKey
-from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsError, NoMatchingKey, UnsupportedMessage
+from kmsbridge.errors import (
+    AuthenticationError,
+    ConfigError,
+    KmsBridgeError,
+    KmsError,
+    LimitExceeded,
+    NoMatchingKey,
+    UnsupportedMessage,
+)
 from kmsbridge.message import Header, Kind, Recipient
 from kmsbridge.policy import DataKeyPolicy
 from kmsbridge.secret import Secret
@@ -59,8 +67,11 @@ class DecryptionKeys:
         return entry
 
     def load(self, name: Hashable, header: Header, context: EncryptionContext) -> CachedKey:
-        """Unwrap a data key and keep it. For whoever leads the flight for `name`."""
-        return self._cache.put(name, *self._unwrap(header, context), context)
+        """Unwrap a data key and keep it. For whoever leads the flight for `name`.
+
+        One that another flight brought, after the caller had looked and before it led, will do.
+        """
+        return self._cache.peek(name) or self._cache.put(name, *self._unwrap(header, context), context)
 
     def get_many(self, headers: Mapping[bytes, Header], pairs: Pairs) -> dict[bytes, CachedKey]:
         """The data keys, by unpadded header bytes, that are at hand or come in the provider's batches.
@@ -70,13 +81,12 @@ class DecryptionKeys:
         context = EncryptionContext.of(pairs)
         found = {name: entry for name in headers if (entry := self.cached(name, context, 0))}
         for key in self.keys:
-            if Capability.BATCH_UNWRAP not in key.capabilities:
-                continue
+            key_id = _id_of(key) if Capability.BATCH_UNWRAP in key.capabilities else None
             mine = [
                 (header, recipient)
                 for name, header in headers.items()
                 for recipient in header.recipients
-                if name not in found and recipient.key_id == key.key_id
+                if name not in found and recipient.key_id == key_id
             ]
             for start in range(0, len(mine), BATCH):
                 found |= self._load_batch(key, mine[start : start + BATCH], context)
@@ -95,11 +105,11 @@ class DecryptionKeys:
         A key that fails is no reason not to try the next; if all fail, the first failure of a service
         is raised before one of authenticity, since it may be the cause of the other.
         """
-        failures: list[KmsBridgeError] = []
-        for key, recipient in self._matches(header):
+        matches, failures = self._matches(header)
+        for key, recipient in matches:
             try:
                 return self.unwrap(recipient, key, bound, "unwrap"), recipient
-            except (KmsError, AuthenticationError) as error:
+            except (KmsError, AuthenticationError, ConfigError, LimitExceeded) as error:
                 failures.append(error)
         failures.sort(key=lambda error: isinstance(error, AuthenticationError))
         for other in failures[1:]:
@@ -131,24 +141,46 @@ class DecryptionKeys:
         except KmsError:
             return {}
         return {
-            (name := header.encode()): self._cache.put(
-                (name, name_of(context)), Secret(result), header, recipient, context
-            )
+            header.encode(): self._keep(Secret(result), header, recipient, context)
             for (header, recipient), result in zip(batch, results, strict=True)
             if isinstance(result, bytes) and len(result) == DATA_KEY_LENGTH
         }
 
-    def _matches(self, header: Header) -> list[tuple[Key, Recipient]]:
+    def _keep(
+        self, key: Secret, header: Header, recipient: Recipient, context: EncryptionContext
+    ) -> CachedKey:
+        if not self.shared:
+            return CachedKey(key, header, recipient, context, self._policy, 0.0)
+        return self._cache.put((header.encode(), name_of(context)), key, header, recipient, context)
+
+    def _matches(
+        self, header: Header
+    ) -> tuple[list[tuple[Key, Recipient]], list[KmsBridgeError]]:
+        """Our keys that the message is for; and why others could not even tell their id."""
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
-        matches = [(key, by_id[key.key_id]) for key in self.keys if key.key_id in by_id]
-        if not matches:
+        matches: list[tuple[Key, Recipient]] = []
+        failures: list[KmsBridgeError] = []
+        for key in self.keys:
+            try:
+                if key.key_id in by_id:
+                    matches.append((key, by_id[key.key_id]))
+            except KmsError as error:
+                failures.append(error)
+        if not matches and not failures:
             raise NoMatchingKey(
                 # A message's key ids are a stranger's text: repr shows what is not printable.
                 f"the message is for {', '.join(map(repr, by_id))}, and this profile decrypts with "
                 f"{', '.join(repr(key.key_id) for key in self.keys)}",
                 remedy="add one of the message's keys to decrypt_with",
             )
-        return matches
+        return matches, failures
+
+
+def _id_of(key: Key) -> str | None:
+    try:
+        return key.key_id
+    except KmsError:
+        return None
 
 
 def without_padding(header: Header) -> Header:

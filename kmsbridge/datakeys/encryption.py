@@ -49,8 +49,11 @@ class EncryptionKeys:
         return entry
 
     def load(self, name: Hashable, context: EncryptionContext) -> CachedKey:
-        """Make a data key, have it wrapped, and keep it. For whoever leads the flight for `name`."""
-        return self._cache.put(name, *self._make(context), context)
+        """Make a data key, have it wrapped, and keep it. For whoever leads the flight for `name`.
+
+        One that another flight brought, after the caller had looked and before it led, will do.
+        """
+        return self._cache.peek(name) or self._cache.put(name, *self._make(context), context)
 
     def wrap(
         self,
@@ -78,6 +81,14 @@ class EncryptionKeys:
         secret = Secret(body.new_key())
         header = self.wrap(secret, data_key_context(context))
         return secret, header, header.recipients[0]
+
+    def count(self, entry: CachedKey, size: int) -> None:
+        """Count the bytes of a stream, which are known at its end only."""
+        self._cache.count(entry, size)
+
+    def check_open(self) -> None:
+        """Raises `ClosedError` after `close`."""
+        self._cache.check_open()
 
     def close(self) -> None:
         """Drop every data key."""

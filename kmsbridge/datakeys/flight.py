@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """One load that is under way. Whoever made it lands it, exactly once."""
+    """One load that is under way. Whoever made it lands it; the first landing counts."""
 
     __slots__ = ("_callbacks", "_done", "_error", "_lock", "_result")
 
@@ -46,6 +46,8 @@ class Flight(Generic[T]):
     def land(self, result: T | None, error: BaseException | None) -> None:
         """Set the outcome; both None says that there is no answer."""
         with self._lock:
+            if self._done.is_set():
+                return
             if result is not None:
                 self._result.append(result)
             self._error = error
@@ -69,21 +71,22 @@ class SingleFlight(Generic[T]):
     def run(self, name: Hashable, load: Callable[[], T]) -> T:
         """The result of `load()`, called here or by whoever is already at it."""
         while True:
-            flight, leads = self.join(name)
-            if leads:
-                return self.lead(name, flight, load)
+            mine: Flight[T] = Flight()
+            try:
+                flight = self._board(name, mine)
+                if flight is mine:
+                    return self.lead(name, mine, load)
+            finally:
+                self.give_up(name, mine)  # for an interrupt before the load; else it has landed
             result = flight.outcome()
             if result is not None:
                 return result
 
     def join(self, name: Hashable) -> tuple[Flight[T], bool]:
         """The flight for `name`, and whether the caller leads it and must call `lead`."""
-        with self._lock:
-            flight = self._flights.get(name)
-            if flight is not None:
-                return flight, False
-            flight = self._flights[name] = Flight()
-            return flight, True
+        mine: Flight[T] = Flight()
+        flight = self._board(name, mine)
+        return flight, flight is mine
 
     def lead(self, name: Hashable, flight: Flight[T], load: Callable[[], T]) -> T:
         """Load, and tell those who wait."""
@@ -101,6 +104,10 @@ class SingleFlight(Generic[T]):
     def give_up(self, name: Hashable, flight: Flight[T]) -> None:
         """The leader cannot load at all; someone else may lead."""
         self._end(name, flight, None, None)
+
+    def _board(self, name: Hashable, mine: Flight[T]) -> Flight[T]:
+        with self._lock:
+            return self._flights.setdefault(name, mine)
 
     def _end(
         self, name: Hashable, flight: Flight[T], result: T | None, error: BaseException | None

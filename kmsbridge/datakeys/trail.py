@@ -10,7 +10,7 @@ from kmsbridge.audit import AuditEvent, AuditTrail
 from kmsbridge.calls import Key
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.cache import CachedKey
-from kmsbridge.errors import KmsBridgeError, KmsError
+from kmsbridge.errors import ClosedError, KmsBridgeError, KmsError
 
 
 @dataclass(slots=True)
@@ -42,6 +42,8 @@ def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionCo
 
     try:
         yield told
+    except ClosedError:
+        raise  # no call was made, and the trail is closed as well
     except KmsError as error:
         record(type(error).__name__, error.request_id, error.attempts)
         raise

@@ -63,11 +63,12 @@ def test_the_log_verifies_while_it_is_written(tmp_path):
     assert verify(path).lines == 600
 
 
-@pytest.mark.parametrize("mode", ["optional", "required"])
+@pytest.mark.parametrize("mode", ("optional", "required"))
 def test_a_writer_killed_at_any_point_leaves_a_log_that_goes_on(tmp_path, torture, mode):
     """After the next append the chain verifies, and no whole line was lost."""
     path = tmp_path / "audit.jsonl"
     rng = torture.rng(f"audit-kill-{mode}")
+    path.touch()
     lines = 0
     for _ in range(10):
         with start(path, 2, 1_000_000, mode) as writer:
@@ -144,6 +145,8 @@ AuditTrail(AuditPolicy(file=sys.argv[1]), profile="p").record(AuditEvent("wrap")
     with subprocess.Popen(
         [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
         assert parent.stdout.readline() == "child\n"
         parent.wait()
         AuditTrail(AuditPolicy(file=str(path), required=True), profile="p").record(AuditEvent("wrap"))

@@ -1,5 +1,6 @@
 """Events reach their sinks; a sink that fails is dealt with as the policy says."""
 
+import dataclasses
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 
 import pytest
 
-from kmsbridge.audit import AuditEvent, AuditTrail, trail, verify
+from kmsbridge.audit import AuditEvent, AuditTrail, verify
 from kmsbridge.audit import file as audit_file
 from kmsbridge.errors import AuditError, ClosedError
 from kmsbridge.policy import AuditPolicy
@@ -69,10 +70,10 @@ def test_an_event_takes_its_time_when_it_is_made():
 
 @pytest.mark.parametrize(
     ("outcome", "level"),
-    [
+    (
         pytest.param("ok", logging.INFO, id="success"),
         pytest.param("KmsTimeout", logging.WARNING, id="failure"),
-    ],
+    ),
 )
 def test_logging_gets_one_readable_line_and_the_event_as_data(caplog, outcome, level):
     """A newline in a context cannot start a line of its own."""
@@ -141,6 +142,24 @@ def test_a_trail_goes_on_where_the_last_one_ended(path):
     assert verify(path).lines == 7
 
 
+def test_a_last_line_replaced_under_a_running_trail_breaks_the_chain(path):
+    """The trail remembers what it wrote, so that not even its newest line can be exchanged unseen."""
+    audit = open_trail(path)
+    audit.record(EVENT)
+    genuine = path.read_bytes()
+    path.unlink()
+    open_trail(path).record(dataclasses.replace(EVENT, attempts=9))
+    forged = path.read_bytes()
+    assert len(forged) == len(genuine)
+    path.unlink()
+    audit.record(EVENT)
+    with path.open("r+b") as file:
+        file.write(forged)
+    audit.record(EVENT)
+    with pytest.raises(AuditError, match=r"line 2 .* does not follow"):
+        verify(path)
+
+
 def test_a_long_last_line_is_found_whole(path):
     """The end of the chain is read in blocks; a line may be longer than one."""
     open_trail(path).record(AuditEvent("wrap", context={"a": "x" * 300_000}))
@@ -161,8 +180,25 @@ def test_rotation_of_the_file_begins_a_new_chain(path):
     assert verify(path).lines == 1
 
 
-@pytest.mark.parametrize("required", [False, True], ids=["not required", "required"])
-@pytest.mark.parametrize("torn", [b'{"seq":3,"time":"20', b"{", b'{"seq":3,"ti\0\0\0\0', b"\0" * 100])
+def test_a_file_moved_away_while_the_lock_is_waited_for_is_left(path, monkeypatch):
+    """Between opening and locking, another process may have rotated it."""
+    audit, moved = open_trail(path), path.with_suffix(".1")
+    audit.record(EVENT)
+    real = audit_file.lock
+
+    def rotate_first(*arguments):
+        monkeypatch.setattr(audit_file, "lock", real)
+        path.rename(moved)
+        real(*arguments)
+
+    monkeypatch.setattr(audit_file, "lock", rotate_first)
+    audit.record(EVENT)
+    assert verify(moved).lines == 1
+    assert verify(path).lines == 1
+
+
+@pytest.mark.parametrize("required", (False, True), ids=["not required", "required"])
+@pytest.mark.parametrize("torn", (b'{"seq":3,"time":"20', b"{", b'{"seq":3,"ti\0\0\0\0', b"\0" * 100))
 def test_a_torn_last_line_is_cut_off_and_recorded(path, torn, required):
     """A crash in mid-write bricks nothing, and how much was lost is in the log."""
     open_trail(path).record(EVENT)
@@ -186,13 +222,13 @@ def test_a_torn_first_line_is_cut_off_too(path):
 
 @pytest.mark.parametrize(
     "content",
-    [
+    (
         pytest.param(b"a diary\n", id="another text"),
         pytest.param(b"a diary without a newline", id="another text, unfinished"),
         pytest.param(b'{"seq":1}\n', id="other JSON lines"),
         pytest.param(b"\n\n", id="empty lines"),
         pytest.param(b"x" * (3 * 2**20), id="one endless line"),
-    ],
+    ),
 )
 def test_a_file_that_is_no_audit_file_is_left_alone(path, content):
     """It is neither cut nor continued."""
@@ -232,7 +268,7 @@ def test_a_required_file_that_cannot_be_opened_fails_at_once(path, kind):
 def test_a_file_that_is_not_required_is_warned_about_once_a_minute(path, kind, caplog, monkeypatch):
     """The operation goes on, and the log is not flooded."""
     clock = Clock()
-    monkeypatch.setattr(trail.time, "monotonic", clock)
+    monkeypatch.setattr("kmsbridge.audit.trail.time.monotonic", clock)
     audit = open_trail(failing(path, kind))
     for _ in range(5):
         audit.record(EVENT)
@@ -278,7 +314,7 @@ print(failures, lines, verify(path).lines)
 """
 
 
-@pytest.mark.parametrize("mode", ["required", "optional"])
+@pytest.mark.parametrize("mode", ("required", "optional"))
 def test_a_full_disk_leaves_whole_lines_and_heals(path, mode):
     """The write that did not fit is undone; once there is room the chain goes on."""
     run = subprocess.run([sys.executable, "-c", FULL, path, mode], capture_output=True, text=True, check=True)
@@ -293,7 +329,12 @@ def test_a_required_line_is_on_disk_when_the_operation_goes_on(path, monkeypatch
     """One fsync for each line; none where auditing is not required."""
     synced = []
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(1), real(descriptor))[1])
+
+    def count(descriptor):
+        synced.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", count)
     audit = open_trail(path, required=True)
     synced.clear()
     audit.record(EVENT)
@@ -327,6 +368,7 @@ def test_a_lock_held_by_another_process_is_not_waited_for_for_ever(path, monkeyp
     with subprocess.Popen(
         [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(AuditError, match="stayed locked"):
             audit.record(EVENT)
@@ -335,7 +377,7 @@ def test_a_lock_held_by_another_process_is_not_waited_for_for_ever(path, monkeyp
     assert verify(path).lines == 1
 
 
-@pytest.mark.parametrize("required", [False, True], ids=["not required", "required"])
+@pytest.mark.parametrize("required", (False, True), ids=["not required", "required"])
 def test_a_logging_handler_that_raises_is_a_failing_sink(path, required, caplog):
     """The file still gets the event."""
 

@@ -1,12 +1,13 @@
 """Whatever is done to an audit file afterwards shows."""
 
+import fcntl
 import hashlib
 import json
 import os
 
 import pytest
 
-from kmsbridge.audit import AuditEvent, AuditTrail, chain, verify
+from kmsbridge.audit import AuditEvent, AuditTrail, chain, verification, verify
 from kmsbridge.errors import AuditError
 from kmsbridge.policy import AuditPolicy
 
@@ -91,7 +92,7 @@ def test_swapped_lines_are_detected(sample, check, first, second):
 
 @pytest.mark.parametrize("at", range(LINES + 1))
 @pytest.mark.parametrize(
-    "kind", ["a copy of the first", "a forged one", "an empty one", "a blank one", "junk"]
+    "kind", ("a copy of the first", "a forged one", "an empty one", "a blank one", "junk")
 )
 def test_an_inserted_line_is_detected(sample, check, at, kind):
     """A forged one that fits its place is found by the line after it, unless it is the last."""
@@ -126,7 +127,7 @@ def test_a_replaced_line_with_a_sum_of_its_own_is_detected(sample, check, at):
         check(b"".join(lines))
 
 
-@pytest.mark.parametrize("cut", [1, 2, 50])
+@pytest.mark.parametrize("cut", (1, 2, 50))
 def test_a_torn_last_line_is_named(sample, check, cut):
     """It is not a change by somebody, so the advice is another."""
     with pytest.raises(AuditError, match=f"line {LINES} of .* is torn; a crash does that"):
@@ -141,7 +142,7 @@ def test_a_cut_at_the_end_is_seen_with_a_head_noted_before(sample, check):
     assert check(shorter).lines == 4
     assert check(shorter, head=heads[3].upper() + "\n").lines == 4
     assert check(sample, head=heads[3]).lines == LINES
-    with pytest.raises(AuditError, match="no line of .* has the hash"):
+    with pytest.raises(AuditError, match=r"no line of .* has the hash"):
         check(shorter, head=heads[4])
 
 
@@ -156,32 +157,43 @@ def test_a_chain_written_anew_is_seen_with_a_head_noted_before(sample, check, tm
         check(other, head=check(sample).head)
 
 
+def test_a_writer_in_mid_line_is_waited_for(sample, check, tmp_path, monkeypatch):
+    """Half a line that is being written is not called torn; a writer that hangs is named."""
+    monkeypatch.setattr(verification, "LOCK_WAIT", 0.05)
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(sample[:-10])
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(AuditError, match="stayed locked"):
+            verify(path)
+
+
 @pytest.mark.parametrize(
     "content",
-    [
+    (
         pytest.param(b"x" * (2**20 + 1), id="a line beyond 1 MiB"),
         pytest.param(b"[" * 200_000 + b"\n", id="deep nesting"),
         pytest.param(b'{"seq":' + b"9" * 10_000 + b"}\n", id="a huge number"),
         pytest.param(b"\xff\xfe\n", id="not text"),
         pytest.param(b"\0" * 4096, id="zeros"),
-    ],
+    ),
 )
 def test_junk_is_an_audit_error(check, content):
     """No other exception, whatever the file holds."""
-    with pytest.raises(AuditError, match="line 1 "):
+    with pytest.raises(AuditError, match=r"line 1 "):
         check(content)
 
 
-@pytest.mark.parametrize("fields", [{"seq": "1"}, {"prev": None}, {"time": 5}, {"seq": None}])
+@pytest.mark.parametrize("fields", ({"seq": "1"}, {"prev": None}, {"time": 5}, {"seq": None}))
 def test_a_well_summed_line_of_wrong_types_is_refused(check, fields):
     """A true sum does not make a true line."""
     line = {"seq": 1, "time": "t", "prev": chain.NO_HASH, **fields}
     bare = json.dumps(line, separators=(",", ":")).encode()[:-1]
-    with pytest.raises(AuditError, match="line 1 .* was changed"):
+    with pytest.raises(AuditError, match=r"line 1 .* was changed"):
         check(bare + b',"sum":"' + hashlib.sha256(bare).hexdigest().encode() + b'"}\n')
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "nul"])
+@pytest.mark.parametrize("kind", ("missing", "folder", "pipe", "nul"))
 def test_what_is_no_file_is_refused_at_once(tmp_path, kind):
     """Never a wait on a pipe, never an OSError."""
     path = str(tmp_path / "audit.jsonl") + ("\0" if kind == "nul" else "")

@@ -37,7 +37,7 @@ def refused(load, text, **arguments):
 
 @pytest.mark.parametrize(
     ("text", "name", "nearest"),
-    [
+    (
         pytest.param("[key.a]", "key", "keys", id="table"),
         pytest.param("default-profile = 'p'", "default-profile", "default_profile", id="top-level setting"),
         pytest.param(
@@ -54,7 +54,7 @@ def refused(load, text, **arguments):
         pytest.param(
             "default_profile = 'prd'\n[profiles.prod]", "default_profile", "prod", id="default profile"
         ),
-    ],
+    ),
 )
 def test_an_unknown_word_names_the_nearest_valid_one(load, text, name, nearest):
     """Also in a profile that is not the one being opened."""
@@ -73,7 +73,7 @@ def test_an_unknown_profile_names_the_nearest(load):
 
 @pytest.mark.parametrize(
     ("setting", "name"),
-    [
+    (
         pytest.param("encrypt_to = 'app'", "encrypt_to", id="text for a list"),
         pytest.param("encrypt_to = [1]", "encrypt_to[0]", id="number for a name"),
         pytest.param("encrypt_to = ['app', 'app']", "encrypt_to", id="a name twice"),
@@ -111,7 +111,7 @@ def test_an_unknown_profile_names_the_nearest(load):
         pytest.param("audit = { file = '\\u0000' }".replace("'", '"'), "audit.file", id="NUL in a path"),
         pytest.param("audit = { required = 'no' }", "audit.required", id="text for required"),
         pytest.param("audit = { required = true }", "audit.required", id="required without a file"),
-    ],
+    ),
 )
 def test_a_setting_of_the_wrong_kind_is_refused_by_its_dotted_name(load, setting, name):
     """Type, unit and bounds are checked when the configuration is opened, not at first use."""
@@ -122,7 +122,7 @@ def test_a_setting_of_the_wrong_kind_is_refused_by_its_dotted_name(load, setting
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [
+    (
         pytest.param("keys = 5", "keys is of the wrong type", id="keys that are a number"),
         pytest.param("[keys]\na = 5", "keys.a is of the wrong type", id="key that is a number"),
         pytest.param("[keys.a]", "keys.a has no uri", id="key without a URI"),
@@ -150,7 +150,7 @@ def test_a_setting_of_the_wrong_kind_is_refused_by_its_dotted_name(load, setting
             "nested too deeply",
             id="deep option",
         ),
-    ],
+    ),
 )
 def test_a_misshapen_configuration_is_refused_by_name(load, text, words):
     """One line, naming the table."""
@@ -161,7 +161,7 @@ def test_a_misshapen_configuration_is_refused_by_name(load, text, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [
+    (
         pytest.param(b"[keys.a]\nuri = canary", "is not valid TOML at line 2, column 7", id="unquoted text"),
         pytest.param(b'[keys.a]\nuri = "canary', "is not valid TOML at", id="cut short"),
         pytest.param(b"a = 1\na = 2\n", "is not valid TOML at line 2", id="a name twice"),
@@ -170,7 +170,7 @@ def test_a_misshapen_configuration_is_refused_by_name(load, text, words):
         pytest.param(b"a = " + b"9" * 5000, "is not valid TOML", id="an endless number"),
         pytest.param(b"a = " + b"[" * 50_000, "is n", id="endless nesting"),
         pytest.param(b"#" * (1024 * 1024 + 1), "is larger than 1024 KiB", id="too large"),
-    ],
+    ),
 )
 def test_an_unreadable_file_is_refused_without_quoting_it(load, content, words):
     """The place is named; the line may hold a secret, and is in no traceback either."""
@@ -181,7 +181,7 @@ def test_an_unreadable_file_is_refused_without_quoting_it(load, content, words):
     assert "canary" not in told(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "pipe", "device", "forbidden", "loop", "nul", "empty"])
+@pytest.mark.parametrize("kind", ("missing", "folder", "pipe", "device", "forbidden", "loop", "nul", "empty"))
 def test_what_is_not_a_readable_file_is_refused_at_once(kind, tmp_path, monkeypatch):
     """A folder, a pipe nobody writes to, a link to itself: never a wait, never an OSError."""
     path = str(tmp_path / "c.toml")
@@ -194,7 +194,7 @@ def test_what_is_not_a_readable_file_is_refused_at_once(kind, tmp_path, monkeypa
     elif kind == "forbidden":
         monkeypatch.setattr(os, "open", denied)
     path = {"device": "/dev/zero", "nul": "a\0b", "empty": ""}.get(kind, path)
-    with pytest.raises(ConfigError, match="configuration file .*; "):
+    with pytest.raises(ConfigError, match=r"configuration file .*; "):
         config.load(path, env={})
 
 
@@ -225,7 +225,7 @@ def test_a_variable_is_read_from_the_given_environment(with_token, monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "value"),
-    [
+    (
         pytest.param(b"plain", "plain", id="without a newline"),
         pytest.param(b"line\n", "line", id="one newline is stripped"),
         pytest.param(b"line\r\n", "line", id="one newline of two bytes is stripped"),
@@ -235,7 +235,7 @@ def test_a_variable_is_read_from_the_given_environment(with_token, monkeypatch):
         pytest.param(b"", "", id="empty"),
         pytest.param(b"env:HOME", "env:HOME", id="a reference in it is text"),
         pytest.param(b"file:secret", "file:secret", id="a file that names itself is text"),
-    ],
+    ),
 )
 def test_a_file_is_read_from_the_configurations_folder(with_token, tmp_path, content, value):
     """One level only: what is read is never a reference again."""
@@ -246,13 +246,13 @@ def test_a_file_is_read_from_the_configurations_folder(with_token, tmp_path, con
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [
+    (
         pytest.param("missing", "does not exist", id="missing"),
         pytest.param("folder", "is a folder", id="folder"),
         pytest.param("pipe", "is not a regular file", id="pipe"),
         pytest.param("large", "is larger than 64 KiB", id="too large"),
         pytest.param("binary", "is not UTF-8", id="binary"),
-    ],
+    ),
 )
 def test_a_file_reference_that_cannot_be_read_names_key_and_path(with_token, tmp_path, kind, words):
     """And tells nothing of the content."""
@@ -292,13 +292,32 @@ def test_names_and_settings_may_be_references(load):
 
 
 @pytest.mark.parametrize(
+    "setting",
+    ("data_keys = { max_messages = 'env:X' }", "audit = { required = 'file:x' }", "direct = 'env:X'"),
+    ids=("count", "flag in a table", "flag"),
+)
+def test_a_reference_stands_only_where_text_may(load, setting):
+    """Refused in every profile, before anything is looked up."""
+    text = f"{KEYS}[profiles.p]\nencrypt_to = ['app']\n[profiles.other]\n{setting}"
+    assert "is of the wrong type (str)" in refused(load, text, profile="p")
+
+
+def test_references_of_another_profile_are_not_followed(load):
+    """Neither its keys' names nor its durations need exist for this one."""
+    other = "encrypt_to = ['env:X']\ndata_keys = { max_age = 'env:X' }\ncalls = { deadline = 'file:x' }"
+    assert (
+        load(f"{KEYS}[profiles.p]\nencrypt_to = ['app']\n[profiles.other]\n{other}", profile="p").name == "p"
+    )
+
+
+@pytest.mark.parametrize(
     "env",
-    [
+    (
         pytest.param({"KEY": "canary", "AGE": "1s", "SIZE": "1B"}, id="key"),
         pytest.param({"KEY": "app", "AGE": "canary", "SIZE": "1B"}, id="duration"),
         pytest.param({"KEY": "app", "AGE": "1s", "SIZE": "canary"}, id="size"),
         pytest.param({"KEY": "app", "AGE": "1s", "SIZE": "1B", "TOKEN": "canary"}, id="another key's secret"),
-    ],
+    ),
 )
 def test_what_a_reference_led_to_is_never_quoted(load, env):
     """Neither in the error nor in the local variables its traceback keeps."""

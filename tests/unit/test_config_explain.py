@@ -42,7 +42,7 @@ def settings(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value", "origin"),
-    [
+    (
         ("profile", "p", "FILE: default_profile"),
         ("profiles.p.encrypt_to", "a, ***", "FILE: [profiles.p] encrypt_to"),
         ("profiles.p.data_keys.max_age", "300 s", "FILE: [profiles.p.data_keys] max_age"),
@@ -66,7 +66,7 @@ def settings(tmp_path):
         ("keys.a.auth.hosts[1]", "***", "environment variable HOST (FILE: [keys.a.auth] hosts[1])"),
         ("keys.a.from_env", "***", "environment variable CANARY (FILE: [keys.a] from_env)"),
         ("keys.b.uri", "***", "environment variable B (FILE: [keys.b] uri)"),
-    ],
+    ),
     ids=lambda value: None if value is None else str(value)[:40],
 )
 def test_a_value_is_shown_with_its_origin(settings, name, value, origin):
@@ -113,27 +113,24 @@ def test_every_setting_of_a_profile_is_explained(settings):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "env", "config_origin", "profile_origin"),
-    [
-        pytest.param({"path": "c.toml", "profile": "p"}, {}, "argument", "argument", id="arguments"),
+    ("arguments", "env", "origins"),
+    (
+        pytest.param({"path": "c.toml", "profile": "p"}, {}, ("argument", "argument"), id="arguments"),
         pytest.param(
             {},
             {"KMSBRIDGE_CONFIG": "c.toml", "KMSBRIDGE_PROFILE": "p"},
-            "environment variable KMSBRIDGE_CONFIG",
-            "environment variable KMSBRIDGE_PROFILE",
+            ("environment variable KMSBRIDGE_CONFIG", "environment variable KMSBRIDGE_PROFILE"),
             id="variables",
         ),
-        pytest.param({"path": "c.toml"}, {}, "argument", "c.toml: [profiles] p", id="the only profile"),
-    ],
+        pytest.param({"path": "c.toml"}, {}, ("argument", "c.toml: [profiles] p"), id="the only profile"),
+    ),
 )
-def test_the_choice_of_file_and_profile_is_explained(
-    tmp_path, monkeypatch, arguments, env, config_origin, profile_origin
-):
+def test_the_choice_of_file_and_profile_is_explained(tmp_path, monkeypatch, arguments, env, origins):
     """Which of the ways to say it was the one that counted."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.toml").write_text("[keys.a]\nuri = 'local:a#a'\n[profiles.p]\nencrypt_to = ['a']")
     found = {each.name: each.origin for each in config.explain(env=env, **arguments)}
-    assert (found["config"], found["profile"]) == (config_origin, profile_origin)
+    assert (found["config"], found["profile"]) == origins
 
 
 def test_a_key_variable_explains_itself():

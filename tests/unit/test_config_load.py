@@ -1,6 +1,5 @@
 """Which configuration is found, which profile is chosen, and what they amount to."""
 
-import os
 import subprocess
 import sys
 
@@ -8,6 +7,7 @@ import pytest
 
 from kmsbridge import config
 from kmsbridge.errors import ConfigError
+from kmsbridge.policy import CallPolicy, DataKeyPolicy
 
 TWO_PROFILES = """
 [keys.dev]
@@ -79,7 +79,7 @@ def test_the_process_environment_is_read_at_each_call(one, monkeypatch):
     monkeypatch.setenv("KMSBRIDGE_CONFIG", str(one))
     assert config.load().name == "only"
     monkeypatch.delenv("KMSBRIDGE_CONFIG")
-    with pytest.raises(ConfigError, match="no configuration.*'kmsbridge init'"):
+    with pytest.raises(ConfigError, match=r"no configuration.*'kmsbridge init'"):
         config.load()
 
 
@@ -94,7 +94,7 @@ def test_a_key_uri_in_the_environment_is_a_whole_configuration(folder):
 
 @pytest.mark.parametrize(
     ("env", "profile", "words"),
-    [
+    (
         pytest.param(
             {"KMSBRIDGE_KEY": "local:x#x", "KMSBRIDGE_CONFIG": "y"},
             None,
@@ -114,7 +114,7 @@ def test_a_key_uri_in_the_environment_is_a_whole_configuration(folder):
             {"KMSBRIDGE_KEY": "env:OTHER"}, None, ("KMSBRIDGE_KEY", "reference"), id="as a reference"
         ),
         pytest.param({"KMSBRIDGE_KEY": "no uri"}, None, ("KMSBRIDGE_KEY", "scheme"), id="without a scheme"),
-    ],
+    ),
 )
 def test_a_key_variable_that_conflicts_is_refused_by_name(env, profile, words, folder):
     """The error names both sides of the conflict."""
@@ -186,8 +186,8 @@ def test_every_setting_of_a_profile_arrives(folder):
     profile = config.load(path, env={})
     assert profile.encrypt_to == ()
     assert profile.decrypt_with[0].allow_in_production
-    assert profile.data_keys == config.profile.POLICIES["data_keys"](5400.0, 7, 10 * 2**20, 5)
-    assert profile.calls == config.profile.POLICIES["calls"](0.5, 2.0, 1)
+    assert profile.data_keys == DataKeyPolicy(5400.0, 7, 10 * 2**20, 5)
+    assert profile.calls == CallPolicy(0.5, 2.0, 1)
     assert profile.audit.file == str(path.parent / "log" / "audit.jsonl")
     assert profile.audit.required
     assert profile.production
@@ -266,7 +266,7 @@ def test_from_uri_resolves_references_in_the_process_environment(folder, monkeyp
 
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
-    [
+    (
         pytest.param(
             {"options": {"data_keys": {"max_aeg": 1}}}, ConfigError, "data_keys.max_aeg", id="unknown setting"
         ),
@@ -298,7 +298,7 @@ def test_from_uri_resolves_references_in_the_process_environment(folder, monkeyp
         pytest.param(
             {"decrypt_uris": "local:x#x", "options": {}}, TypeError, "list of key URIs", id="one str"
         ),
-    ],
+    ),
 )
 def test_from_uri_names_the_argument_that_is_wrong(arguments, error, words):
     """Tables that the caller never wrote are not mentioned."""
@@ -326,8 +326,8 @@ def test_importing_config_imports_no_parser():
     assert run.stdout.strip() == "[]"
 
 
-def test_os_path_like_and_bytes_paths_are_paths(one):
-    """Whatever `os.fspath` takes; what it does not take is a TypeError."""
-    assert config.load(os.fsencode(one), env={}).name == "only"
+@pytest.mark.parametrize("arguments", ({"path": 7}, {"profile": 7}), ids=("path", "profile"))
+def test_an_argument_of_the_wrong_type_is_a_type_error(one, arguments):
+    """A number is neither a path nor a name."""
     with pytest.raises(TypeError):
-        config.load(7, env={})
+        config.load(**{"path": one, "env": {}, **arguments})

@@ -1,0 +1,70 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from kmsbridge.cli import audit, completion, config, crypt, execute, init, inspecting, keys, rewrap
+from kmsbridge.cli.options import Group, global_options
+from kmsbridge.cli.process import run
+
+EPILOG = """\b
+Begin with:
+  kmsbridge init
+  kmsbridge encrypt notes.txt -o notes.kmsb
+  kmsbridge decrypt notes.kmsb
+
+Results go to stdout, everything else to stderr. The exit codes are in docs/reference/cli.md."""
+
+
+class App(Group):
+    """The whole program; ends with its exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **_extra: Any) -> NoReturn:
+        """For callers that expect a click program."""
+        sys.exit(run(self, sys.argv[1:] if args is None else args))
+
+
+def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from importlib.metadata import version
+
+    from kmsbridge.cli.output import result
+
+    result(f"kmsbridge {version('kmsbridge')}")
+    context.exit()
+
+
+@click.group(
+    cls=App,
+    params=global_options(),
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
+)
+def app() -> None:
+    """Protect files, pipes and environments with keys that live in a key service."""
+
+
+for command in (
+    init.init,
+    crypt.encrypt,
+    crypt.decrypt,
+    inspecting.inspect,
+    rewrap.rewrap,
+    keys.rotate,
+    keys.keys,
+    keys.providers,
+    config.config,
+    audit.audit,
+    execute.execute,
+    completion.completion,
+):
+    app.add_command(command)

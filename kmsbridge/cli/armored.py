@@ -1,0 +1,96 @@
+"""The armored form of messages of any length, in constant memory."""
+
+from __future__ import annotations
+
+import io
+from typing import Any, BinaryIO, Final, cast
+
+from kmsbridge import message as wire
+from kmsbridge.cli.streams import Input, write_all
+from kmsbridge.errors import MalformedMessage
+
+_STEP: Final = 256 * 1024
+_START: Final = wire.ARMOR_PREFIX[:4].encode()
+
+
+def detect(source: Input) -> tuple[BinaryIO, bool]:
+    """What reads `source` as a binary message, and whether it is armored: the two forms begin differently."""
+    start = b""
+    while len(start.lstrip()) < len(_START) and len(start) < _STEP and (more := source.read(_STEP)):
+        start += more
+    source.unread(start)
+    armored = start.lstrip().startswith(_START)
+    return cast(BinaryIO, ArmorReader(source) if armored else source), armored
+
+
+class ArmorReader(io.RawIOBase):
+    """The message in an armored text. Raises `MalformedMessage` for any sign that does not belong there."""
+
+    def __init__(self, text: Input) -> None:
+        super().__init__()
+        self._text = text
+        self._plain = memoryview(b"")
+        self._rest = ""
+        self._started = self._ended = False
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """One step's worth."""
+        while not self._plain and not self._ended:
+            self._plain = memoryview(self._step(self._text.read(_STEP) or b""))
+        count = min(len(buffer), len(self._plain))
+        buffer[:count], self._plain = self._plain[:count], self._plain[count:]
+        return count
+
+    def _step(self, text: bytes) -> bytes:
+        self._ended = not text
+        # What is not ASCII becomes a sign that the decoder refuses.
+        self._rest += text.decode("ascii", "replace")
+        if not self._started and not self._start():
+            return b""
+        digits = len(self._rest.rstrip())
+        # White space after the digits stays in the rest: if more digits follow, it stands between them.
+        take = digits if self._ended else digits // 4 * 4
+        part, self._rest = self._rest[:take], self._rest[take:]
+        if part[-1:].isspace():
+            raise MalformedMessage("the armored text has white space in it", remedy="join it to one line")
+        return wire.dearmor(wire.ARMOR_PREFIX + part)
+
+    def _start(self) -> bool:
+        self._rest = self._rest.lstrip()
+        if len(self._rest) < len(wire.ARMOR_PREFIX) and not self._ended:
+            return False
+        if not self._rest.startswith(wire.ARMOR_PREFIX):
+            wire.dearmor(self._rest)  # raises
+        self._rest, self._started = self._rest.removeprefix(wire.ARMOR_PREFIX), True
+        return True
+
+
+class ArmorWriter:
+    """Writes what it is given in armored form, on one line; `end` completes it."""
+
+    def __init__(self, writer: BinaryIO) -> None:
+        self._writer = writer
+        self._rest = b""
+        self._prefix = wire.ARMOR_PREFIX
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all that makes whole groups of four signs."""
+        whole = self._rest + bytes(data)
+        take = len(whole) // 3 * 3
+        self._rest = whole[take:]
+        self._put(whole[:take])
+        return len(data)
+
+    def end(self) -> None:
+        """Write what is left, and a newline."""
+        self._put(self._rest)
+        write_all(self._writer, b"\n")
+
+    def _put(self, data: bytes) -> None:
+        text = self._prefix + wire.armor(data).removeprefix(wire.ARMOR_PREFIX)
+        self._prefix = ""
+        write_all(self._writer, text.encode())

@@ -1,0 +1,36 @@
+"""`audit verify`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from kmsbridge.cli import output
+from kmsbridge.cli.options import Command, Group, json_option
+
+
+@click.group(cls=Group)
+def audit() -> None:
+    """Look into audit files."""
+
+
+@audit.command(cls=Command)
+@click.argument("file", type=click.Path())
+@click.option("--head", metavar="HASH", help="A head noted earlier; the file must still hold that line.")
+@json_option
+def verify(file: str, head: str | None, as_json: bool) -> None:
+    """Check that no line of FILE was changed, removed, inserted or moved since it was written.
+
+    A file that was cut off at a line's end looks sound in itself. Note the head that this prints
+    somewhere else, and pass it the next time: then a cut shows too.
+    """
+    from kmsbridge import audit as trail
+
+    found = trail.verify(file, head=head)
+    if as_json:
+        output.document({"file": file, **dataclasses.asdict(found)})
+        return
+    rows = [("lines", f"{found.lines:,}"), ("first", found.first_time), ("last", found.last_time)]
+    output.result(f"{output.plain(file)}: unbroken")
+    output.table((f"  {word}", value or "-") for word, value in [*rows, ("head", found.head)])

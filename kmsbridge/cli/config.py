@@ -1,0 +1,28 @@
+"""`config explain`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from kmsbridge.cli import output
+from kmsbridge.cli.options import Command, Group, json_option, settings
+
+
+@click.group(cls=Group)
+def config() -> None:
+    """Look into the configuration."""
+
+
+@config.command(cls=Command)
+@json_option
+def explain(as_json: bool) -> None:
+    """Show every value that is in effect, and where it came from; secrets are masked."""
+    from kmsbridge import config as configuration
+
+    found = configuration.explain(settings().config, profile=settings().profile)
+    if as_json:
+        output.document([dataclasses.asdict(each) for each in found])
+    else:
+        output.table(((each.name, each.value, each.origin) for each in found), ("SETTING", "VALUE", "FROM"))

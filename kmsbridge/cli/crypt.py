@@ -1,0 +1,182 @@
+"""`encrypt` and `decrypt`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+import click
+
+from kmsbridge.cli import streams
+from kmsbridge.cli.exits import CommandError
+from kmsbridge.cli.opening import opened
+from kmsbridge.cli.options import Command, bound_options, settings
+from kmsbridge.cli.progress import copy, progress
+from kmsbridge.cli.terminal import TextOnly, is_terminal
+
+if TYPE_CHECKING:
+    from kmsbridge.cipher import Decryptor, Encryptor
+
+PRIVATE: Final = 0o600
+"""The mode of files with plaintext."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The command line of one `encrypt` or `decrypt`."""
+
+    source: str | None
+    target: str | None
+    bound: dict[str, Any]
+    armor: bool
+    force: bool
+
+    @property
+    def name(self) -> str:
+        """The source, where it is a file."""
+        return self.source or streams.DASH
+
+    @property
+    def size(self) -> int:
+        """Bytes to read; 0 where nobody knows."""
+        return streams.size_of(self.source)
+
+    @property
+    def file_to_file(self) -> bool:
+        """Whether a whole file becomes a whole file."""
+        target = self.target
+        to_file = target is not None and not streams.is_stdio(target) and not streams.is_device(target)
+        return to_file and streams.is_regular(self.source)
+
+
+def _arguments(command: Any) -> Any:
+    for decorate in (
+        click.option("--force", is_flag=True, help="Replace TARGET if it exists."),
+        bound_options,
+        click.option(
+            "-o", "--output", "target", metavar="TARGET", type=click.Path(), help="Default: stdout."
+        ),
+        click.argument("source", type=click.Path(allow_dash=True), required=False),
+    ):
+        command = decorate(command)
+    return command
+
+
+@click.command(cls=Command, short_help="Encrypt a file or a pipe.")
+@_arguments
+@click.option("-a", "--armor", is_flag=True, help="Write the text form: one line that begins with kmsb1_.")
+def encrypt(**given: Any) -> None:
+    r"""Encrypt SOURCE, a file or stdin, to TARGET or stdout.
+
+    TARGET appears whole or not at all, and is not replaced without --force.
+
+    \b
+    kmsbridge encrypt notes.txt -o notes.kmsb -c tenant=acme
+    pg_dump app | kmsbridge encrypt > app.kmsb
+    printf %s "$TOKEN" | kmsbridge encrypt --armor
+    """
+    from kmsbridge import Encryptor
+
+    job = Job(**given)
+    if is_terminal(job.target) and not job.armor:
+        raise CommandError(
+            "the message is binary, and stdout is a terminal", remedy="use --armor, or name a file with -o"
+        )
+    streams.check_target(job.target, force=job.force)
+    with opened(Encryptor) as cipher:
+        if job.file_to_file and not job.armor:
+            _encrypt_file(cipher, job)
+        else:
+            _encrypt_stream(cipher, job)
+
+
+@click.command(cls=Command, short_help="Decrypt a file or a pipe.")
+@_arguments
+@click.option("-a", "--armor", is_flag=True, help="Insist on the text form, which is recognised anyway.")
+def decrypt(**given: Any) -> None:
+    r"""Decrypt SOURCE, a file or stdin, to TARGET or stdout.
+
+    TARGET appears once all of it is verified, readable by you alone. To stdout goes what is verified
+    so far: if the command fails, discard it.
+
+    \b
+    kmsbridge decrypt notes.kmsb -o notes.txt -c tenant=acme
+    kmsbridge decrypt < app.kmsb | psql app
+    """
+    from kmsbridge import Decryptor
+
+    job = Job(**given)
+    streams.check_target(job.target, force=job.force)
+    with opened(Decryptor) as cipher:
+        if not streams.is_regular(job.source) or job.armor or _is_armored(job.name):
+            _decrypt_stream(cipher, job)
+        elif job.file_to_file:
+            _decrypt_file(cipher, job)
+        else:
+            _decrypt_seekable(cipher, job)
+
+
+def _is_armored(source: str) -> bool:
+    from kmsbridge.cli.armored import detect
+
+    with streams.reading(source) as file:
+        return detect(file)[1]
+
+
+def _encrypt_file(cipher: Encryptor, job: Job) -> None:
+    with streams.named(str(job.target), job.name), progress(job.size, "encrypting") as tick:
+        cipher.encrypt_file(job.name, str(job.target), progress=tick, **job.bound)
+
+
+def _encrypt_stream(cipher: Encryptor, job: Job) -> None:
+    from kmsbridge.cli.armored import ArmorWriter
+
+    _invite(job)
+    with (
+        streams.reading(job.source) as reader,
+        streams.writing(job.target, force=job.force) as writer,
+        progress(job.size, "encrypting") as tick,
+    ):
+        text = ArmorWriter(writer) if job.armor else None
+        out = cast(BinaryIO, text or writer)
+        cipher.encrypt_stream(cast(BinaryIO, reader), out, progress=tick, **job.bound)
+        if text is not None:
+            text.end()
+
+
+def _decrypt_file(cipher: Decryptor, job: Job) -> None:
+    with streams.named(str(job.target), job.name), progress(job.size, "decrypting") as tick:
+        cipher.decrypt_file(job.name, str(job.target), progress=tick, **job.bound)
+
+
+def _decrypt_seekable(cipher: Decryptor, job: Job) -> None:
+    # Not as a stream: a file that is being rewrapped has its header elsewhere, which `open` knows.
+    with streams.named(job.name):
+        message = cipher.open(job.name, **job.bound)
+    with message, _plaintext_to(job) as writer:
+        size = 0 if is_terminal(job.target) else job.size
+        with progress(size, "decrypting") as tick:
+            copy(message, writer, tick)
+
+
+def _decrypt_stream(cipher: Decryptor, job: Job) -> None:
+    from kmsbridge.cli.armored import ArmorReader, detect
+
+    _invite(job)
+    with streams.reading(job.source) as file:
+        reader = cast(BinaryIO, ArmorReader(file)) if job.armor else detect(file)[0]
+        with _plaintext_to(job) as writer:
+            cipher.decrypt_stream(reader, writer, **job.bound)
+
+
+@contextlib.contextmanager
+def _plaintext_to(job: Job) -> Iterator[BinaryIO]:
+    with streams.writing(job.target, mode=PRIVATE, force=job.force) as writer:
+        yield cast(BinaryIO, TextOnly(writer)) if is_terminal(job.target) else writer
+
+
+def _invite(job: Job) -> None:
+    if streams.is_stdio(job.source) and streams.stdin().isatty():
+        settings().note("reading from the terminal; end with Ctrl-D")

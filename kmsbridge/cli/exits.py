@@ -1,0 +1,63 @@
+"""Exit codes: one table, from what went wrong to a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kmsbridge import errors
+
+USAGE: Final = 2
+NEEDS_REWRAP: Final = 10
+NOT_EXECUTABLE: Final = 126
+NOT_FOUND: Final = 127
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One exit code, what it means, and the errors that lead to it."""
+
+    code: int
+    meaning: str
+    errors: tuple[type[BaseException], ...] = ()
+
+
+# The first row that fits counts.
+TABLE: Final = (
+    Row(0, "done"),
+    Row(USAGE, "the command line is wrong"),
+    Row(3, "the configuration, a key URI or a key file cannot be used", (errors.ConfigError,)),
+    Row(4, "this is no message, or one of a later version", (errors.MessageError,)),
+    Row(5, "the message is not authentic: changed, or another context or aad", (errors.AuthenticationError,)),
+    Row(6, "the profile has no key for it, or not the role", (errors.NoMatchingKey, errors.RoleError)),
+    Row(
+        7,
+        "a key service is unavailable, throttles or times out; it may be tried again",
+        (errors.KmsUnavailable, errors.KmsThrottled, errors.KmsTimeout),
+    ),
+    Row(8, "a key service refused: access, credentials, or the key's state", (errors.KmsError,)),
+    Row(9, "the audit trail cannot be written, or does not verify", (errors.AuditError,)),
+    Row(NEEDS_REWRAP, "`rewrap --check` found messages that need it"),
+    Row(NOT_EXECUTABLE, "`exec` found the command and could not run it"),
+    Row(NOT_FOUND, "`exec` did not find the command"),
+    Row(INTERRUPTED, "interrupted with Ctrl-C"),
+    Row(BROKEN_PIPE, "who read the output stopped reading"),
+    Row(1, "anything else: a file, a full disk, a limit", (Exception,)),
+)
+
+
+class CommandError(errors.KmsBridgeError):
+    """What only the command line can find wrong; `code` is its exit code."""
+
+    def __init__(self, message: str, *, remedy: str = "", code: int = 1) -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code for an error."""
+    if isinstance(error, CommandError):
+        return error.code
+    return next(row.code for row in TABLE if isinstance(error, row.errors))

@@ -1,0 +1,141 @@
+"""What several commands take: the global options, contexts and associated data."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import click
+
+from kmsbridge.errors import KmsBridgeError
+
+F = TypeVar("F", bound=Callable[..., Any])
+Pairs = Mapping[str, str]
+
+MAX_AAD: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Settings:
+    """The global options of this run."""
+
+    config: str | None = None
+    profile: str | None = None
+    quiet: bool = False
+    debug: bool = False
+
+    def note(self, text: str) -> None:
+        """Say on stderr what a person wants to know and no script needs."""
+        if not self.quiet:
+            from kmsbridge.cli.output import say
+
+            say(text)
+
+
+def settings() -> Settings:
+    """The global options of the command that runs."""
+    return click.get_current_context().ensure_object(Settings)
+
+
+def global_options() -> list[click.Parameter]:
+    """They may stand before a command's name or after it; the last one counts."""
+
+    def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value not in (None, False) and parameter.name is not None:
+            setattr(context.ensure_object(Settings), parameter.name, value)
+
+    shared: dict[str, Any] = {"expose_value": False, "callback": remember}
+    return [
+        click.Option(["--config"], type=click.Path(), help="The configuration file.", **shared),
+        click.Option(["--profile"], metavar="NAME", help="The profile of the configuration.", **shared),
+        click.Option(["-q", "--quiet"], is_flag=True, help="No notices and no progress bar.", **shared),
+        click.Option(["--debug"], is_flag=True, help="On an error, show where it happened.", **shared),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the global options too, and does not quote what it does not know."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += global_options()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse too many arguments without showing them: one may be a passphrase."""
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            raise click.UsageError(f"{len(ctx.args)} more arguments than {ctx.command_path} takes", ctx)
+        return rest
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+
+def _checked(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Pairs:
+    from kmsbridge.context import EncryptionContext
+
+    pairs = [value.partition("=") for value in values]
+    if not all(sign for _, sign, _ in pairs):
+        raise click.BadParameter("write NAME=VALUE", ctx, param)
+    context = {name: value for name, _, value in pairs}
+    if len(context) != len(pairs):
+        raise click.BadParameter("a name is given twice", ctx, param)
+    try:
+        return EncryptionContext.of(context)
+    except KmsBridgeError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def context_option(command: F) -> F:
+    """`--context NAME=VALUE`, any number of times."""
+    return click.option(
+        "-c",
+        "--context",
+        multiple=True,
+        callback=_checked,
+        metavar="NAME=VALUE",
+        help="A pair of the encryption context; may be repeated. Decrypting needs the same pairs.",
+    )(command)
+
+
+def bound_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`--context`, `--aad` and `--aad-file`; the command gets `bound`, arguments for the API."""
+
+    @functools.wraps(command)
+    def with_bound(*args: Any, context: Pairs, aad: str | None, aad_file: str | None, **options: Any) -> None:
+        command(*args, bound={"context": context, "aad": _aad(aad, aad_file)}, **options)
+
+    for decorate in (
+        click.option("--aad-file", type=click.Path(), help="The same, taken from a file, byte for byte."),
+        click.option("--aad", metavar="TEXT", help="Associated data. Decrypting needs the same."),
+        context_option,
+    ):
+        decorate(with_bound)
+    return with_bound
+
+
+def _aad(aad: str | None, aad_file: str | None) -> bytes:
+    from kmsbridge.cli.exits import CommandError
+    from kmsbridge.cli.streams import named
+
+    if aad is not None and aad_file is not None:
+        raise click.UsageError("--aad and --aad-file exclude each other", click.get_current_context())
+    if aad_file is None:
+        return os.fsencode(aad or "")
+    with named(aad_file), open(aad_file, "rb") as file:
+        data = file.read(MAX_AAD + 1)
+    if len(data) > MAX_AAD:
+        raise CommandError(f"{aad_file} is larger than {MAX_AAD} bytes", remedy="bind a hash of it instead")
+    return data
+
+
+def json_option(command: F) -> F:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)

@@ -1,0 +1,168 @@
+"""One command as a process: its errors become one line and an exit code, and signals clean up."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from kmsbridge.cli import exits
+from kmsbridge.errors import KmsBridgeError, ProviderFailure
+
+if TYPE_CHECKING:
+    import click
+
+    from kmsbridge.cli.options import Settings
+
+PROGRAM: Final = "kmsbridge"
+COMPLETE: Final = "_KMSBRIDGE_COMPLETE"
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end; raised where it was, so that half-made files are removed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = 128 + number
+
+
+def run_process(args: Sequence[str]) -> int:
+    """Run one command as all that this process does; gives its exit code."""
+    try:
+        _open_missing()
+        _stop_on_signals()
+        return run(_load(), args)
+    except Stopped as stopped:
+        return stopped.code
+    finally:
+        for each in _SIGNALS:
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, signal.SIG_DFL)
+        _forget_output()
+
+
+def _load() -> click.Group:
+    try:
+        from kmsbridge.cli.app import app
+    except ModuleNotFoundError as error:
+        if error.name != "click":
+            raise
+        raise SystemExit("kmsbridge: click is not installed; pip install 'kmsbridge[cli]'") from None
+    return app
+
+
+def run(app: click.Group, args: Sequence[str]) -> int:
+    """Run one command; gives its exit code. What goes wrong is one line on stderr."""
+    import click
+
+    from kmsbridge.cli.options import Settings
+
+    settings = Settings()
+    try:
+        return _invoke(app, args, settings)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.UsageError as error:
+        return _usage(error)
+    except BrokenPipeError:
+        return exits.BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - whatever it is, it ends as one line
+        report(error, debug=settings.debug)
+        return exits.code_of(error)
+
+
+def _invoke(app: click.Group, args: Sequence[str], settings: Settings) -> int:
+    from click.shell_completion import shell_complete
+
+    if instruction := os.environ.get(COMPLETE):
+        return shell_complete(app, {}, PROGRAM, COMPLETE, instruction)
+    with app.make_context(PROGRAM, list(args), obj=settings) as context:
+        app.invoke(context)
+    return 0
+
+
+def report(error: BaseException, *, debug: bool = False, about: str = "") -> None:
+    """Say on stderr what went wrong, and with which file; with `debug`, where in the code."""
+    from kmsbridge.cli.output import say
+    from kmsbridge.cli.streams import file_error
+
+    if debug:
+        _say_traceback(error)
+    if isinstance(error, KmsBridgeError):
+        say(f"{about}: {error}" if about else str(error))
+    elif isinstance(error, OSError):
+        say(str(file_error(error, str(about or error.filename or "a file"))))
+    else:
+        # Its text is not ours, and may hold anything.
+        say(f"internal error ({type(error).__name__}); run it with --debug and report what that shows")
+
+
+def _usage(error: click.UsageError) -> int:
+    import click
+
+    from kmsbridge.cli.output import say
+
+    if type(error).__name__ == "NoArgsIsHelpError":
+        click.echo(error.format_message(), err=True)
+        return exits.USAGE
+    text = (
+        error.format_message().replace("\n", " ").replace("(Did you mean", "Did you mean").replace("?)", "?")
+    )
+    text = re.sub(r"^\w|(?<=\. )\w", lambda match: match[0].lower(), text).replace(". ", "; ").rstrip(".")
+    path = error.ctx.command_path if error.ctx else PROGRAM
+    say(text if text.endswith("?") else f"{text}; see '{path} --help'")
+    return exits.USAGE
+
+
+def _say_traceback(error: BaseException) -> None:
+    """The traceback of `error` and what caused it: places only, no values, no text but our own."""
+    from kmsbridge.cli.output import say
+
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        _say_traceback(cause)
+        say("debug: which led to")
+    for frame in traceback.extract_tb(error.__traceback__):
+        say(f"debug:   {frame.filename}:{frame.lineno} in {frame.name}")
+    known = isinstance(error, (KmsBridgeError, ProviderFailure))
+    say(f"debug: {type(error).__qualname__}" + (f": {error}" if known else ""))
+    for note in getattr(error, "__notes__", ()) if known else ():
+        say(f"debug:   {note}")
+
+
+def _open_missing() -> None:
+    # A process may be started without these; the next file opened would take their place.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _stop_on_signals() -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # A second one must not break off the cleaning up.
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(number)
+
+    for each in _SIGNALS:
+        # One that is ignored, as under nohup, stays so.
+        if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(each, stop)
+
+
+def _forget_output() -> None:
+    """Keep the interpreter from failing when it flushes, at its end, to a pipe that is broken."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())

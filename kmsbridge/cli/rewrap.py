@@ -1,0 +1,130 @@
+"""`rewrap`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
+
+import click
+
+from kmsbridge.cli import exits, output, streams
+from kmsbridge.cli.each import each
+from kmsbridge.cli.exits import CommandError
+from kmsbridge.cli.opening import opened
+from kmsbridge.cli.options import Command, bound_options, json_option, settings
+from kmsbridge.cli.progress import copy
+
+if TYPE_CHECKING:
+    from kmsbridge.cipher import EnvelopeCipher
+
+_START: Final = 0xFFFF + 72
+"""Bytes that hold every header, and enough of a body for it to count as a message."""
+
+
+@click.command(cls=Command, short_help="Move messages to the current keys.")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@bound_options
+@click.option(
+    "--check", is_flag=True, help="Change nothing; print which need it, and exit with 10 if any does."
+)
+@json_option
+def rewrap(files: tuple[str, ...], bound: dict[str, Any], check: bool, as_json: bool) -> None:
+    r"""Wrap the data keys of messages anew, for the keys of `encrypt_to` in their current versions.
+
+    Files are changed in place, their bodies stay untouched. `-` rewraps stdin to stdout. The context
+    is the one they were encrypted with; the aad matters to direct messages only.
+
+    \b
+    kmsbridge rewrap --check *.kmsb
+    kmsbridge rewrap *.kmsb -c tenant=acme
+    """
+    from kmsbridge import EnvelopeCipher
+
+    if streams.DASH in files and (len(files) > 1 or as_json):
+        raise click.UsageError("- stands alone, and without --json", click.get_current_context())
+    with opened(EnvelopeCipher) as cipher:
+        if files == (streams.DASH,) and not check:
+            _rewrap_stream(cipher, None, bound)
+            return
+        code = _rewrap_files(cipher, files, bound, check=check, as_json=as_json)
+    click.get_current_context().exit(code)
+
+
+def _rewrap_files(
+    cipher: EnvelopeCipher, files: tuple[str, ...], bound: dict[str, Any], *, check: bool, as_json: bool
+) -> int:
+    needed: dict[str, bool] = {}
+
+    def work(name: str) -> None:
+        needs = _needs_rewrap(cipher, name)
+        if needs and not check:
+            _rewrap_file(cipher, name, bound)
+        needed[name] = needs
+
+    code = each(files, work)
+    count = sum(needed.values())
+    if as_json:
+        word = "needs_rewrap" if check else "rewrapped"
+        output.document([{"file": name, word: needs} for name, needs in needed.items()])
+    elif check:
+        for name in (name for name, needs in needed.items() if needs):
+            output.result(output.plain(name))
+    else:
+        settings().note(f"rewrapped {count}, already current {len(needed) - count}")
+    return code or (exits.NEEDS_REWRAP if check and count else 0)
+
+
+def _needs_rewrap(cipher: EnvelopeCipher, name: str) -> bool:
+    from kmsbridge.cipher.journal import SUFFIX
+
+    if os.path.exists(os.path.realpath(name) + SUFFIX):
+        return True  # an earlier rewrap was broken off
+    start = _start(name)
+    return cipher.needs_rewrap(start)
+
+
+def _start(name: str) -> bytes:
+    from kmsbridge.cli.armored import detect
+
+    with streams.reading(name) as file:
+        return _read(detect(file)[0])
+
+
+def _read(reader: Any) -> bytes:
+    data = b""
+    while len(data) < _START and (more := reader.read(_START - len(data))):
+        data += more
+    return data
+
+
+def _rewrap_file(cipher: EnvelopeCipher, name: str, bound: dict[str, Any]) -> None:
+    from kmsbridge.cli.armored import detect
+
+    if not streams.is_regular(name):
+        raise CommandError("not a regular file", remedy="use - and a pipe")
+    with streams.reading(name) as file:
+        armored = detect(file)[1]
+    if armored:
+        _rewrap_stream(cipher, name, bound)
+    else:
+        cipher.rewrap_file(name, **bound)
+
+
+def _rewrap_stream(cipher: EnvelopeCipher, name: str | None, bound: dict[str, Any]) -> None:
+    """From stdin to stdout, or a file into its own place."""
+    from kmsbridge.cli.armored import ArmorWriter, detect
+
+    mode = 0 if name is None else stat.S_IMODE(os.stat(name).st_mode)
+    with (
+        streams.reading(name) as file,
+        streams.writing(name, mode=mode, force=True) as writer,
+    ):
+        reader, armored = detect(file)
+        text = ArmorWriter(writer) if armored else None
+        out = cast(BinaryIO, text or writer)
+        # Only the header changes; what comes after the start is passed on as it is.
+        streams.write_all(out, cipher.rewrap(_read(reader), **bound))
+        copy(reader, out)
+        if text is not None:
+            text.end()

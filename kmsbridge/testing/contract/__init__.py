@@ -1,0 +1,48 @@
+"""The contract that every driver keeps, as cases for pytest."""
+
+from __future__ import annotations
+
+import pytest
+
+_MODULES = (
+    *("base", "binding", "lifetime", "names", "network", "portable"),
+    *("refusals", "roundtrip", "secrecy", "shape", "tampering", "versions"),
+)
+# Before they are imported, so that their asserts tell what they compared.
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
+
+from kmsbridge.testing.contract.binding import BindingCases  # noqa: E402
+from kmsbridge.testing.contract.lifetime import LifetimeCases  # noqa: E402
+from kmsbridge.testing.contract.names import NameCases  # noqa: E402
+from kmsbridge.testing.contract.network import NetworkCases  # noqa: E402
+from kmsbridge.testing.contract.portable import PortableCases  # noqa: E402
+from kmsbridge.testing.contract.refusals import RefusalCases  # noqa: E402
+from kmsbridge.testing.contract.roundtrip import RoundtripCases  # noqa: E402
+from kmsbridge.testing.contract.secrecy import SecrecyCases  # noqa: E402
+from kmsbridge.testing.contract.shape import ShapeCases  # noqa: E402
+from kmsbridge.testing.contract.tampering import TamperingCases  # noqa: E402
+from kmsbridge.testing.contract.versions import VersionCases  # noqa: E402
+
+__all__ = ["DriverContract"]
+
+
+class DriverContract(
+    ShapeCases,
+    RoundtripCases,
+    BindingCases,
+    TamperingCases,
+    VersionCases,
+    RefusalCases,
+    NetworkCases,
+    LifetimeCases,
+    SecrecyCases,
+    NameCases,
+    PortableCases,
+):
+    """All cases. A driver's author derives a class whose name begins with Test, with a fixture `harness`::
+
+    class TestMyDriver(DriverContract):
+        @pytest.fixture
+        def harness(self):
+            return MyHarness()
+    """

@@ -1,0 +1,108 @@
+"""Group 2: a wrapped key opens in the context it was wrapped in, and in no other."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmsbridge.calls import Key
+from kmsbridge.context import MAX_BYTES, MAX_PAIRS, EncryptionContext
+from kmsbridge.driver import Capability, ErrorKind
+from kmsbridge.errors import AuthenticationError
+from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
+
+Pairs = dict[str, str]
+
+WRONG: dict[str, tuple[Pairs, Pairs]] = {
+    "no context": ({"tenant": "acme"}, {}),
+    "context where there was none": ({}, {"tenant": "acme"}),
+    "first pair missing": ({"a": "1", "b": "2"}, {"b": "2"}),
+    "last pair missing": ({"a": "1", "b": "2"}, {"a": "1"}),
+    "pair added": ({"a": "1"}, {"a": "1", "b": "2"}),
+    "first value changed": ({"a": "1", "b": "2", "c": "3"}, {"a": "9", "b": "2", "c": "3"}),
+    "middle value changed": ({"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "9", "c": "3"}),
+    "last value changed": ({"a": "1", "b": "2", "c": "3"}, {"a": "1", "b": "2", "c": "9"}),
+    "first name changed": ({"a": "1", "b": "2"}, {"A": "1", "b": "2"}),
+    "last name changed": ({"a": "1", "b": "2"}, {"a": "1", "B": "2"}),
+    "case of a value": ({"tenant": "acme"}, {"tenant": "Acme"}),
+    "space after a value": ({"tenant": "acme"}, {"tenant": "acme "}),
+    "values swapped": ({"a": "1", "b": "2"}, {"a": "2", "b": "1"}),
+    "name and value swapped": ({"a": "b"}, {"b": "a"}),
+    "boundary moved between pairs": ({"a": "b", "c": "d"}, {"a": "bcd"}),
+    "boundary moved between name and value": ({"ab": "c"}, {"a": "bc"}),
+    "pairs written as one value": ({"a": "1", "b": "2"}, {"a": "1,b=2"}),
+    "composed and decomposed": ({"name": "é"}, {"name": "e\N{COMBINING ACUTE ACCENT}"}),
+}
+"""What was closed with the first must not open with the second."""
+
+RIGHT: dict[str, Pairs] = {
+    "empty": {},
+    "one pair": {"tenant": "acme"},
+    "many scripts": {"größe": "groß", "名前": "東京", "имя": "Москва", "اسم": "القاهرة", "😀": "👩🏽‍🚀"},
+    "signs that encodings use": {'"\\': "{}[]", "a=b&c": "%41+%00 ", "<x>": "'; --"},
+    "spaces": {" a ": " b ", "\t": "\n"},
+    "the most pairs": {f"name {n}": f"value {n}" for n in range(MAX_PAIRS)},
+    "the most bytes": {"a": "x" * (MAX_BYTES - 2 - 4 - 1)},
+    "four-byte characters to the limit": {"a": "😀" * ((MAX_BYTES - 7) // 4)},
+}
+
+wrong = pytest.mark.parametrize(("closed", "opened"), WRONG.values(), ids=WRONG)
+right = pytest.mark.parametrize("pairs", RIGHT.values(), ids=RIGHT)
+
+
+class BindingCases(Cases):
+    """The encryption context at the key service, with the library's own binding where it binds none."""
+
+    @right
+    def test_context_is_accepted(self, key: Key, plaintext: bytes, pairs: Pairs) -> None:
+        """Whatever the library allows, the driver carries."""
+        assert key.unwrap(key.wrap(plaintext, bound(pairs)), bound(pairs)) == plaintext
+
+    def test_order_of_the_pairs_does_not_matter(self, key: Key, plaintext: bytes) -> None:
+        """A context is a set of pairs."""
+        wrapped = key.wrap(plaintext, bound({"a": "1", "b": "2", "c": "3"}))
+        assert key.unwrap(wrapped, bound({"c": "3", "b": "2", "a": "1"})) == plaintext
+
+    @wrong
+    def test_wrong_context_is_refused(
+        self, key: Key, plaintext: bytes, closed: Pairs, opened: Pairs
+    ) -> None:
+        """Anything else than the same context is `AuthenticationError`."""
+        wrapped = key.wrap(plaintext, bound(closed))
+        refused(lambda: key.unwrap(wrapped, bound(opened)), AuthenticationError)
+        assert key.unwrap(wrapped, bound(closed)) == plaintext
+
+    def test_reserved_pair_is_bound(self, key: Key, plaintext: bytes) -> None:
+        """A data key cannot be passed off as a direct message."""
+        wrapped = key.wrap(plaintext, bound())
+        direct = EncryptionContext.of(bound()).with_reserved(kmsbridge="direct")
+        refused(lambda: key.unwrap(wrapped, direct), AuthenticationError)
+
+    def test_batch_binds_each_context(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+        """In a batch each wrapped key has its own context, and only those in the right one open."""
+        if Capability.BATCH_UNWRAP not in key.capabilities:
+            with pytest.raises(NotImplementedError):
+                keys.driver().unwrap_many([], timeout=10)
+            return
+        one, other = (key.wrap(plaintext, bound({"n": n})) for n in "12")
+        contexts = bound({"n": "1"}), bound({"n": "2"})
+        mixed = key.unwrap_many(
+            [(one, contexts[0]), (one, contexts[1]), (other, contexts[1]), (other, contexts[0])]
+        )
+        assert [type(each) for each in mixed] == [bytes, AuthenticationError] * 2
+
+    def test_rewrap_by_the_service_keeps_the_binding(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+        """What the service rewraps opens in its context alone, and in no other can it be rewrapped."""
+        driver = keys.driver()
+        wrapped = key.wrap(plaintext, bound())
+        if Capability.SERVER_REWRAP not in key.capabilities:
+            with pytest.raises(NotImplementedError):
+                driver.rewrap(wrapped, bound(), timeout=10)
+            return
+        again = driver.rewrap(wrapped, bound(), timeout=10)
+        assert again.ciphertext != wrapped.ciphertext
+        assert key.unwrap(again, bound()) == plaintext
+        refused(lambda: key.unwrap(again, bound({"a": "b"})), AuthenticationError)
+        if key.binds_context:
+            with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
+                driver.rewrap(wrapped, bound({"a": "b"}), timeout=10)
+            assert driver.classify(caught.value) is ErrorKind.NOT_AUTHENTIC

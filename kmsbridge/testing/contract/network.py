@@ -1,0 +1,116 @@
+"""Group 6: what the network does to a call is told apart, ends in time, and is over when it is over."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any, Final
+from unittest import mock
+
+import pytest
+
+from kmsbridge.calls import Key
+from kmsbridge.driver import Capability, WrappedKey
+from kmsbridge.errors import KmsError, KmsThrottled, KmsTimeout, KmsUnavailable
+from kmsbridge.policy import CallPolicy
+from kmsbridge.testing.contract.base import Cases, Keys, bound, needs, refused
+from kmsbridge.testing.contract.refusals import CALLS, Call, every_call
+from kmsbridge.testing.harness import Fault, Harness, Misdirection
+
+SLOW: Final = (Fault.HANG, Fault.TRICKLE)
+ERRORS: Final[dict[Fault, tuple[type[KmsError], ...]]] = {
+    **dict.fromkeys(Fault, (KmsUnavailable,)),
+    **dict.fromkeys(SLOW, (KmsTimeout,)),
+    Fault.THROTTLED: (KmsThrottled,),
+    Fault.GATEWAY_TIMEOUT: (KmsUnavailable, KmsTimeout),
+}
+IMPATIENT: Final = CallPolicy(attempt_timeout=0.25, deadline=0.5, max_attempts=3)
+PATIENT: Final = CallPolicy(attempt_timeout=5, deadline=30, max_attempts=3)
+MAX_OVERRUN: Final = 1.2
+NOISE: Final = 0.5
+"""Seconds that a busy machine may add to any call."""
+
+every_fault = pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
+every_misdirection = pytest.mark.parametrize("why", Misdirection, ids=lambda why: why.value)
+
+
+class NetworkCases(Cases):
+    """Faults between an open driver and its service, and services that are not where they should be."""
+
+    @needs("break_network")
+    @every_call
+    @every_fault
+    def test_fault_is_told_and_survived(
+        self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
+    ) -> None:
+        """The right class; as many attempts as are told, and none behind the library's back; within the
+        deadline; and the same object works when the fault is over."""
+        policy = IMPATIENT if fault in SLOW else PATIENT
+        key = keys.open(policy=policy)
+        wrapped = keys.open().wrap(plaintext, bound())
+        assert key.key_id == wrapped.key_id
+        harness.break_network(fault)
+        error, seconds = _failure(key, wrapped, call, fault)
+        arrivals = harness.arrivals()
+        harness.heal_network()
+        assert seconds <= policy.deadline * MAX_OVERRUN + NOISE
+        if error is not None:
+            assert arrivals <= error.attempts, "something beneath the library tries again"
+            assert fault in SLOW or error.attempts == policy.max_attempts
+        assert keys.open().unwrap(wrapped, bound()) == plaintext
+        assert key.unwrap(wrapped, bound()) == plaintext
+        assert key.wrap(plaintext, bound()).key_id == key.key_id
+
+    @needs("break_network")
+    @pytest.mark.parametrize(
+        "fault", [each for each in Fault if each not in SLOW], ids=lambda fault: fault.value
+    )
+    def test_passing_fault_is_overcome(
+        self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault
+    ) -> None:
+        """A fault that is over at the second attempt is no failure."""
+        key = keys.at(harness.address("first"), PATIENT, sleep=lambda _: harness.heal_network())
+        wrapped = key.wrap(plaintext, bound())
+        harness.break_network(fault)
+        assert key.unwrap(wrapped, bound()) == plaintext
+        assert key.last_answer.attempts == 2  # noqa: PLR2004
+
+    @needs("misdirected")
+    @every_call
+    @every_misdirection
+    def test_unreachable_service_is_told(
+        self, harness: Harness, keys: Keys, plaintext: bytes, why: Misdirection, call: Call
+    ) -> None:
+        """`KmsUnavailable`, by a driver that opened without complaint."""
+        wrapped = keys.open().wrap(plaintext, bound())
+        with _no_invalid_host():
+            key = keys.at(harness.misdirected(why), PATIENT)
+            if not _needs_no_network(key, call):
+                refused(lambda: call(key, wrapped), KmsUnavailable)
+
+
+def _failure(key: Key, wrapped: WrappedKey, call: Call, fault: Fault) -> tuple[KmsError | None, float]:
+    """The error and how long it took; none for what needs no network."""
+    started = time.monotonic()
+    if _needs_no_network(key, call):
+        call(key, wrapped)
+        return None, 0.0
+    error = refused(lambda: call(key, wrapped), *ERRORS[fault])
+    assert isinstance(error, KmsError)
+    return error, time.monotonic() - started
+
+
+def _needs_no_network(key: Key, call: Call) -> bool:
+    return call is CALLS["wrap"] and Capability.LOCAL_WRAP in key.capabilities
+
+
+def _no_invalid_host() -> Any:
+    """Names under .invalid are not found at once (RFC 6761), whatever the machine's resolver does."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *rest: Any, **options: Any) -> Any:
+        if str(host).endswith(".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "name not known")
+        return real(host, *rest, **options)
+
+    return mock.patch.object(socket, "getaddrinfo", getaddrinfo)

@@ -1,0 +1,181 @@
+"""Group 5: why a service refuses shows in the class of the error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kmsbridge.calls import Key
+from kmsbridge.driver import Capability, KeyState, WrappedKey
+from kmsbridge.errors import (
+    ConfigError,
+    KmsAccessDenied,
+    KmsError,
+    KmsKeyDisabled,
+    KmsKeyNotFound,
+    KmsUnauthenticated,
+)
+from kmsbridge.testing.contract.base import Cases, Keys, bound, needs, refused
+from kmsbridge.testing.harness import Harness
+
+Call = Callable[[Key, WrappedKey], Any]
+
+CALLS: dict[str, Call] = {
+    "wrap": lambda key, _: key.wrap(bytes(32), bound()),
+    "unwrap": lambda key, wrapped: key.unwrap(wrapped, bound()),
+    "describe": lambda key, _: key.describe(),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+wrap_and_unwrap = pytest.mark.parametrize("call", [CALLS["wrap"], CALLS["unwrap"]], ids=["wrap", "unwrap"])
+
+
+class RefusalCases(Cases):
+    """States of keys, rights of callers, credentials that are over."""
+
+    @pytest.fixture
+    def wrapped(self, key: Key, plaintext: bytes) -> WrappedKey:
+        """Made while all was well."""
+        return key.wrap(plaintext, bound())
+
+    @needs("disable")
+    @wrap_and_unwrap
+    def test_disabled_key_is_told(self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call) -> None:
+        """`KmsKeyDisabled`, with the key and the operation, after one attempt."""
+        harness.disable("first")
+        _told(key, refused(lambda: call(key, wrapped), KmsKeyDisabled))
+
+    @needs("disable")
+    def test_disabled_key_is_described(self, harness: Harness, key: Key) -> None:
+        """Describing tells the state, and is no use of the key."""
+        harness.disable("first")
+        assert key.describe().state is KeyState.DISABLED
+
+    @needs("disable")
+    def test_enabled_again_it_works(
+        self, harness: Harness, key: Key, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
+        """The same object goes on."""
+        harness.disable("first")
+        refused(lambda: key.unwrap(wrapped, bound()), KmsKeyDisabled)
+        harness.enable("first")
+        assert key.unwrap(wrapped, bound()) == plaintext
+        assert key.describe().state in (KeyState.ENABLED, KeyState.UNKNOWN)
+
+    @needs("disable")
+    def test_other_key_stays_enabled(self, harness: Harness, keys: Keys, plaintext: bytes) -> None:
+        """A state is one key's."""
+        second = keys.open("second")
+        harness.disable("first")
+        assert second.unwrap(second.wrap(plaintext, bound()), bound()) == plaintext
+
+    @needs("disable")
+    def test_disabled_key_is_told_of_a_batch(
+        self, harness: Harness, keys: Keys, key: Key, wrapped: WrappedKey
+    ) -> None:
+        """A batch is refused whole, or each of its items."""
+        if Capability.BATCH_UNWRAP in key.capabilities:
+            harness.disable("first")
+            assert _batch(key, wrapped) == [KmsKeyDisabled] * 2
+
+    @needs("schedule_deletion")
+    @wrap_and_unwrap
+    def test_pending_deletion_is_told(
+        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
+    ) -> None:
+        """`KmsKeyDisabled`: it can still be had back."""
+        harness.schedule_deletion("first")
+        _told(key, refused(lambda: call(key, wrapped), KmsKeyDisabled))
+
+    @needs("schedule_deletion")
+    def test_pending_deletion_is_described(self, harness: Harness, key: Key) -> None:
+        """Describing tells the state."""
+        harness.schedule_deletion("first")
+        assert key.describe().state is KeyState.PENDING_DELETION
+
+    @needs("delete")
+    @every_call
+    def test_deleted_key_is_told(
+        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
+    ) -> None:
+        """`KmsKeyNotFound`."""
+        harness.delete("first")
+        _told(key, refused(lambda: call(key, wrapped), KmsKeyNotFound))
+
+    @needs("named")
+    @every_call
+    def test_unknown_key_is_told(
+        self, harness: Harness, keys: Keys, wrapped: WrappedKey, call: Call
+    ) -> None:
+        """`KmsKeyNotFound`, or `ConfigError` at open where that can tell; no key comes into being."""
+        address = harness.named("contract-no-such-key")
+        for _ in range(2):
+            refused(lambda: call(keys.at(address), wrapped), KmsKeyNotFound, ConfigError)
+
+    @needs("roles")
+    def test_encrypt_only_caller_wraps_and_cannot_unwrap(
+        self, keys: Keys, key: Key, plaintext: bytes
+    ) -> None:
+        """What it wraps opens for who may; for itself it is `KmsAccessDenied`."""
+        encrypting = keys.open(role="encrypt-only")
+        wrapped = encrypting.wrap(plaintext, bound())
+        assert key.unwrap(wrapped, bound()) == plaintext
+        _told(encrypting, refused(lambda: encrypting.unwrap(wrapped, bound()), KmsAccessDenied))
+
+    @needs("roles")
+    def test_decrypt_only_caller_unwraps_and_cannot_wrap(
+        self, keys: Keys, key: Key, plaintext: bytes
+    ) -> None:
+        """The other way round."""
+        decrypting = keys.open(role="decrypt-only")
+        assert decrypting.key_id == key.key_id
+        assert decrypting.unwrap(key.wrap(plaintext, bound()), bound()) == plaintext
+        _told(decrypting, refused(lambda: decrypting.wrap(plaintext, bound()), KmsAccessDenied))
+
+    @needs("roles")
+    def test_encrypt_only_caller_cannot_unwrap_a_batch(self, keys: Keys, wrapped: WrappedKey) -> None:
+        """A batch is no way around it."""
+        encrypting = keys.open(role="encrypt-only")
+        if Capability.BATCH_UNWRAP in encrypting.capabilities:
+            assert _batch(encrypting, wrapped) == [KmsAccessDenied] * 2
+
+    @needs("roles")
+    @pytest.mark.parametrize(
+        ("role", "may"),
+        [("encrypt-only", (True, False)), ("decrypt-only", (False, True))],
+        ids=["encrypt-only", "decrypt-only"],
+    )
+    def test_description_is_true_of_the_caller(self, keys: Keys, role: Any, may: tuple[bool, bool]) -> None:
+        """Where it tells what the caller may do it is right; it may also be denied."""
+        try:
+            description = keys.open(role=role).describe()
+        except KmsAccessDenied:
+            return
+        assert description.may_wrap in (may[0], None)
+        assert description.may_unwrap in (may[1], None)
+
+    @needs("expire_credentials")
+    @every_call
+    def test_expired_credentials_are_told(
+        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
+    ) -> None:
+        """`KmsUnauthenticated`, by a driver that was open before."""
+        harness.expire_credentials()
+        _told(key, refused(lambda: call(key, wrapped), KmsUnauthenticated))
+
+
+def _told(key: Key, error: Exception) -> None:
+    assert isinstance(error, KmsError)
+    assert error.key_id == key.key_id
+    assert error.operation in CALLS
+    assert error.attempts == 1, "an error that will not go away was tried again"
+    assert error.remedy
+
+
+def _batch(key: Key, wrapped: WrappedKey) -> list[type]:
+    """The classes of the errors of a batch of two, whether it was refused whole or each for itself."""
+    try:
+        return [type(each) for each in key.unwrap_many([(wrapped, bound())] * 2)]
+    except KmsError as error:
+        return [type(error)] * 2

@@ -1,0 +1,146 @@
+"""What a driver is before it is asked for anything."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from kmsbridge import registry
+from kmsbridge.calls import Key
+from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyState, KeyURI
+from kmsbridge.errors import KmsInvalidRequest
+from kmsbridge.message import MAX_KEY_ID
+from kmsbridge.testing.contract.base import Cases, Keys, bound, driver_of, refused
+from kmsbridge.testing.harness import ABILITIES, Harness
+
+_watched = threading.local()
+_LEAST_PLAINTEXT = 64
+
+
+class ShapeCases(Cases):
+    """Opening, naming, describing, and the declarations that the library relies on."""
+
+    def test_harness_declares_only_abilities_and_cases(self, harness: Harness) -> None:
+        """A misspelt word in `cannot` would leave nothing out, or hide a case for ever."""
+        cases = {name for name in dir(self) if name.startswith("test_")}
+        unknown = [name for name in harness.cannot if name.partition("[")[0] not in {*ABILITIES, *cases}]
+        assert not unknown
+
+    def test_scheme_is_the_uris(self, harness: Harness) -> None:
+        """The class that the registry finds says the scheme it was found by."""
+        scheme = KeyURI.parse(harness.address("first").uri).scheme
+        assert registry.driver_class(scheme).scheme == scheme
+
+    def test_limits_and_capabilities_are_declared(self, keys: Keys) -> None:
+        """A payload of 64 bytes at least, and capabilities that the library knows."""
+        driver = keys.driver()
+        assert driver.max_plaintext >= _LEAST_PLAINTEXT
+        assert all(isinstance(each, Capability) for each in driver.capabilities)
+
+    def test_open_touches_no_network(self, harness: Harness) -> None:
+        """Nothing is connected to or looked up before the first call."""
+        address = harness.address("first")
+        touched = _network_events_of(lambda: driver_of(address).close())
+        assert not touched
+
+    def test_key_id_is_canonical(self, key: Key) -> None:
+        """`scheme:name` of at most 1024 bytes."""
+        scheme, _, name = key.key_id.partition(":")
+        assert scheme == key.driver.scheme
+        assert name
+        assert len(key.key_id.encode()) <= MAX_KEY_ID
+
+    def test_key_id_is_stable(self, keys: Keys) -> None:
+        """The same for every driver of the key, and whenever it is asked for."""
+        one, other = keys.driver(), keys.driver()
+        assert one.key_id == one.key_id == other.key_id
+
+    def test_two_keys_have_two_ids(self, keys: Keys) -> None:
+        """An id names one key."""
+        assert keys.driver("first").key_id != keys.driver("second").key_id
+
+    def test_wrapped_key_names_its_key(self, keys: Keys, plaintext: bytes) -> None:
+        """What goes into a message is the key's own id."""
+        driver = keys.driver()
+        assert driver.wrap(plaintext, bound(), timeout=10).key_id == driver.key_id
+
+    def test_describe_tells_an_enabled_key(self, key: Key) -> None:
+        """A key that works is described as enabled, or as of unknown state, under its own id."""
+        description = key.describe()
+        assert description.key_id == key.key_id
+        assert description.state in (KeyState.ENABLED, KeyState.UNKNOWN)
+
+    def test_version_is_told_where_declared(self, key: Key, plaintext: bytes) -> None:
+        """A wrap and the description agree on the version; without REPORTS_VERSION neither tells one."""
+        version = key.wrap(plaintext, bound()).version
+        assert version == key.describe().version
+        assert bool(version) is (Capability.REPORTS_VERSION in key.capabilities)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ValueError("a"),
+            KeyError(b"\xff"),
+            OSError(5, "b"),
+            TimeoutError(),
+            RuntimeError(),
+            KeyboardInterrupt(),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_classify_is_total(self, keys: Keys, error: BaseException) -> None:
+        """Every exception has a kind and details, and one that is not the provider's is not taken for
+        proof that a message was changed."""
+        driver = keys.driver()
+        kind = driver.classify(error)
+        assert isinstance(kind, ErrorKind)
+        assert kind is not ErrorKind.NOT_AUTHENTIC
+        assert isinstance(driver.error_details(error), ErrorDetails)
+
+    def test_unwrap_many_is_there_where_declared(self, keys: Keys, plaintext: bytes) -> None:
+        """With BATCH_UNWRAP each result is in its place; without, the method says that it is not there."""
+        driver = keys.driver()
+        if Capability.BATCH_UNWRAP not in driver.capabilities:
+            with pytest.raises(NotImplementedError):
+                driver.unwrap_many([], timeout=10)
+            return
+        sent = [plaintext + bytes([n]) for n in range(5)]
+        items = [(driver.wrap(each, bound({"n": str(n)}), timeout=10), n) for n, each in enumerate(sent)]
+        batch = [(wrapped, bound({"n": str(n)})) for wrapped, n in items]
+        assert driver.unwrap_many(batch, timeout=10) == sent
+
+    def test_rotate_is_there_where_declared(self, key: Key) -> None:
+        """With ROTATE there is a new version; without, the library refuses before it asks the driver."""
+        before = key.describe().version
+        if Capability.ROTATE not in key.capabilities:
+            refused(key.rotate, KmsInvalidRequest)
+            return
+        key.rotate()
+        reports = Capability.REPORTS_VERSION in key.capabilities
+        assert (key.describe().version != before) is reports
+
+
+def _network_events_of(call: Any) -> list[str]:
+    """What of the network `call` touches on this thread, as Python's audit events tell."""
+    global _hooked  # noqa: PLW0603 - a hook cannot be removed, so there is only ever one
+    if not _hooked:
+        sys.addaudithook(_record)
+        _hooked = True
+    _watched.events = []
+    try:
+        call()
+        return list(_watched.events)
+    finally:
+        _watched.events = None
+
+
+def _record(event: str, _arguments: Any) -> None:
+    events = getattr(_watched, "events", None)
+    if events is not None and event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        events.append(event)
+
+
+_hooked = False

@@ -1,0 +1,83 @@
+"""Group 3: a wrapped key that was changed opens to nothing."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+import pytest
+
+from kmsbridge.calls import Key
+from kmsbridge.driver import Capability, WrappedKey
+from kmsbridge.errors import AuthenticationError, KmsInvalidRequest
+from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
+
+REFUSALS = (AuthenticationError, KmsInvalidRequest)
+
+
+class TamperingCases(Cases):
+    """Flips, cuts and additions: each `AuthenticationError` or `KmsInvalidRequest`, never another error."""
+
+    @pytest.fixture
+    def wrapped(self, key: Key, plaintext: bytes) -> WrappedKey:
+        """What the cases change."""
+        return key.wrap(plaintext, bound())
+
+    @pytest.mark.parametrize("bit", [0x01, 0x20, 0x80], ids=["low bit", "middle bit", "high bit"])
+    def test_flip_of_each_byte_is_refused(self, key: Key, wrapped: WrappedKey, bit: int) -> None:
+        """Whichever byte is changed."""
+        for place in range(len(wrapped.ciphertext)):
+            changed = bytearray(wrapped.ciphertext)
+            changed[place] ^= bit
+            _refused(key, wrapped, bytes(changed))
+
+    def test_each_truncation_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+        """However much is missing at the end."""
+        for length in range(1, len(wrapped.ciphertext)):
+            _refused(key, wrapped, wrapped.ciphertext[:length])
+
+    def test_each_missing_start_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+        """However much is missing at the start."""
+        for start in range(1, len(wrapped.ciphertext)):
+            _refused(key, wrapped, wrapped.ciphertext[start:])
+
+    @pytest.mark.parametrize("added", [b"\0", b"\n", b"=", b" ", bytes(16)], ids=repr)
+    def test_appended_bytes_are_refused(self, key: Key, wrapped: WrappedKey, added: bytes) -> None:
+        """Bytes that a lenient decoder would overlook, too."""
+        _refused(key, wrapped, wrapped.ciphertext + added)
+
+    def test_leading_byte_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+        """Nothing may stand before a wrapped key."""
+        _refused(key, wrapped, b" " + wrapped.ciphertext)
+
+    def test_nothing_at_all_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+        """No bytes are no wrapped key."""
+        _refused(key, wrapped, b"")
+
+    @pytest.mark.parametrize("length", [1, 16, 32, 100, 4096, 16384])
+    def test_random_bytes_are_refused(self, key: Key, wrapped: WrappedKey, length: int) -> None:
+        """Whatever a message may hold as a wrapped key."""
+        _refused(key, wrapped, secrets.token_bytes(length))
+
+    def test_halves_of_two_are_refused(self, key: Key, wrapped: WrappedKey) -> None:
+        """The start of one and the end of another do not make a third."""
+        other = key.wrap(secrets.token_bytes(32), bound()).ciphertext
+        middle = len(other) // 2
+        _refused(key, wrapped, wrapped.ciphertext[:middle] + other[middle:])
+
+    def test_changed_one_in_a_batch_is_the_only_one_refused(
+        self, keys: Keys, key: Key, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
+        """A failure in a batch stands in its place, and hides no other result."""
+        if Capability.BATCH_UNWRAP not in key.capabilities:
+            with pytest.raises(NotImplementedError):
+                keys.driver().unwrap_many([], timeout=10)
+            return
+        cut = replace(wrapped, ciphertext=wrapped.ciphertext[:-1])
+        results = key.unwrap_many([(each, bound()) for each in (wrapped, cut, wrapped)])
+        assert results[::2] == [plaintext] * 2
+        assert type(results[1]) in REFUSALS
+
+
+def _refused(key: Key, wrapped: WrappedKey, ciphertext: bytes) -> None:
+    refused(lambda: key.unwrap(replace(wrapped, ciphertext=ciphertext), bound()), *REFUSALS)

@@ -1,0 +1,105 @@
+"""Group 4: other keys do not open it, and newer versions of the key do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kmsbridge.calls import Key
+from kmsbridge.driver import Capability
+from kmsbridge.errors import AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
+from kmsbridge.testing.contract.base import Cases, Keys, bound, needs, refused
+from kmsbridge.testing.harness import Harness
+
+
+class VersionCases(Cases):
+    """Two keys of one provider, and the versions of one."""
+
+    def test_another_key_refuses(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+        """A wrapped key of another key is not this one's to open."""
+        wrapped = key.wrap(plaintext, bound())
+        second = keys.open("second")
+        refused(lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound)
+
+    def test_another_key_refuses_what_claims_to_be_its_own(
+        self, keys: Keys, key: Key, plaintext: bytes
+    ) -> None:
+        """Whoever can write messages can put any key's id in front of a wrapped key."""
+        second = keys.open("second")
+        wrapped = replace(key.wrap(plaintext, bound()), key_id=second.key_id)
+        refused(lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound)
+
+    @needs("rotate")
+    def test_wrapped_before_a_rotation_opens_after_it(
+        self, harness: Harness, keys: Keys, key: Key, plaintext: bytes
+    ) -> None:
+        """By the driver that was open, and by one that is opened then; after several rotations too."""
+        wrapped = []
+        for _ in range(3):
+            wrapped.append(key.wrap(plaintext, bound()))
+            harness.rotate("first")
+        for each in wrapped:
+            assert key.unwrap(each, bound()) == plaintext
+            assert keys.open().unwrap(each, bound()) == plaintext
+
+    @needs("rotate")
+    def test_rotation_keeps_the_key_id(self, harness: Harness, keys: Keys, key: Key) -> None:
+        """It goes into messages."""
+        before = key.key_id
+        harness.rotate("first")
+        assert key.key_id == keys.driver().key_id == before
+
+    @needs("rotate")
+    def test_new_wraps_carry_the_new_version(
+        self, harness: Harness, keys: Keys, key: Key, plaintext: bytes
+    ) -> None:
+        """Where versions are reported, the open driver reports the new one at once, and it still opens."""
+        before = key.wrap(plaintext, bound()).version
+        harness.rotate("first")
+        after = key.wrap(plaintext, bound())
+        assert (after.version != before) is (Capability.REPORTS_VERSION in key.capabilities)
+        assert after.version == key.describe().version
+        assert keys.open().unwrap(after, bound()) == plaintext
+
+    @needs("rotate")
+    def test_rotation_of_one_key_leaves_another_alone(
+        self, harness: Harness, keys: Keys, plaintext: bytes
+    ) -> None:
+        """The second key's version stays."""
+        second = keys.open("second")
+        before = second.wrap(plaintext, bound()).version
+        harness.rotate("first")
+        assert second.wrap(plaintext, bound()).version == before
+
+    def test_rotation_by_the_driver_is_used_at_once(self, key: Key, plaintext: bytes) -> None:
+        """Where the driver can rotate: the next wrap is by the new version, the last one still opens."""
+        if Capability.ROTATE not in key.capabilities:
+            refused(key.rotate, KmsInvalidRequest)
+            return
+        before = key.wrap(plaintext, bound())
+        key.rotate()
+        after = key.wrap(plaintext, bound())
+        assert (after.version != before.version) is (Capability.REPORTS_VERSION in key.capabilities)
+        assert [key.unwrap(each, bound()) for each in (before, after)] == [plaintext] * 2
+
+    @needs("rotate")
+    def test_rewrap_by_the_service_carries_the_new_version(
+        self, harness: Harness, keys: Keys, key: Key, plaintext: bytes
+    ) -> None:
+        """Where the service rewraps, it does so under the current version."""
+        wrapped = key.wrap(plaintext, bound())
+        harness.rotate("first")
+        if Capability.SERVER_REWRAP in key.capabilities:
+            again = keys.driver().rewrap(wrapped, bound(), timeout=10)
+            assert again.key_id == key.key_id
+            assert again.version == key.describe().version
+            assert key.unwrap(again, bound()) == plaintext
+
+    @needs("rotate")
+    def test_batch_opens_every_version(self, harness: Harness, key: Key, plaintext: bytes) -> None:
+        """Old and new wrapped keys in one batch, where there are batches."""
+        items = []
+        for _ in range(2):
+            items.append((key.wrap(plaintext, bound()), bound()))
+            harness.rotate("first")
+        if Capability.BATCH_UNWRAP in key.capabilities:
+            assert key.unwrap_many(items) == [plaintext] * 2

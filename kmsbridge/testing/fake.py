@@ -1,0 +1,159 @@
+"""The `fake` driver: keys in this process's memory, with every capability and any fault a test wants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Self
+
+from kmsbridge.context import EMPTY
+from kmsbridge.driver import (
+    Capability,
+    EncryptionContext,
+    ErrorDetails,
+    ErrorKind,
+    KeyDescription,
+    KeyDriver,
+    KeyURI,
+    Options,
+    WrappedKey,
+    report_request_id,
+)
+from kmsbridge.errors import ClosedError, ConfigError
+from kmsbridge.testing.service import ALLOWED, MAX_PLAINTEXT, Caller, FakeError, FakeService, Operation
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+class FakeDriver(KeyDriver):
+    """`fake:NAME`, a key that a test made with `FakeDriver.service.create(NAME)`.
+
+    Options: `role` (both, encrypt-only or decrypt-only) and `token`, a credential that
+    `FakeDriver.service.expire` makes invalid.
+    """
+
+    scheme: ClassVar[str] = "fake"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.LOCAL_WRAP}
+    max_plaintext: ClassVar[int] = MAX_PLAINTEXT
+    development_only: ClassVar[bool] = True
+    service: ClassVar[FakeService] = FakeService()
+    """One for the whole process, as its keys must be there for every driver that is opened."""
+
+    def __init__(self, name: str, caller: Caller) -> None:
+        self.name = name
+        self._caller = caller
+        self._closed = False
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        """A driver; whether there is such a key shows at the first call."""
+        return cls(checked_name(uri), caller_of(options))
+
+    @property
+    def key_id(self) -> str:
+        """`fake:NAME`."""
+        return f"{self.scheme}:{self.name}"
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        """Encrypt under the current version."""
+        return self._wrapped(self.call("wrap", (plaintext, self.bound(context)), timeout))
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
+        """Decrypt under the version that the ciphertext names."""
+        plaintext: bytes = self.call("unwrap", (wrapped.ciphertext, self.bound(context)), timeout)
+        return plaintext
+
+    def unwrap_many(
+        self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
+    ) -> list[bytes | ErrorKind]:
+        """All in one call of the service."""
+        batch = [(wrapped.ciphertext, self.bound(context)) for wrapped, context in items]
+        results: list[bytes | ErrorKind] = self.call("unwrap_many", batch, timeout)
+        return results
+
+    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        """The same under the current version."""
+        return self._wrapped(self.call("rewrap", (wrapped.ciphertext, self.bound(context)), timeout))
+
+    def describe(self, *, timeout: float) -> KeyDescription:
+        """The state and version, and what the role allows."""
+        state, version = self.call("describe", None, timeout)
+        may = ALLOWED[self._caller.role]
+        return KeyDescription(
+            self.key_id,
+            state,
+            version,
+            rotation="by hand",
+            may_wrap="wrap" in may,
+            may_unwrap="unwrap" in may,
+        )
+
+    def rotate(self, *, timeout: float) -> None:
+        """Make a new version."""
+        self.call("rotate", None, timeout)
+
+    def classify(self, error: BaseException) -> ErrorKind:
+        """The kind that the service names."""
+        return error.kind if isinstance(error, FakeError) else ErrorKind.INVALID_REQUEST
+
+    def error_details(self, error: BaseException) -> ErrorDetails:
+        """The kind's name as the provider's code, and the request id."""
+        if isinstance(error, FakeError):
+            return ErrorDetails(code=error.kind.name, request_id=error.request_id)
+        return ErrorDetails()
+
+    def close(self) -> None:
+        """Refuse every call from now on."""
+        self._closed = True
+
+    def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
+        """One call of the service. Raises `FakeError`, or `ClosedError` after `close`."""
+        if self._closed:
+            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
+        request_id = self.service.next_request()
+        report_request_id(request_id)
+        try:
+            return self.service.perform(self.name, operation, self._caller, arguments, timeout=timeout)
+        except FakeError as error:
+            error.request_id = request_id
+            raise
+
+    def bound(self, context: EncryptionContext) -> bytes:
+        """What the service binds of a context."""
+        return context.canonical()
+
+    def _wrapped(self, answer: tuple[str, bytes]) -> WrappedKey:
+        return WrappedKey(self.key_id, *answer)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.key_id!r})"
+
+
+class UnboundFakeDriver(FakeDriver):
+    """`fake-unbound:NAME`: the same service, but binding no context, so that the library has to."""
+
+    scheme: ClassVar[str] = "fake-unbound"
+    capabilities: ClassVar[frozenset[Capability]] = FakeDriver.capabilities - {Capability.BINDS_CONTEXT}
+
+    def bound(self, context: EncryptionContext) -> bytes:  # noqa: ARG002 - that is the point
+        """Nothing."""
+        return EMPTY.canonical()
+
+
+def checked_name(uri: KeyURI) -> str:
+    """The key's name in `uri`. Raises `ConfigError`."""
+    if uri.query or uri.fragment or not _NAME.fullmatch(uri.path):
+        raise ConfigError(
+            f"a {uri.scheme} URI names no key that can be",
+            remedy=f"write {uri.scheme}:NAME with 1 to 128 of A-Z a-z 0-9 _ -, beginning with no sign",
+        )
+    return uri.path
+
+
+def caller_of(options: Options) -> Caller:
+    """The role and credential that a key's options give. Raises `ConfigError`."""
+    role = options.text("role", "both")
+    if role not in ALLOWED:
+        raise ConfigError(f"{options.name}.role is unknown", remedy=f"give one of {', '.join(ALLOWED)}")
+    token = options.secret("token")
+    return Caller(role, token.reveal_text() if token else "")  # type: ignore[arg-type]

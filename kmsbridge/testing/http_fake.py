@@ -1,0 +1,214 @@
+"""The `fake-http` driver, for `HttpKeyService`: what a driver of a real service looks like, on `http.client`."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final, Self
+from urllib.parse import quote, urlsplit
+
+from kmsbridge.driver import (
+    Capability,
+    EncryptionContext,
+    ErrorDetails,
+    ErrorKind,
+    KeyDescription,
+    KeyDriver,
+    KeyState,
+    KeyURI,
+    Options,
+    Secret,
+    WrappedKey,
+    report_request_id,
+)
+from kmsbridge.errors import ClosedError, ConfigError
+from kmsbridge.testing.fake import caller_of, checked_name
+from kmsbridge.testing.http_service import STATUS, from_json, to_json
+from kmsbridge.testing.service import MAX_PLAINTEXT
+
+_KINDS: Final = {status: kind for kind, status in STATUS.items()}
+_LARGEST: Final = 2**24
+
+
+class HttpStatusError(Exception):
+    """The service answered with a status that is no success; its text is not kept."""
+
+    def __init__(self, status: int, request_id: str) -> None:
+        super().__init__(status, request_id)
+        self.status = status
+        self.request_id = request_id
+
+
+class UnreadableAnswer(Exception):
+    """The service's answer is not what its protocol says."""
+
+
+class FakeHttpDriver(KeyDriver):
+    """`fake-http:NAME` at the option `address`, `http://HOST:PORT` or `https://HOST:PORT`.
+
+    Options besides: `ca_file` for https, `role` and `token` as for `FakeDriver`.
+    """
+
+    scheme: ClassVar[str] = "fake-http"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.LOCAL_WRAP}
+    max_plaintext: ClassVar[int] = MAX_PLAINTEXT
+    development_only: ClassVar[bool] = True
+
+    def __init__(self, name: str, address: str, ca_file: str | None, authorization: Secret) -> None:
+        self.name = name
+        self._address, self._ca_file = urlsplit(address), ca_file
+        self._authorization = authorization
+        self._closed = False
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        """A driver; nothing is connected before the first call."""
+        name, caller = checked_name(uri), caller_of(options)
+        address = options.text("address") or ""
+        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+            raise ConfigError(f"{options.name}.address is no address", remedy="give http://HOST:PORT")
+        ca_file = options.text("ca_file")
+        authorization = Secret.of_text(f"Bearer {caller.role}/{caller.credential}")
+        return cls(name, address, ca_file and os.path.join(options.folder, ca_file), authorization)
+
+    @property
+    def key_id(self) -> str:
+        """`fake-http:NAME`."""
+        return f"{self.scheme}:{self.name}"
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        """Encrypt under the current version."""
+        return WrappedKey(self.key_id, *self._call("wrap", (plaintext, context.canonical()), timeout))
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
+        """Decrypt under the version that the ciphertext names."""
+        plaintext: bytes = self._call("unwrap", (wrapped.ciphertext, context.canonical()), timeout)
+        return plaintext
+
+    def unwrap_many(
+        self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
+    ) -> list[bytes | ErrorKind]:
+        """All in one request."""
+        batch = [(wrapped.ciphertext, context.canonical()) for wrapped, context in items]
+        results: list[bytes | ErrorKind] = self._call("unwrap_many", batch, timeout)
+        return results
+
+    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        """The same under the current version."""
+        answer = self._call("rewrap", (wrapped.ciphertext, context.canonical()), timeout)
+        return WrappedKey(self.key_id, *answer)
+
+    def describe(self, *, timeout: float) -> KeyDescription:
+        """The state and version."""
+        state, version = self._call("describe", None, timeout)
+        return KeyDescription(self.key_id, KeyState(state), version, rotation="by hand")
+
+    def rotate(self, *, timeout: float) -> None:
+        """Make a new version."""
+        self._call("rotate", None, timeout)
+
+    def classify(self, error: BaseException) -> ErrorKind:
+        """From the status; what the network does to a call is an outage or, where time ran out, a timeout."""
+        if isinstance(error, HttpStatusError):
+            unknown = ErrorKind.UNAVAILABLE if error.status >= 500 else ErrorKind.INVALID_REQUEST  # noqa: PLR2004
+            return _KINDS.get(error.status, unknown)
+        if isinstance(error, TimeoutError):
+            return ErrorKind.TIMEOUT
+        if isinstance(error, (OSError, http.client.HTTPException, UnreadableAnswer)):
+            return ErrorKind.UNAVAILABLE
+        return ErrorKind.INVALID_REQUEST
+
+    def error_details(self, error: BaseException) -> ErrorDetails:
+        """The status as code, and the request id."""
+        if isinstance(error, HttpStatusError):
+            return ErrorDetails(code=str(error.status), request_id=error.request_id)
+        return ErrorDetails()
+
+    def close(self) -> None:
+        """Refuse every call from now on; each call has a connection of its own, so there is none to close."""
+        self._closed = True
+
+    def _call(self, operation: str, arguments: Any, timeout: float) -> Any:
+        if self._closed:
+            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
+        deadline = time.monotonic() + timeout
+        body = json.dumps(to_json(arguments)).encode()
+        with self._connect(deadline) as sock:
+            # Nothing is read from it by http.client itself: it could only time each read, not all.
+            connection = http.client.HTTPConnection(self._address.netloc)
+            connection.sock = sock
+            connection.request(
+                "POST",
+                f"/v1/{quote(self.name)}/{operation}",
+                body,
+                {"Authorization": self._authorization.reveal_text(), "Connection": "close"},
+            )
+            answer = _read(sock, deadline)
+        return _parsed(answer)
+
+    def _connect(self, deadline: float) -> socket.socket:
+        host, tls = self._address.hostname or "", self._address.scheme == "https"
+        port = self._address.port or (443 if tls else 80)
+        sock = socket.create_connection((host, port), _left(deadline))
+        if not tls:
+            return sock
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+            sock.settimeout(_left(deadline))
+            return context.wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"FakeHttpDriver({self.key_id!r})"
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _read(sock: socket.socket, deadline: float) -> bytes:
+    """All that comes until the end, by `deadline`, however slowly it comes."""
+    data = bytearray()
+    while len(data) < _LARGEST:
+        sock.settimeout(_left(deadline))
+        block = sock.recv(65536)
+        if not block:
+            break
+        data += block
+    return bytes(data)
+
+
+class _Received:
+    """Bytes that were received, in the place of the socket that `http.client` reads from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def _parsed(data: bytes) -> Any:
+    answer = http.client.HTTPResponse(_Received(data))  # type: ignore[arg-type]
+    answer.begin()
+    body = answer.read()
+    request_id = answer.headers.get("X-Request-Id", "")
+    report_request_id(request_id)
+    if answer.status != http.client.OK:
+        raise HttpStatusError(answer.status, request_id)
+    try:
+        return from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError):
+        pass  # raised below: the exception would carry the answer along
+    raise UnreadableAnswer

@@ -1,0 +1,61 @@
+"""What every test shares: one seed for the run, the size of torture, and a clean environment."""
+
+import os
+import random
+import secrets
+from dataclasses import dataclass
+
+import pytest
+
+_SEED = "KMSBRIDGE_SEED"
+
+
+@dataclass(frozen=True, slots=True)
+class Torture:
+    """How hard to try: `scale` is 1.0 or 0.1 of the full number of attempts; `seed` decides which."""
+
+    scale: float
+    seed: int
+
+    def rng(self, name: str) -> random.Random:
+        """A generator for the test `name`: the same seed gives the same numbers, on every worker."""
+        return random.Random(f"{self.seed}/{name}")
+
+    def times(self, full: int) -> int:
+        """How many of `full` attempts to make, at least one."""
+        return max(1, round(full * self.scale))
+
+
+_TORTURE = pytest.StashKey[Torture]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Set in the environment as well, because xdist's workers inherit it and must agree on the seed.
+    seed = int(os.environ.setdefault(_SEED, str(secrets.randbits(32))))
+    full = os.environ.get("KMSBRIDGE_TORTURE") == "full"
+    config.stash[_TORTURE] = Torture(scale=1.0 if full else 0.1, seed=seed)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    torture = config.stash[_TORTURE]
+    return f"kmsbridge: {_SEED}={torture.seed}, torture at {torture.scale:.0%} of its size"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if report.failed:
+        report.sections.append(("seed", f"{_SEED}={item.config.stash[_TORTURE].seed} repeats this run"))
+    return report
+
+
+@pytest.fixture(scope="session")
+def torture(pytestconfig: pytest.Config) -> Torture:
+    """The seed and the size of this run."""
+    return pytestconfig.stash[_TORTURE]
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("KMSBRIDGE_")]:
+        monkeypatch.delenv(name)

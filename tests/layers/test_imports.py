@@ -1,0 +1,197 @@
+"""Imports run one way. The tables say which; every import counts, also inside a function or for types only."""
+
+import ast
+import sys
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).parents[2] / "kmsbridge"
+
+# A part is a module or a folder of kmsbridge/. It may import from its own level and from those above it
+# in this table, which know nothing of it.
+LEVELS = (
+    {"atomic", "errors", "forks", "hardening", "secret"},
+    {"context", "keyuri", "message", "policy"},
+    {"body", "driver", "inspection"},
+    {"audit", "calls", "config", "datakeys", "local", "registry"},
+    {"cipher"},
+    {"__init__", "aio"},
+    {"cli", "testing"},
+)
+
+# Parts that may import these of kmsbridge and no others: what a driver elsewhere has, and the ciphers.
+IMPORTS_ONLY = {"local": {"atomic", "body", "context", "driver", "errors", "forks", "keyuri", "secret"}}
+
+# Parts that none but these may import. A driver is found through its entry point.
+IMPORTED_ONLY_BY = {"cli": set(), "local": {"cli"}, "testing": set()}
+
+# The only users of other distributions. What is not here is used by nobody: no provider's SDK is.
+DISTRIBUTIONS = {
+    "click": {"cli"},
+    "cryptography": {"body", "testing"},  # testing: certificates for its servers
+    "opentelemetry": {"audit"},
+    "pytest": {"testing"},
+    "rich": {"cli"},
+    "stevedore": {"registry"},
+}
+
+LEVEL_OF = {part: number for number, parts in enumerate(LEVELS) for part in parts}
+
+
+def part_of(module):
+    """kmsbridge.cipher.files -> cipher; kmsbridge -> __init__."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imported(source, module, *, package=False):
+    """The absolute names that the source of `module` imports, wherever in it and by whatever means."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                names += [alias.name for alias in node.names]
+            case ast.ImportFrom():
+                names += from_import(node, module, package=package)
+            case ast.Call(
+                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                names.append(name)
+    return names
+
+
+def from_import(node, module, *, package):
+    base = node.module or ""
+    if node.level:
+        parts = module.split(".")
+        kept = parts[: len(parts) - node.level + package]
+        base = ".".join(kept + ([base] if base else []))
+    # `from kmsbridge import errors` imports a part; `from kmsbridge import Encryptor` the public names.
+    return [
+        f"kmsbridge.{alias.name}" if base == "kmsbridge" and alias.name in LEVEL_OF else base
+        for alias in node.names
+    ]
+
+
+def broken_lines(source, module, *, package=False):
+    """What the source of `module` imports and may not, in words."""
+    part = part_of(module)
+    return [
+        f"{module} imports {name}: {reason}"
+        for name in imported(source, module, package=package)
+        if (reason := refusal(part, name))
+    ]
+
+
+def refusal(part, name):
+    """Why `part` may not import `name`, or nothing."""
+    top = name.split(".")[0]
+    if top != "kmsbridge":
+        allowed = part in DISTRIBUTIONS.get(top, ()) or top in sys.stdlib_module_names
+        return None if allowed else f"{part} may not use {top}"
+    other = part_of(name)
+    if other == part:
+        return None
+    if other not in LEVEL_OF:
+        return f"{other} stands at no level"
+    if other in IMPORTED_ONLY_BY and part not in IMPORTED_ONLY_BY[other]:
+        return f"{other} is not for {part}"
+    if part in IMPORTS_ONLY and other not in IMPORTS_ONLY[part]:
+        return f"{part} may not use {other}"
+    return f"{other} stands above {part}" if LEVEL_OF[other] > LEVEL_OF[part] else None
+
+
+def modules():
+    """Module name -> file, for all of the library."""
+    files = sorted(LIBRARY.rglob("*.py"))
+    return {".".join(file.relative_to(LIBRARY.parent).with_suffix("").parts): file for file in files}
+
+
+def plain(module):
+    return module.removesuffix(".__init__")
+
+
+def test_every_part_stands_at_one_level():
+    """The table names exactly what is in the folder, once."""
+    parts = {module.split(".")[1] for module in modules()}
+    assert parts == set(LEVEL_OF)
+    assert sum(map(len, LEVELS)) == len(LEVEL_OF)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_module_imports_only_what_its_part_may(module):
+    source = modules()[module].read_text()
+    assert broken_lines(source, plain(module), package=module.endswith("__init__")) == []
+
+
+def test_no_part_imports_itself_through_another():
+    """Parts of one level may use each other, but not in a circle."""
+    assert circle(part_graph()) is None
+
+
+def part_graph():
+    graph = {part: set() for part in LEVEL_OF}
+    for module, file in modules().items():
+        package = module.endswith("__init__")
+        names = imported(file.read_text(), plain(module), package=package)
+        part = part_of(plain(module))
+        graph[part] |= {part_of(name) for name in names if name.split(".")[0] == "kmsbridge"} - {part}
+    return graph
+
+
+def circle(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
+@pytest.mark.parametrize(
+    "module, source, reason",
+    (
+        ("kmsbridge.errors", "import kmsbridge.context", "context stands above errors"),
+        ("kmsbridge.message", "from kmsbridge.body import seal", "body stands above message"),
+        ("kmsbridge.driver", "from kmsbridge import registry", "registry stands above driver"),
+        ("kmsbridge.calls", "from kmsbridge import Encryptor", "__init__ stands above calls"),
+        ("kmsbridge.datakeys.cache", "from ..cipher import files", "cipher stands above datakeys"),
+        ("kmsbridge.cipher", "def f():\n    import kmsbridge.aio", "aio stands above cipher"),
+        (
+            "kmsbridge.body",
+            "if TYPE_CHECKING:\n    from kmsbridge.calls import Caller",
+            "calls stands above body",
+        ),
+        (
+            "kmsbridge.config",
+            "import importlib\nimportlib.import_module('kmsbridge.cipher')",
+            "cipher stands above config",
+        ),
+        ("kmsbridge.aio", "from kmsbridge.cli import main", "cli is not for aio"),
+        ("kmsbridge.cli.app", "from kmsbridge.testing import fake", "testing is not for cli"),
+        ("kmsbridge.registry", "from kmsbridge.local import LocalDriver", "local is not for registry"),
+        ("kmsbridge.local.driver", "from kmsbridge.calls import Caller", "local may not use calls"),
+        ("kmsbridge.local.driver", "from kmsbridge.message import parse", "local may not use message"),
+        ("kmsbridge.cipher.files", "from cryptography import x509", "cipher may not use cryptography"),
+        (
+            "kmsbridge.local.driver",
+            "from cryptography.hazmat import primitives",
+            "local may not use cryptography",
+        ),
+        ("kmsbridge.config", "import stevedore.driver", "config may not use stevedore"),
+        ("kmsbridge.calls", "def f():\n    import boto3", "calls may not use boto3"),
+        ("kmsbridge.registry", "__import__('hvac')", "registry may not use hvac"),
+        ("kmsbridge.aio", "import google.cloud.kms", "aio may not use google"),
+        ("kmsbridge.cipher", "import click", "cipher may not use click"),
+        ("kmsbridge.cli.app", "import pytest", "cli may not use pytest"),
+        ("kmsbridge.cli.app", "import kmsbridge.novelty", "novelty stands at no level"),
+    ),
+)
+def test_a_module_that_breaks_a_line_is_caught(module, source, reason):
+    (line,) = broken_lines(source, module)
+    assert line.endswith(reason)
+
+
+def test_a_circle_is_caught():
+    assert circle({"calls": {"datakeys"}, "datakeys": {"audit"}, "audit": {"calls"}}) is not None
