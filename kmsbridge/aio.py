@@ -245,12 +245,12 @@ class Decryptor(_Opened[cipher.Decryptor]):
         """
         aad = as_bytes(aad, "aad")
         try:
-            start = await _read_up_to(reader, wire.FIXED)
-            rest = await _read_up_to(reader, wire.header_length(start) - len(start))
-            opener = await self._opener(wire.parse_header(start + rest), context, aad)
-            while data := await reader.read(_STEP):
+            header, data = await _read_start(reader)
+            opener = await self._opener(header, context, aad)
+            while data or (data := await reader.read(_STEP)):
                 writer.write(opener.update(data))
                 await writer.drain()
+                data = b""
             writer.write(opener.finalize())
             await writer.drain()
         except BaseException as error:
@@ -360,11 +360,12 @@ async def _fetch(
     loop = asyncio.get_running_loop()
     while (entry := cached()) is None:
         flight, leads = flights.join(name)
-        if leads:
-            _lead_on_thread(loop, flights, name, flight, load)
+        raised = _lead_on_thread(loop, flights, name, flight, load) if leads else []
         landed = loop.create_future()
         flight.when_done(lambda landed=landed: _set(loop, landed))  # type: ignore[misc]
         await landed
+        if raised:
+            raise raised.pop()
         flight.outcome()
     return entry
 
@@ -375,16 +376,27 @@ def _lead_on_thread(
     name: Hashable,
     flight: Flight[CachedKey],
     load: Callable[[], CachedKey],
-) -> None:
+) -> list[BaseException]:
+    """Lead the flight; the list will have what the load raised, by the time that it has landed."""
+    raised: list[BaseException] = []
+
+    def noting() -> CachedKey:
+        try:
+            return load()
+        except BaseException as error:
+            raised.append(error)
+            raise
+
     def lead() -> None:
-        with contextlib.suppress(Exception):  # every waiter is told by the flight
-            flights.lead(name, flight, load)
+        with contextlib.suppress(BaseException):  # it is in the list
+            flights.lead(name, flight, noting)
 
     try:
         loop.run_in_executor(None, lead)
     except BaseException:
         flights.give_up(name, flight)
         raise
+    return raised
 
 
 def _set(loop: asyncio.AbstractEventLoop, landed: asyncio.Future[None]) -> None:
@@ -431,6 +443,15 @@ async def _stoppable(operation: Callable[[Progress], None], progress: Progress |
         with contextlib.suppress(Exception):
             await work
         raise
+
+
+async def _read_start(reader: AsyncReader) -> tuple[wire.Header, bytes]:
+    """As `cipher.files.read_start`."""
+    fixed = await _read_up_to(reader, wire.FIXED)
+    rest = await _read_up_to(reader, wire.header_length(fixed) - len(fixed))
+    header, start = wire.parse_header(fixed + rest), await _read_up_to(reader, wire.MIN_BODY)
+    wire.check_body_length(header.kind, len(start))
+    return header, start
 
 
 async def _read_up_to(reader: AsyncReader, length: int) -> bytes:

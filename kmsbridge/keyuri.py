@@ -68,10 +68,13 @@ class KeyURI:
 
 def _decode(scheme: str, part: str, text: str) -> str:
     try:
-        decoded = unquote(text, errors="strict")
-        decoded.encode()
+        return _checked(scheme, part, unquote(text, errors="strict"))
     except UnicodeError:
         raise ConfigError(f"the {part} of a {scheme} URI is not UTF-8", remedy="check its %XX escapes") from None
+
+
+def _checked(scheme: str, part: str, decoded: str) -> str:
+    decoded.encode()
     if _CONTROL.search(decoded):
         raise ConfigError(
             f"the {part} of a {scheme} URI has a control character",
@@ -82,7 +85,9 @@ def _decode(scheme: str, part: str, text: str) -> str:
 
 def _parse_query(scheme: str, query: str) -> Mapping[str, str]:
     try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+        for name, value in pairs:
+            _checked(scheme, "query", name + value)
     except ValueError:
         raise ConfigError(
             f"the query of a {scheme} URI is not name=value&name=value", remedy="check the part after '?'"

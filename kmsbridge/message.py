@@ -254,6 +254,7 @@ def _not_ours(start: bytes | memoryview) -> str:
 
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_+/=", b"+/\xff\xff\xff")  # what is not of this alphabet becomes invalid
+_WHITE_SPACE: Final = " \t\n\v\f\r"
 _LAST_SIGN: Final = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
 
 
@@ -267,7 +268,7 @@ def dearmor(text: str) -> bytes:
 
     Raises `MalformedMessage`.
     """
-    text = text.strip()
+    text = text.strip(_WHITE_SPACE)
     if not text.startswith(ARMOR_PREFIX):
         raise MalformedMessage(
             f"the text does not begin with {ARMOR_PREFIX!r}", remedy="pass what encrypt_text returned"

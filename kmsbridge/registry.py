@@ -126,7 +126,11 @@ def _not_found(scheme: str, installed: list[str]) -> ProviderNotFound:
 
 
 def _provider(entry: EntryPoint) -> Provider:
-    distribution = entry.dist
+    from importlib.metadata import entry_points
+
+    # stevedore's cache of the entry points forgets which distributions they are of.
+    same = entry_points(group=ENTRY_POINT_GROUP, name=entry.name)
+    distribution = next((each.dist for each in same if each.value == entry.value), None)
     return Provider(
         scheme=entry.name,
         target=entry.value,

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
+# Here, because only the topmost conftest.py may, and xdist's summary needs it.
+pytest_plugins = ["kmsbridge.testing.plugin"]
+
 _SEED = "KMSBRIDGE_SEED"
 
 

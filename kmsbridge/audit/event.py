@@ -13,10 +13,11 @@ from typing import Any
 class AuditEvent:
     """One use of a key.
 
-    `operation` is wrap, unwrap, rewrap, rotate, refusal or close; `outcome` is `ok` or the name of the
-    error's class. `source` says whether the key service was called (`call`) or not (`cache`);
-    `messages` counts what was done with this data key since its last event; `request_id` is the
-    provider's own. `time` is in seconds since 1970.
+    `operation` is wrap, unwrap, rewrap, rotate (calls to a key), encrypt, decrypt (how many messages a
+    cached data key served), refusal (of a message), or, in a file only, recover; `outcome` is `ok` or the
+    name of the error's class. `source` is `call` where a key service was called, `cache` for the counts,
+    and empty for a refusal; `messages` is the count; `request_id` is the provider's own. `time` is in
+    seconds since 1970.
     """
 
     operation: str

@@ -36,7 +36,7 @@ class ChunkReader:
         self._read_at = read_at
         self._aead, self._base_nonce = _derive(key, context, read_at(0, OVERHEAD))
         full_chunks, rest = divmod(sealed_size - OVERHEAD, SEALED_CHUNK)
-        if rest < TAG or full_chunks >= _MAX_CHUNKS:
+        if rest < TAG or not 0 <= full_chunks < _MAX_CHUNKS:
             raise AuthenticationError
         self._last, self._last_length = full_chunks, rest
         self.size = full_chunks * CHUNK + rest - TAG
@@ -55,6 +55,8 @@ class ChunkReader:
 
 def _derive(key: bytes, context: bytes, head: bytes) -> tuple[AESGCM, int]:
     salt, commitment = head[:_SALT], head[_SALT:]
+    if len(key) != _KEY:
+        raise ValueError("key must be 32 bytes")
     okm = HKDFExpand(hashes.SHA512(), _KEY + _NONCE + _COMMITMENT, _INFO + salt + context).derive(key)
     if not constant_time.bytes_eq(okm[_KEY + _NONCE :], commitment):
         raise AuthenticationError

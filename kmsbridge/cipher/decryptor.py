@@ -119,8 +119,9 @@ class Decryptor(Opened):
         """
         try:
             aad = as_bytes(aad, "aad")
-            opener = self._opener(files.read_header(reader), context, aad)
-            files.open_stream(opener, reader, writer, files.Ticker(progress))
+            header, start = files.read_start(reader)
+            opener = self._opener(header, context, aad)
+            files.open_stream(opener, reader, writer, files.Ticker(progress), start)
         except BaseException as error:
             self._failed(error, context)
             raise

@@ -40,7 +40,7 @@ class DirectOpener:
     """Stands in for `body.Opener` where the payload is in the header: nothing may follow."""
 
     def __init__(self, payload: bytes) -> None:
-        self._payload = payload
+        self._payload = Secret(payload)
 
     @staticmethod
     def room(length: int) -> int:
@@ -57,16 +57,16 @@ class DirectOpener:
 
     def finalize(self) -> bytes:
         """The payload."""
-        return self._payload
+        return self._payload.reveal()
 
 
 class DirectChunks:
     """Stands in for `body.ChunkReader`: a direct payload is shorter than one chunk."""
 
     def __init__(self, payload: bytes) -> None:
-        self._payload = payload
+        self._payload = Secret(payload)
         self.size = len(payload)
 
     def chunk(self, number: int) -> bytes:
         """The payload, which is chunk 0."""
-        return self._payload
+        return self._payload.reveal()

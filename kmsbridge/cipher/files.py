@@ -84,9 +84,14 @@ def seal_stream(sealer: body.Sealer, reader: BinaryIO, writer: BinaryIO, ticker:
     ticker.end()
 
 
-def open_stream(opener: StreamOpener, reader: BinaryIO, writer: BinaryIO, ticker: Ticker) -> None:
-    """Open the body that `reader` holds into `writer`; nothing unverified is ever written."""
+def open_stream(
+    opener: StreamOpener, reader: BinaryIO, writer: BinaryIO, ticker: Ticker, start: bytes = b""
+) -> None:
+    """Open the body that is `start` and what `reader` holds; nothing unverified is ever written."""
     sealed, plain = memoryview(bytearray(SEALED_STEP)), memoryview(bytearray(opener.room(SEALED_STEP)))
+    if start:
+        write_all(writer, plain[: opener.update_into(start, plain)])
+        ticker.add(len(start))
     while count := read_into(reader, sealed):
         write_all(writer, plain[: opener.update_into(sealed[:count], plain)])
         ticker.add(count)
@@ -94,10 +99,13 @@ def open_stream(opener: StreamOpener, reader: BinaryIO, writer: BinaryIO, ticker
     ticker.end()
 
 
-def read_header(reader: BinaryIO) -> wire.Header:
-    """The header at the start of a stream, of which nothing beyond it is read."""
-    start = _read_up_to(reader, wire.FIXED)
-    return wire.parse_header(start + _read_up_to(reader, wire.header_length(start) - len(start)))
+def read_start(reader: BinaryIO) -> tuple[wire.Header, bytes]:
+    """The header of a stream, and as much of the body as tells that it is not too short, or not there."""
+    fixed = _read_up_to(reader, wire.FIXED)
+    header = wire.parse_header(fixed + _read_up_to(reader, wire.header_length(fixed) - len(fixed)))
+    start = _read_up_to(reader, wire.MIN_BODY)
+    wire.check_body_length(header.kind, len(start))
+    return header, start
 
 
 def read_into(reader: Any, buffer: memoryview) -> int:

@@ -28,16 +28,25 @@ def decrypt(
     """The plaintexts in order; every distinct wrapped key is unwrapped once, in batches where possible."""
     aads = one_each(aads, len(messages))
     whole = [as_bytes(message, "message", "decrypt_text") for message in messages]
-    headers = [without_padding(wire.parse(message)) for message in whole]
-    names = [header.encode() for header in headers]
-    distinct = {
-        name: header for name, header in zip(names, headers, strict=True) if header.kind is wire.Kind.INLINE
-    }
+    seen: dict[bytes, tuple[bytes, wire.Header]] = {}
+    headers = [_header(message, seen) for message in whole]
+    distinct = {name: header for name, header in seen.values() if header.kind is wire.Kind.INLINE}
     entries = keys.get_many(distinct, context)
     return [
         _open(keys, entries, name, header, message, context, bytes(aad))
-        for name, header, message, aad in zip(names, headers, whole, aads, strict=True)
+        for (name, header), message, aad in zip(headers, whole, aads, strict=True)
     ]
+
+
+def _header(message: bytes, seen: dict[bytes, tuple[bytes, wire.Header]]) -> tuple[bytes, wire.Header]:
+    """Its bytes without padding, and the header; those `seen` are not parsed again: it costs more than to open."""
+    start = int.from_bytes(message[6:8], "big")
+    found = seen.get(message[:start])
+    if found is None:
+        header = without_padding(wire.parse(message))
+        found = seen[message[:start]] = (header.encode(), header)
+    wire.check_body_length(found[1].kind, len(message) - start)
+    return found
 
 
 def _open(

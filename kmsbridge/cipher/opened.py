@@ -81,6 +81,7 @@ class Opened:
                         operation="refusal",
                         outcome=type(error).__name__,
                         context=pairs or {},
+                        source="",
                         profile=self._profile.name,
                     )
                 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import click
 
 from kmsbridge.cli import audit, completion, config, crypt, execute, init, inspecting, keys, rewrap
+from kmsbridge.cli.exits import TABLE
 from kmsbridge.cli.options import Group, global_options
 from kmsbridge.cli.process import run
 
@@ -18,7 +20,11 @@ Begin with:
   kmsbridge encrypt notes.txt -o notes.kmsb
   kmsbridge decrypt notes.kmsb
 
-Results go to stdout, everything else to stderr. The exit codes are in docs/reference/cli.md."""
+Results go to stdout, everything else to stderr.
+
+\b
+Exit codes:
+""" + "\n".join(f"  {row.code:<3}  {row.meaning}" for row in sorted(TABLE, key=attrgetter("code")))
 
 
 class App(Group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -133,9 +134,8 @@ def _encrypt_file(cipher: Encryptor, job: Job) -> None:
 def _encrypt_stream(cipher: Encryptor, job: Job) -> None:
     from kmsbridge.cli.armored import ArmorWriter
 
-    _invite(job)
     with (
-        streams.reading(job.source) as reader,
+        _reading(job) as reader,
         streams.writing(job.target, force=job.force) as writer,
         progress(job.size, "encrypting") as tick,
     ):
@@ -164,8 +164,7 @@ def _decrypt_seekable(cipher: Decryptor, job: Job) -> None:
 def _decrypt_stream(cipher: Decryptor, job: Job) -> None:
     from kmsbridge.cli.armored import ArmorReader, detect
 
-    _invite(job)
-    with streams.reading(job.source) as file:
+    with _reading(job) as file:
         reader = cast(BinaryIO, ArmorReader(file)) if job.armor else detect(file)[0]
         with _plaintext_to(job) as writer:
             cipher.decrypt_stream(reader, writer, **job.bound)
@@ -177,6 +176,12 @@ def _plaintext_to(job: Job) -> Iterator[BinaryIO]:
         yield cast(BinaryIO, TextOnly(writer)) if is_terminal(job.target) else writer
 
 
-def _invite(job: Job) -> None:
-    if streams.is_stdio(job.source) and streams.stdin().isatty():
+@contextlib.contextmanager
+def _reading(job: Job) -> Iterator[streams.Input]:
+    """The source; what is typed on a terminal is taken to its end first, so that no output mixes with it."""
+    with streams.reading(job.source) as source:
+        if not (streams.is_stdio(job.source) and streams.stdin().isatty()):
+            yield source
+            return
         settings().note("reading from the terminal; end with Ctrl-D")
+        yield streams.Input(io.BytesIO(source.readall() or b""), "standard input")

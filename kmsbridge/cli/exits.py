@@ -42,7 +42,7 @@ TABLE: Final = (
     Row(NEEDS_REWRAP, "`rewrap --check` found messages that need it"),
     Row(NOT_EXECUTABLE, "`exec` found the command and could not run it"),
     Row(NOT_FOUND, "`exec` did not find the command"),
-    Row(INTERRUPTED, "interrupted with Ctrl-C"),
+    Row(INTERRUPTED, "interrupted with Ctrl-C; 143 and 129 stand for SIGTERM and SIGHUP"),
     Row(BROKEN_PIPE, "who read the output stopped reading"),
     Row(1, "anything else: a file, a full disk, a limit", (Exception,)),
 )

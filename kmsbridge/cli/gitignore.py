@@ -41,19 +41,21 @@ def ensure_ignored(folder: str, names: Sequence[str]) -> str | None:
 
 def is_tracked(folder: str, name: str) -> bool:
     """Whether git has the file in its index."""
-    return _git(folder, "ls-files", "--error-unmatch", "--", name) == 0
+    return _git(folder, "--literal-pathspecs", "ls-files", "--error-unmatch", "--", name) == 0
 
 
 def _is_ignored(folder: str, name: str) -> bool:
     # Of the pattern for temporary files one example is asked for.
-    return _git(folder, "check-ignore", "--quiet", "--no-index", "--", name.replace("*", "0" * 12)) == 0
+    return (
+        _git(folder, "check-ignore", "--quiet", "--no-index", "--", f"./{name.replace('*', '0' * 12)}") == 0
+    )
 
 
 def _git(folder: str, *arguments: str) -> int:
     git = shutil.which("git")
     if git is None:
         return -1
-    command = [git, "-C", folder, "--literal-pathspecs", "-c", "core.fsmonitor=false", *arguments]
+    command = [git, "-C", folder, "-c", "core.fsmonitor=false", *arguments]
     done = subprocess.run(  # noqa: S603 - a fixed command, and names after "--"
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
     )

@@ -185,7 +185,7 @@ def _ignore(plan: Plan) -> None:
         return
     name = os.path.basename(plan.key_file)
     with named(os.path.join(plan.folder, ".gitignore")):
-        changed = gitignore.ensure_ignored(plan.folder, (name, f"{name}.lock", f".{name[:200]}.*.tmp"))
+        changed = gitignore.ensure_ignored(plan.folder, (name, f"{name}.lock", f".{name[:50]}*.tmp"))
     settings().note(f"git ignores {name}" + (f", by {_shown(changed)}" if changed else " already"))
     if gitignore.is_tracked(plan.folder, name):
         say(

@@ -78,9 +78,9 @@ def run(app: click.Group, args: Sequence[str]) -> int:
 
 
 def _invoke(app: click.Group, args: Sequence[str], settings: Settings) -> int:
-    from click.shell_completion import shell_complete
-
     if instruction := os.environ.get(COMPLETE):
+        from click.shell_completion import shell_complete
+
         return shell_complete(app, {}, PROGRAM, COMPLETE, instruction)
     with app.make_context(PROGRAM, list(args), obj=settings) as context:
         app.invoke(context)

@@ -70,7 +70,7 @@ def _rewrap_files(
     elif check:
         for name in (name for name, needs in needed.items() if needs):
             output.result(output.plain(name))
-    else:
+    elif needed:
         settings().note(f"rewrapped {count}, already current {len(needed) - count}")
     return code or (exits.NEEDS_REWRAP if check and count else 0)
 

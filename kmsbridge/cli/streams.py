@@ -24,6 +24,9 @@ _REMEDIES: Final = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space, or raise the quota",
     errno.EFBIG: "raise the limit on file sizes",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "check where its symbolic links lead",
+    errno.EIO: "check the disk",
     errno.EROFS: "choose a place that can be written",
     errno.EEXIST: "choose another name, or pass --force to replace it",
 }

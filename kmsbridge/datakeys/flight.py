@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from kmsbridge import forks
-from kmsbridge.errors import KmsBridgeError
+from kmsbridge.errors import KmsBridgeError, forget_locals
 
 T = TypeVar("T")
 
@@ -96,6 +96,7 @@ class SingleFlight(Generic[T]):
             result = load()
             return result
         except KmsBridgeError as error:
+            forget_locals(error)  # before others get hold of what it leads to
             shared = error
             raise
         finally:

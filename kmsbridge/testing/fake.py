@@ -16,6 +16,7 @@ from kmsbridge.driver import (
     KeyDriver,
     KeyURI,
     Options,
+    Secret,
     WrappedKey,
     report_request_id,
 )
@@ -135,7 +136,7 @@ class UnboundFakeDriver(FakeDriver):
     scheme: ClassVar[str] = "fake-unbound"
     capabilities: ClassVar[frozenset[Capability]] = FakeDriver.capabilities - {Capability.BINDS_CONTEXT}
 
-    def bound(self, context: EncryptionContext) -> bytes:  # noqa: ARG002 - that is the point
+    def bound(self, context: EncryptionContext) -> bytes:
         """Nothing."""
         return EMPTY.canonical()
 
@@ -155,5 +156,4 @@ def caller_of(options: Options) -> Caller:
     role = options.text("role", "both")
     if role not in ALLOWED:
         raise ConfigError(f"{options.name}.role is unknown", remedy=f"give one of {', '.join(ALLOWED)}")
-    token = options.secret("token")
-    return Caller(role, token.reveal_text() if token else "")  # type: ignore[arg-type]
+    return Caller(role, options.secret("token") or Secret(b""))  # type: ignore[arg-type]

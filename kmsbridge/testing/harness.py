@@ -121,7 +121,7 @@ class Harness(ABC):
         """How many wraps and unwraps, batches counting as one, the service was asked for so far."""
         self._lacks("calls")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - there may be nothing to do
         """Remove what the harness made."""
 
     def _lacks(self, ability: str) -> NoReturn:

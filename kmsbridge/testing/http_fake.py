@@ -74,7 +74,7 @@ class FakeHttpDriver(KeyDriver):
         if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
             raise ConfigError(f"{options.name}.address is no address", remedy="give http://HOST:PORT")
         ca_file = options.text("ca_file")
-        authorization = Secret.of_text(f"Bearer {caller.role}/{caller.credential}")
+        authorization = Secret.of_text(f"Bearer {caller.role}/{caller.credential.reveal_text()}")
         return cls(name, address, ca_file and os.path.join(options.folder, ca_file), authorization)
 
     @property
@@ -149,7 +149,7 @@ class FakeHttpDriver(KeyDriver):
                 body,
                 {"Authorization": self._authorization.reveal_text(), "Connection": "close"},
             )
-            answer = _read(sock, deadline)
+            answer = self._receive(sock, deadline)
         return _parsed(answer)
 
     def _connect(self, deadline: float) -> socket.socket:
@@ -159,12 +159,25 @@ class FakeHttpDriver(KeyDriver):
         if not tls:
             return sock
         try:
-            context = ssl.create_default_context(cafile=self._ca_file)
             sock.settimeout(_left(deadline))
-            return context.wrap_socket(sock, server_hostname=host)
+            return self._tls().wrap_socket(sock, server_hostname=host)
         except BaseException:
             sock.close()
             raise
+
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self._ca_file)
+
+    def _receive(self, sock: socket.socket, deadline: float) -> bytes:
+        """All that comes until the end, by `deadline`, however slowly it comes."""
+        data = bytearray()
+        while len(data) < _LARGEST:
+            sock.settimeout(_left(deadline))
+            block = sock.recv(65536)
+            if not block:
+                break
+            data += block
+        return bytes(data)
 
     def __repr__(self) -> str:
         return f"FakeHttpDriver({self.key_id!r})"
@@ -175,18 +188,6 @@ def _left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def _read(sock: socket.socket, deadline: float) -> bytes:
-    """All that comes until the end, by `deadline`, however slowly it comes."""
-    data = bytearray()
-    while len(data) < _LARGEST:
-        sock.settimeout(_left(deadline))
-        block = sock.recv(65536)
-        if not block:
-            break
-        data += block
-    return bytes(data)
 
 
 class _Received:

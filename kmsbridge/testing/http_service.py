@@ -7,13 +7,14 @@ says who calls. It listens on the loopback interface and protects nothing.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Final, Self
 
-from kmsbridge.driver import ErrorKind
+from kmsbridge.driver import ErrorKind, Secret
 from kmsbridge.testing.service import ALLOWED, Caller, FakeError, FakeService
 
 STATUS: Final = {
@@ -48,7 +49,10 @@ class HttpKeyService:
         self._server = _Server(("127.0.0.1", 0), _handler(self.keys))
         self.host, self.port = "127.0.0.1", int(self._server.server_address[1])
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="HttpKeyService", daemon=True
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.02},
+            name="HttpKeyService",
+            daemon=True,
         )
         self._thread.start()
 
@@ -94,16 +98,15 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             role, _, token = credential.partition("/")
             if scheme != "Bearer" or role not in ALLOWED:
                 raise FakeError(ErrorKind.UNAUTHENTICATED)
-            caller = Caller(role, token)  # type: ignore[arg-type]
+            caller = Caller(role, Secret.of_text(token))  # type: ignore[arg-type]
             arguments = from_json(sent)
             answer = service.perform(name, operation, caller, arguments, timeout=_PATIENCE)  # type: ignore[arg-type]
             return to_json(answer)
 
         def handle(self) -> None:
-            try:
+            # A client that went away, or a proxy that cut the connection, is none of our business.
+            with contextlib.suppress(OSError):
                 super().handle()
-            except OSError:
-                pass  # a client that went away, or a proxy that cut the connection
 
         def log_message(self, *_args: Any) -> None:
             """Log nothing: a request's line names keys, and tests would be flooded."""

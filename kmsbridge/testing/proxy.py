@@ -99,20 +99,27 @@ class FaultProxy:
         asyncio.run_coroutine_threadsafe(self._switch(behaviour), self._loop).result()
 
     async def _switch(self, behaviour: _Behaviour | None) -> None:
-        if behaviour is not None:
-            self._behaviour = behaviour
-        elif self._server is not None:
-            self._server.close()
+        self._behaviour = behaviour or self._reset
+        if behaviour is None and self._server is not None:
+            # Closed at once, it would lose those it has accepted and not yet handed to `_serve`.
+            self._loop.remove_reader(self._server.sockets[0].fileno())
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
-        self.connections = 0
         if behaviour is None and self._server is not None:
+            await self._rest()
+            self._server.close()
             await self._server.wait_closed()
             self._server = None
         elif behaviour is not None and self._server is None:
             listening = _bound(self.address[1])
             self._server = await asyncio.start_server(self._serve, sock=listening, ssl=self._tls)
+        self.connections = 0
+
+    async def _rest(self) -> None:
+        """Wait for connections that were accepted already, and are reset when they are served."""
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

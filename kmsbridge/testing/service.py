@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from kmsbridge import body, forks
-from kmsbridge.driver import ErrorKind, KeyState
+from kmsbridge.driver import ErrorKind, KeyState, Secret
 from kmsbridge.errors import AuthenticationError
 
 Operation = Literal["wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"]
@@ -41,8 +41,8 @@ class FakeError(Exception):
 class Caller:
     """Who calls: what it may do, and the credential that it shows."""
 
-    role: Role = "both"
-    credential: str = ""
+    role: Role
+    credential: Secret
 
 
 @dataclass(slots=True)
@@ -163,7 +163,7 @@ class FakeService:
 
     def key(self, name: str, operation: Operation, caller: Caller) -> FakeKey:
         """The key, if `caller` may do `operation` with it. Raises `FakeError`."""
-        if caller.credential in self._expired:
+        if caller.credential.reveal_text() in self._expired:
             raise FakeError(ErrorKind.UNAUTHENTICATED)
         if name not in self._keys:
             raise FakeError(ErrorKind.KEY_NOT_FOUND)

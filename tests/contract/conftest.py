@@ -11,8 +11,6 @@ from kmsbridge.local.document import Cost
 from kmsbridge.local.keyfile import KeyFile
 from kmsbridge.testing import FakeHttpHarness, Harness, KeyAddress, register_peer
 
-pytest_plugins = ["kmsbridge.testing.plugin"]
-
 
 class LocalHarness(Harness):
     """Two keys in one file; with `passphrase`, a protected one."""

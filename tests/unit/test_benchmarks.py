@@ -56,12 +56,12 @@ def test_random_reads_touch_only_the_chunks_they_need(run):
 
 @pytest.mark.parametrize(
     ("figure", "at_least", "verdict"),
-    [
+    (
         pytest.param(1.5, False, "PASS", id="below an upper limit"),
         pytest.param(1.7, False, "OVER LIMIT", id="above an upper limit"),
         pytest.param(1.7, True, "PASS", id="above a lower limit"),
         pytest.param(1.5, True, "OVER LIMIT", id="below a lower limit"),
-    ],
+    ),
 )
 def test_a_figure_beyond_its_limit_is_marked(monkeypatch, figure, at_least, verdict):
     """The verdict says on which side of its limit a ratio is."""

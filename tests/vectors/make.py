@@ -15,6 +15,7 @@ import sys
 import tempfile
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -45,11 +46,15 @@ def key_file():
     def key(key_id, versions, state="enabled"):
         name, _, hexes = key_id.removeprefix("local:").partition("@")
         time = "2025-01-31T23:59:59Z"
-        material = {
-            v: base64.b64encode(stuff(f"{name} {v}", 32)).decode() for v in versions
-        }
+        material = {v: base64.b64encode(stuff(f"{name} {v}", 32)).decode() for v in versions}
         table = {v: {"created": time, "material": each} for v, each in material.items()}
-        return name, {"id": hexes, "created": time, "state": state, "current": versions[-1], "versions": table}
+        return name, {
+            "id": hexes,
+            "created": time,
+            "state": state,
+            "current": versions[-1],
+            "versions": table,
+        }
 
     keys = dict([key(APP, ["1", "2"]), key(OTHER, ["1"]), key(OFF, ["1"], "disabled")])
     return {"format": 1, "keys": keys}
@@ -80,15 +85,21 @@ def entry(key_id, version, wrapped):
     """One recipient."""
     key_id, version = (each.encode() if isinstance(each, str) else each for each in (key_id, version))
     return (
-        struct.pack(">H", len(key_id)) + key_id + struct.pack(">B", len(version)) + version
-        + struct.pack(">H", len(wrapped)) + wrapped
+        struct.pack(">H", len(key_id))
+        + key_id
+        + struct.pack(">B", len(version))
+        + version
+        + struct.pack(">H", len(wrapped))
+        + wrapped
     )
 
 
 def head(kind, content, *, magic=b"KMSB", version=1, length=None, padding=b""):
     """A header; `length` lies about H."""
     content += padding
-    return struct.pack(">4sBBH", magic, version, kind, 8 + len(content) if length is None else length) + content
+    return (
+        struct.pack(">4sBBH", magic, version, kind, 8 + len(content) if length is None else length) + content
+    )
 
 
 def listing(*entries, count=None):
@@ -99,7 +110,9 @@ def listing(*entries, count=None):
 def dek_entry(context=None, key_id=APP, version="2", dek=None, salt="wrap"):
     """A recipient with a data key."""
     payload = stuff("data key", 32) if dek is None else dek
-    return entry(key_id, version, wrap(payload, {**(context or {}), "kmsbridge": "dek"}, key_id, version, salt))
+    return entry(
+        key_id, version, wrap(payload, {**(context or {}), "kmsbridge": "dek"}, key_id, version, salt)
+    )
 
 
 def body(plaintext, context=None, aad=b"", dek=None, salt="body"):
@@ -150,8 +163,18 @@ class Cases(dict):
     """Cases by name."""
 
     def add(
-        self, name, description, message, outcome="success", *,
-        plaintext=TEXT, context=None, aad=b"", keys=("app",), header=None, file=None,
+        self,
+        name,
+        description,
+        message,
+        outcome="success",
+        *,
+        plaintext=TEXT,
+        context=None,
+        aad=b"",
+        keys=("app",),
+        header=None,
+        file=None,
     ):
         """`message` is text where the armored form is what matters."""
         assert name not in self, name
@@ -202,8 +225,12 @@ THREE = {"tenant": "acme", "purpose": "invoice", "region": "eu"}
 def plaintexts(c):
     """Lengths and contents."""
     one = [(APP, "2", 104)]
-    c.ok("inline-one-recipient-empty-plaintext", "no plaintext: the body has 72 bytes",
-         plaintext=b"", header=fields("inline", H, one))
+    c.ok(
+        "inline-one-recipient-empty-plaintext",
+        "no plaintext: the body has 72 bytes",
+        plaintext=b"",
+        header=fields("inline", H, one),
+    )
     c.ok("inline-one-recipient-one-byte", "one byte of plaintext", plaintext=b"\0")
     c.ok("inline-one-recipient-text", "text of several scripts", header=fields("inline", H, one))
     c.ok("inline-every-byte-value", "the 256 byte values", plaintext=bytes(range(256)))
@@ -217,33 +244,70 @@ def plaintexts(c):
         (32769, "two full chunks and a byte"),
     ):
         c.ok(f"inline-{length}-bytes", what, plaintext=stuff(f"plaintext {length}", length))
-    c.ok("inline-wrapped-by-an-older-version", "the key has version 2, and version 1 wrapped this",
-         inline(entries=[dek_entry(version="1")]), header=fields("inline", H, [(APP, "1", 104)]))
+    c.ok(
+        "inline-wrapped-by-an-older-version",
+        "the key has version 2, and version 1 wrapped this",
+        inline(entries=[dek_entry(version="1")]),
+        header=fields("inline", H, [(APP, "1", 104)]),
+    )
 
 
 def recipients(c):
     """Several recipients, and the limits of their fields."""
     foreign = entry("vault:transit/app", "7", b"v" * 40)
-    c.ok("inline-two-recipients-ours-first", "another provider's key stands second",
-         inline(entries=[dek_entry(), foreign]))
-    c.ok("inline-two-recipients-ours-second", "another provider's key stands first",
-         inline(entries=[foreign, dek_entry()]),
-         header=fields("inline", H + 2 + 17 + 1 + 1 + 2 + 40, [("vault:transit/app", "7", 40), (APP, "2", 104)]))
+    c.ok(
+        "inline-two-recipients-ours-first",
+        "another provider's key stands second",
+        inline(entries=[dek_entry(), foreign]),
+    )
+    c.ok(
+        "inline-two-recipients-ours-second",
+        "another provider's key stands first",
+        inline(entries=[foreign, dek_entry()]),
+        header=fields(
+            "inline", H + 2 + 17 + 1 + 1 + 2 + 40, [("vault:transit/app", "7", 40), (APP, "2", 104)]
+        ),
+    )
     both = [dek_entry(), dek_entry(key_id=OTHER, version="1")]
-    c.ok("inline-two-recipients-both-ours", "either key opens it: here the second",
-         inline(entries=both), keys=["other"])
-    c.ok("inline-two-recipients-first-damaged", "a key that fails is no reason not to try the next",
-         inline(entries=[entry(APP, "2", flip(wrap(stuff("data key", 32), {"kmsbridge": "dek"}), -1)), both[1]]),
-         keys=["app", "other"])
-    c.ok("inline-two-recipients-first-disabled", "the first of the keys is disabled, the second opens it",
-         inline(entries=[entry(OFF, "1", b"x" * 104), both[0]]), keys=["off", "app"])
+    c.ok(
+        "inline-two-recipients-both-ours",
+        "either key opens it: here the second",
+        inline(entries=both),
+        keys=["other"],
+    )
+    c.ok(
+        "inline-two-recipients-first-damaged",
+        "a key that fails is no reason not to try the next",
+        inline(
+            entries=[entry(APP, "2", flip(wrap(stuff("data key", 32), {"kmsbridge": "dek"}), -1)), both[1]]
+        ),
+        keys=["app", "other"],
+    )
+    c.ok(
+        "inline-two-recipients-first-disabled",
+        "the first of the keys is disabled, the second opens it",
+        inline(entries=[entry(OFF, "1", b"x" * 104), both[0]]),
+        keys=["off", "app"],
+    )
     many = [entry(f"vault:transit/{n}", "1", b"w") for n in range(15)]
-    c.ok("inline-sixteen-recipients", "as many as there may be, ours last", inline(entries=[*many, dek_entry()]))
+    c.ok(
+        "inline-sixteen-recipients",
+        "as many as there may be, ours last",
+        inline(entries=[*many, dek_entry()]),
+    )
     for name, what, each in (
         ("key-id-of-1024-bytes", "the longest key id", entry("x:" + "k" * 1022, "1", b"w")),
-        ("key-id-of-1024-bytes-not-ascii", "1024 bytes are counted, not characters", entry("x:" + "é" * 511, "1", b"w")),
+        (
+            "key-id-of-1024-bytes-not-ascii",
+            "1024 bytes are counted, not characters",
+            entry("x:" + "é" * 511, "1", b"w"),
+        ),
         ("key-id-of-three-bytes", "the shortest key id", entry("x:k", "1", b"w")),
-        ("key-id-with-colons", "only the first colon ends the scheme", entry("aws:arn:aws:kms:eu:1:key/2", "", b"w")),
+        (
+            "key-id-with-colons",
+            "only the first colon ends the scheme",
+            entry("aws:arn:aws:kms:eu:1:key/2", "", b"w"),
+        ),
         ("key-id-with-a-newline", "a key id is a stranger's text", entry("x:a\n\0\x1b[31m", "1", b"w")),
         ("key-version-empty", "a provider that reports no versions", entry("x:k", "", b"w")),
         ("key-version-of-255-bytes", "the longest version", entry("x:k", "v" * 255, b"w")),
@@ -252,28 +316,54 @@ def recipients(c):
         ("wrapped-key-of-16384-bytes", "the longest wrapped key", entry("x:k", "1", stuff("wrapped", 16384))),
     ):
         c.ok(f"inline-{name}", what, inline(entries=[each, dek_entry()]))
-    c.ok("inline-key-ids-that-differ-in-case", "two ids that differ in case are two ids",
-         inline(entries=[entry("x:k", "1", b"w"), entry("x:K", "1", b"w"), dek_entry()]))
-    c.ok("inline-key-ids-that-differ-in-normal-form", "key ids are compared byte by byte",
-         inline(entries=[entry("x:\u00e9", "1", b"w"), entry("x:e\u0301", "1", b"w"), dek_entry()]))
+    c.ok(
+        "inline-key-ids-that-differ-in-case",
+        "two ids that differ in case are two ids",
+        inline(entries=[entry("x:k", "1", b"w"), entry("x:K", "1", b"w"), dek_entry()]),
+    )
+    c.ok(
+        "inline-key-ids-that-differ-in-normal-form",
+        "key ids are compared byte by byte",
+        inline(entries=[entry("x:\u00e9", "1", b"w"), entry("x:e\u0301", "1", b"w"), dek_entry()]),
+    )
 
 
 def padding(c):
     """Padding is zero bytes, any number of them."""
     one = [(APP, "2", 104)]
-    c.ok("inline-one-byte-of-padding", "one zero byte before the body",
-         inline(padding=bytes(1)), header=fields("inline", H + 1, one, 1))
-    c.ok("inline-padded-as-a-file", "H is a multiple of 512 with at least 512 bytes to spare",
-         inline(padding=bytes(1024 - H)), header=fields("inline", 1024, one, 1024 - H))
-    c.ok("inline-header-of-65535-bytes", "the longest header",
-         inline(padding=bytes(65535 - H)), header=fields("inline", 65535, one, 65535 - H))
+    c.ok(
+        "inline-one-byte-of-padding",
+        "one zero byte before the body",
+        inline(padding=bytes(1)),
+        header=fields("inline", H + 1, one, 1),
+    )
+    c.ok(
+        "inline-padded-as-a-file",
+        "H is a multiple of 512 with at least 512 bytes to spare",
+        inline(padding=bytes(1024 - H)),
+        header=fields("inline", 1024, one, 1024 - H),
+    )
+    c.ok(
+        "inline-header-of-65535-bytes",
+        "the longest header",
+        inline(padding=bytes(65535 - H)),
+        header=fields("inline", 65535, one, 65535 - H),
+    )
     c.ok("direct-padded", "a direct message may be padded too", direct(padding=bytes(5)))
     for name, zeros in (("first", b"\1\0\0"), ("last", b"\0\0\1"), ("only", b"\x80")):
-        c.add(f"inline-padding-not-zero-{name}", f"the {name} byte of the padding is not zero",
-              inline(padding=zeros), MALFORMED)
+        c.add(
+            f"inline-padding-not-zero-{name}",
+            f"the {name} byte of the padding is not zero",
+            inline(padding=zeros),
+            MALFORMED,
+        )
     c.add("direct-padding-not-zero", "padding of a direct message", direct(padding=b"\0\1"), MALFORMED)
-    c.add("reference-padding-not-zero", "padding of a message by reference",
-          head(1, stuff("id", 16), padding=b"\1") + body(TEXT), MALFORMED)
+    c.add(
+        "reference-padding-not-zero",
+        "padding of a message by reference",
+        head(1, stuff("id", 16), padding=b"\1") + body(TEXT),
+        MALFORMED,
+    )
 
 
 def contexts(c):
@@ -281,26 +371,52 @@ def contexts(c):
     order = inline(context=THREE)
     c.ok("context-one-pair", "one pair", context={"tenant": "acme"})
     c.ok("context-three-pairs", "three pairs", order, context=THREE)
-    c.ok("context-three-pairs-in-another-order", "the same message, the pairs given in another order",
-         order, context=dict(sorted(THREE.items())))
-    c.ok("context-three-pairs-in-reverse-order", "the same message, the pairs given in reverse",
-         order, context=dict(reversed(THREE.items())))
+    c.ok(
+        "context-three-pairs-in-another-order",
+        "the same message, the pairs given in another order",
+        order,
+        context=dict(sorted(THREE.items())),
+    )
+    c.ok(
+        "context-three-pairs-in-reverse-order",
+        "the same message, the pairs given in reverse",
+        order,
+        context=dict(reversed(THREE.items())),
+    )
     c.ok("context-empty", "an empty context is no context", context={})
-    c.ok("context-not-ascii", "names and values of several scripts",
-         context={"клиент": "Łódź", "目的": "請求書", "🦊": "🐶"})
-    c.ok("context-sorted-by-utf-8", "U+FFFD sorts before U+1F98A by UTF-8, after it by UTF-16",
-         context={"\U0001f98a": "1", "\ufffd": "2"})
-    c.ok("context-names-that-begin-alike", "a shorter name sorts first",
-         context={"aa": "1", "a": "2", "a\0": "3", "a!": "4"})
-    c.ok("context-control-characters", "NUL and newline are characters like any other",
-         context={"a\nb": "c\0d", "\t": " "})
-    c.ok("context-of-64-pairs", "as many pairs as there may be",
-         context={f"name {n}": f"value {n}" for n in range(64)})
+    c.ok(
+        "context-not-ascii",
+        "names and values of several scripts",
+        context={"клиент": "Łódź", "目的": "請求書", "🦊": "🐶"},
+    )
+    c.ok(
+        "context-sorted-by-utf-8",
+        "U+FFFD sorts before U+1F98A by UTF-8, after it by UTF-16",
+        context={"\U0001f98a": "1", "\ufffd": "2"},
+    )
+    c.ok(
+        "context-names-that-begin-alike",
+        "a shorter name sorts first",
+        context={"aa": "1", "a": "2", "a\0": "3", "a!": "4"},
+    )
+    c.ok(
+        "context-control-characters",
+        "NUL and newline are characters like any other",
+        context={"a\nb": "c\0d", "\t": " "},
+    )
+    c.ok(
+        "context-of-64-pairs",
+        "as many pairs as there may be",
+        context={f"name {n}": f"value {n}" for n in range(64)},
+    )
     long = {"a": "v" * (4096 - 2 - 4 - 1)}
     c.ok("context-of-4096-bytes", "the longest canonical form", context=long)
     c.ok("context-reserved-word-as-value", "only names are reserved", context={"a": "kmsbridge"})
-    c.ok("context-reserved-word-inside-a-name", "only names that begin so are reserved",
-         context={"my-kmsbridge": "1", "KMSBRIDGE": "2", "kmsbridg": "3"})
+    c.ok(
+        "context-reserved-word-inside-a-name",
+        "only names that begin so are reserved",
+        context={"my-kmsbridge": "1", "KMSBRIDGE": "2", "kmsbridg": "3"},
+    )
     for form in ("NFC", "NFD"):
         pairs = {"city": unicodedata.normalize(form, "Málaga")}
         c.ok(f"context-{form.lower()}", f"a value in normal form {form}", context=pairs)
@@ -322,18 +438,43 @@ def wrong_contexts(c):
         ("trailing-space", "a space after a value", {"a": "1 ", "b": "2"}),
     ):
         c.add(f"wrong-context-{name}", what, inline(context=made), UNAUTHENTIC, context=pairs)
-    c.add("wrong-context-moved-boundary", 'made with {"a": "bcd"}',
-          inline(context={"a": "bcd"}), UNAUTHENTIC, context={"ab": "cd"})
-    c.add("wrong-context-split-pair", 'made with {"a": "1", "b": "2"}, opened with one pair of the same signs',
-          inline(context=made), UNAUTHENTIC, context={"a": "1b2"})
-    c.add("wrong-context-normal-form", "made with NFC, opened with NFD",
-          inline(context={"city": "M\u00e1laga"}), UNAUTHENTIC, context={"city": "Ma\u0301laga"})
+    c.add(
+        "wrong-context-moved-boundary",
+        'made with {"a": "bcd"}',
+        inline(context={"a": "bcd"}),
+        UNAUTHENTIC,
+        context={"ab": "cd"},
+    )
+    c.add(
+        "wrong-context-split-pair",
+        'made with {"a": "1", "b": "2"}, opened with one pair of the same signs',
+        inline(context=made),
+        UNAUTHENTIC,
+        context={"a": "1b2"},
+    )
+    c.add(
+        "wrong-context-normal-form",
+        "made with NFC, opened with NFD",
+        inline(context={"city": "M\u00e1laga"}),
+        UNAUTHENTIC,
+        context={"city": "Ma\u0301laga"},
+    )
     c.add("wrong-context-one-given", "made without a context", inline(), UNAUTHENTIC, context={"a": "1"})
     c.add("wrong-context-direct", "a direct message", direct(context=made), UNAUTHENTIC, context={"a": "1"})
-    c.add("wrong-context-for-the-body-alone", "the data key is wrapped in the right context, the body is not",
-          head(0, listing(dek_entry({"a": "1"}))) + body(TEXT, {"a": "2"}), UNAUTHENTIC, context={"a": "1"})
-    c.add("wrong-context-for-the-key-alone", "the body is in the right context, the data key is not",
-          head(0, listing(dek_entry({"a": "2"}))) + body(TEXT, {"a": "1"}), UNAUTHENTIC, context={"a": "1"})
+    c.add(
+        "wrong-context-for-the-body-alone",
+        "the data key is wrapped in the right context, the body is not",
+        head(0, listing(dek_entry({"a": "1"}))) + body(TEXT, {"a": "2"}),
+        UNAUTHENTIC,
+        context={"a": "1"},
+    )
+    c.add(
+        "wrong-context-for-the-key-alone",
+        "the body is in the right context, the data key is not",
+        head(0, listing(dek_entry({"a": "2"}))) + body(TEXT, {"a": "1"}),
+        UNAUTHENTIC,
+        context={"a": "1"},
+    )
 
 
 def refused_contexts(c):
@@ -345,7 +486,12 @@ def refused_contexts(c):
         ("empty-name", "an empty name", "invalid-context", {"": "v"}),
         ("empty-value", "an empty value", "invalid-context", {"a": ""}),
         ("reserved-name", "the library's own name", "invalid-context", {"kmsbridge": "dek"}),
-        ("reserved-prefix", "a name that begins as the library's own do", "invalid-context", {"kmsbridge-x": "1"}),
+        (
+            "reserved-prefix",
+            "a name that begins as the library's own do",
+            "invalid-context",
+            {"kmsbridge-x": "1"},
+        ),
     ):
         c.add(f"refused-context-{name}", what, inline(), outcome, context=pairs)
 
@@ -356,29 +502,71 @@ def aads(c):
     c.ok("aad-some-bytes", "associated data", aad=made)
     c.ok("aad-one-zero-byte", "one zero byte is not nothing", aad=b"\0")
     c.ok("aad-of-4096-bytes", "long associated data", aad=stuff("aad", 4096))
+    c.ok(
+        "worked-example",
+        "the message that docs/reference/format.md takes apart",
+        plaintext=b"+1 555 0100",
+        context={"tenant": "acme"},
+        aad=made,
+        header=fields("inline", H, [(APP, "2", 104)]),
+    )
     c.ok("aad-and-context", "both", aad=made, context=THREE)
     for name, aad in (
-        ("missing", b""), ("changed", b"users/43/phone"), ("shorter", made[:-1]), ("longer", made + b"\0"),
+        ("missing", b""),
+        ("changed", b"users/43/phone"),
+        ("shorter", made[:-1]),
+        ("longer", made + b"\0"),
     ):
-        c.add(f"wrong-aad-{name}", "associated data that is not the message's", inline(aad=made), UNAUTHENTIC, aad=aad)
+        c.add(
+            f"wrong-aad-{name}",
+            "associated data that is not the message's",
+            inline(aad=made),
+            UNAUTHENTIC,
+            aad=aad,
+        )
     c.add("wrong-aad-one-given", "made without associated data", inline(), UNAUTHENTIC, aad=b"\0")
-    c.add("wrong-aad-as-context", "what was associated data is given as context",
-          inline(aad=b"acme"), UNAUTHENTIC, context={"tenant": "acme"})
-    c.add("wrong-aad-holds-the-context", "made with a context; its canonical form is given as associated data",
-          head(0, listing(dek_entry())) + body(TEXT, {"a": "1"}), UNAUTHENTIC, aad=canonical({"a": "1"}))
+    c.add(
+        "wrong-aad-as-context",
+        "what was associated data is given as context",
+        inline(aad=b"acme"),
+        UNAUTHENTIC,
+        context={"tenant": "acme"},
+    )
+    c.add(
+        "wrong-aad-holds-the-context",
+        "made with a context; its canonical form is given as associated data",
+        head(0, listing(dek_entry())) + body(TEXT, {"a": "1"}),
+        UNAUTHENTIC,
+        aad=canonical({"a": "1"}),
+    )
 
 
 def directs(c):
     """Direct messages."""
     one = [(APP, "2", 72 + len(TEXT))]
-    c.ok("direct-text", "the key wraps the payload itself", direct(),
-         header=fields("direct", 8 + 1 + 2 + len(APP) + 1 + 1 + 2 + 72 + len(TEXT), one))
+    c.ok(
+        "direct-text",
+        "the key wraps the payload itself",
+        direct(),
+        header=fields("direct", 8 + 1 + 2 + len(APP) + 1 + 1 + 2 + 72 + len(TEXT), one),
+    )
     c.ok("direct-empty", "an empty payload", direct(b""), plaintext=b"")
     c.ok("direct-32-bytes", "as long as a data key", direct(stuff("32", 32)), plaintext=stuff("32", 32))
-    c.ok("direct-4096-bytes", "the longest payload of a local key", direct(stuff("4096", 4096)), plaintext=stuff("4096", 4096))
+    c.ok(
+        "direct-4096-bytes",
+        "the longest payload of a local key",
+        direct(stuff("4096", 4096)),
+        plaintext=stuff("4096", 4096),
+    )
     c.ok("direct-with-aad", "associated data is bound by its hash", direct(aad=b"row 7"), aad=b"row 7")
     c.ok("direct-with-context", "a context", direct(context=THREE), context=THREE)
-    c.ok("direct-with-context-and-aad", "both", direct(context=THREE, aad=b"row 7"), context=THREE, aad=b"row 7")
+    c.ok(
+        "direct-with-context-and-aad",
+        "both",
+        direct(context=THREE, aad=b"row 7"),
+        context=THREE,
+        aad=b"row 7",
+    )
     two = [entry(key, v, wrap(TEXT, direct_pairs(), key, v)) for key, v in ((APP, "2"), (OTHER, "1"))]
     c.ok("direct-two-recipients", "each key wraps the payload", direct(entries=two), keys=["other"])
     c.add("direct-wrong-aad", "other associated data", direct(aad=b"row 7"), UNAUTHENTIC, aad=b"row 8")
@@ -386,31 +574,64 @@ def directs(c):
     c.add("direct-aad-given", "made without associated data", direct(), UNAUTHENTIC, aad=b"row 7")
     c.add("direct-bytes-after", "a byte after the header", direct() + b"\0", MALFORMED)
     c.add("direct-body-after", "a body after the header", direct() + body(TEXT), MALFORMED)
-    c.add("direct-bytes-after-and-not-authentic", "malformed is found before the key is asked",
-          flip(direct(), -1) + b"\0", MALFORMED)
+    c.add(
+        "direct-bytes-after-and-not-authentic",
+        "malformed is found before the key is asked",
+        flip(direct(), -1) + b"\0",
+        MALFORMED,
+    )
     c.add("direct-damaged", "a bit of the wrapped payload changed", flip(direct(), -1), UNAUTHENTIC)
     c.add("direct-no-matching-key", "for another key", direct(), NO_KEY, keys=["other"])
     c.add("direct-cut", "the last byte is missing", direct()[:-1], MALFORMED)
-    c.add("data-key-passed-off-as-direct", "else the data key would be handed out as plaintext",
-          head(2, listing(dek_entry())), UNAUTHENTIC)
+    c.add(
+        "data-key-passed-off-as-direct",
+        "else the data key would be handed out as plaintext",
+        head(2, listing(dek_entry())),
+        UNAUTHENTIC,
+    )
     payload = stuff("payload", 32)
-    c.add("direct-payload-passed-off-as-data-key", "a payload of 32 bytes is no data key",
-          head(0, listing(entry(APP, "2", wrap(payload, direct_pairs())))) + body(TEXT, dek=payload), UNAUTHENTIC)
-    c.add("data-key-without-the-reserved-pair", "wrapped in the user's context alone",
-          inline(entries=[entry(APP, "2", wrap(stuff("data key", 32), {}))]), UNAUTHENTIC)
+    c.add(
+        "direct-payload-passed-off-as-data-key",
+        "a payload of 32 bytes is no data key",
+        head(0, listing(entry(APP, "2", wrap(payload, direct_pairs())))) + body(TEXT, dek=payload),
+        UNAUTHENTIC,
+    )
+    c.add(
+        "data-key-without-the-reserved-pair",
+        "wrapped in the user's context alone",
+        inline(entries=[entry(APP, "2", wrap(stuff("data key", 32), {}))]),
+        UNAUTHENTIC,
+    )
 
 
 def references(c):
     """By reference: parsed, named, and not opened by a reader without a key store."""
     name = stuff("data key id", 16)
     message = head(1, name) + body(TEXT)
-    c.add("reference", "the data key is in a key store", message, UNSUPPORTED,
-          header=fields("reference", 24, data_key_id=name.hex()))
-    c.add("reference-padded", "padding after the id", head(1, name, padding=bytes(8)) + body(b""), UNSUPPORTED,
-          header=fields("reference", 32, padding=8, data_key_id=name.hex()))
-    c.add("reference-id-of-zeros", "sixteen zero bytes are an id", head(1, bytes(16)) + body(b""), UNSUPPORTED,
-          header=fields("reference", 24, data_key_id="00" * 16))
-    c.add("reference-id-cut", "H leaves 15 bytes for the id", head(1, name, length=23) + body(TEXT), MALFORMED)
+    c.add(
+        "reference",
+        "the data key is in a key store",
+        message,
+        UNSUPPORTED,
+        header=fields("reference", 24, data_key_id=name.hex()),
+    )
+    c.add(
+        "reference-padded",
+        "padding after the id",
+        head(1, name, padding=bytes(8)) + body(b""),
+        UNSUPPORTED,
+        header=fields("reference", 32, padding=8, data_key_id=name.hex()),
+    )
+    c.add(
+        "reference-id-of-zeros",
+        "sixteen zero bytes are an id",
+        head(1, bytes(16)) + body(b""),
+        UNSUPPORTED,
+        header=fields("reference", 24, data_key_id="00" * 16),
+    )
+    c.add(
+        "reference-id-cut", "H leaves 15 bytes for the id", head(1, name, length=23) + body(TEXT), MALFORMED
+    )
     c.add("reference-no-id", "H leaves none", head(1, name, length=8) + body(TEXT), MALFORMED)
     c.add("reference-short-body", "a body of 71 bytes", message[: 24 + 71], MALFORMED)
     c.add("reference-no-body", "no body", message[:24], MALFORMED)
@@ -427,19 +648,39 @@ def starts(c):
         ("magic-after-a-byte-order-mark", "a byte order mark before the message", b"\xef\xbb\xbf" + good),
         ("magic-of-the-armored-form", "the armored form given as bytes", armored(good).encode()),
         ("magic-zeros", "100 zero bytes", bytes(100)),
-        ("magic-text", "plain text", b"not a message, however long it may be, and it is longer than 72 bytes or so"),
+        (
+            "magic-text",
+            "plain text",
+            b"not a message, however long it may be, and it is longer than 72 bytes or so",
+        ),
     ):
         c.add(name, what, message, MALFORMED)
     c.add("version-0", "no version", inline(version=0), MALFORMED)
     for version in (2, 3, 127, 255):
         c.add(f"version-{version}", "a later version", inline(version=version), UNSUPPORTED)
-    c.add("version-2-and-nothing-else", "a later version may mean anything by what follows",
-          head(9, b"", version=2, length=0), UNSUPPORTED)
+    c.add(
+        "version-2-and-nothing-else",
+        "a later version may mean anything by what follows",
+        head(9, b"", version=2, length=0),
+        UNSUPPORTED,
+    )
     c.add("version-2-cut", "seven bytes are too few for any version", b"KMSB\2\0\0", MALFORMED)
     for kind in (3, 4, 128, 255):
-        c.add(f"kind-{kind}", "a kind that version 1 does not have", head(kind, good[8:H]) + body(TEXT), UNSUPPORTED)
-    c.add("kind-3-and-nothing-else", "an unknown kind may mean anything by H", head(3, b"", length=0), UNSUPPORTED)
-    c.add("kind-inline-changed-to-reference", "the recipients are no id and zeros", flip(good, 5, 0), MALFORMED)
+        c.add(
+            f"kind-{kind}",
+            "a kind that version 1 does not have",
+            head(kind, good[8:H]) + body(TEXT),
+            UNSUPPORTED,
+        )
+    c.add(
+        "kind-3-and-nothing-else",
+        "an unknown kind may mean anything by H",
+        head(3, b"", length=0),
+        UNSUPPORTED,
+    )
+    c.add(
+        "kind-inline-changed-to-reference", "the recipients are no id and zeros", flip(good, 5, 0), MALFORMED
+    )
     c.add("kind-inline-changed-to-direct", "a direct message has no body", flip(good, 5, 1), MALFORMED)
     c.add("kind-direct-changed-to-inline", "an inline message has a body", flip(direct(), 5, 1), MALFORMED)
 
@@ -459,10 +700,18 @@ def header_lengths(c):
         ("65535", "much more than there is", 65535),
     ):
         c.add(f"header-length-{name}", what, head(0, good[8:H], length=length) + good[H:], MALFORMED)
-    c.add("header-length-little-endian", f"{H} written the wrong way round",
-          head(0, good[8:H], length=H << 8) + good[H:], MALFORMED)
-    c.add("header-length-swallows-a-zero-body", "a body of zeros is padding, and none is left",
-          head(0, good[8:H], length=H + 72) + bytes(72), MALFORMED)
+    c.add(
+        "header-length-little-endian",
+        f"{H} written the wrong way round",
+        head(0, good[8:H], length=H << 8) + good[H:],
+        MALFORMED,
+    )
+    c.add(
+        "header-length-swallows-a-zero-body",
+        "a body of zeros is padding, and none is left",
+        head(0, good[8:H], length=H + 72) + bytes(72),
+        MALFORMED,
+    )
 
 
 def broken_recipients(c):
@@ -477,13 +726,23 @@ def broken_recipients(c):
         ("recipients-two-claimed", "two claimed, one there", listing(mine, count=2)),
         ("recipients-one-claimed", "one claimed, two there", listing(mine, many[0], count=1)),
         ("recipients-same-key-id", "one key id twice", listing(mine, mine)),
-        ("recipients-same-key-id-other-version", "one key id twice, in two versions",
-         listing(mine, dek_entry(version="1"))),
-        ("recipients-same-foreign-key-id", "not even another's key id", listing(mine, many[0], many[1], many[0])),
+        (
+            "recipients-same-key-id-other-version",
+            "one key id twice, in two versions",
+            listing(mine, dek_entry(version="1")),
+        ),
+        (
+            "recipients-same-foreign-key-id",
+            "not even another's key id",
+            listing(mine, many[0], many[1], many[0]),
+        ),
         ("key-id-empty", "an empty key id", listing(entry("", "1", b"w"), mine)),
         ("key-id-of-1025-bytes", "one byte too many", listing(entry("x:" + "k" * 1023, "1", b"w"), mine)),
-        ("key-id-of-1025-bytes-not-ascii", "fewer characters than bytes",
-         listing(entry("x:k" + "é" * 511, "1", b"w"), mine)),
+        (
+            "key-id-of-1025-bytes-not-ascii",
+            "fewer characters than bytes",
+            listing(entry("x:k" + "é" * 511, "1", b"w"), mine),
+        ),
         ("key-id-without-colon", "no scheme", listing(entry("app", "1", b"w"), mine)),
         ("key-id-without-scheme", "an empty scheme", listing(entry(":app", "1", b"w"), mine)),
         ("key-id-without-name", "a scheme and no name", listing(entry("local:", "1", b"w"), mine)),
@@ -491,16 +750,30 @@ def broken_recipients(c):
         ("key-id-not-utf-8", "Latin-1", listing(entry(b"x:\xe9", "1", b"w"), mine)),
         ("key-id-overlong-utf-8", "a slash in two bytes", listing(entry(b"x:\xc0\xaf", "1", b"w"), mine)),
         ("key-id-surrogate", "half of a surrogate pair", listing(entry(b"x:\xed\xa0\x80", "1", b"w"), mine)),
-        ("key-id-cut-utf-8", "a character that the field's end cuts", listing(entry(b"x:\xf0\x9f\xa6", "1", b"w"), mine)),
+        (
+            "key-id-cut-utf-8",
+            "a character that the field's end cuts",
+            listing(entry(b"x:\xf0\x9f\xa6", "1", b"w"), mine),
+        ),
         ("key-version-not-utf-8", "Latin-1", listing(entry("x:k", b"\xff", b"w"), mine)),
         ("wrapped-key-empty", "an empty wrapped key", listing(entry("x:k", "1", b""), mine)),
         ("wrapped-key-empty-ours", "our own is empty", listing(entry(APP, "2", b""))),
         ("wrapped-key-of-16385-bytes", "one byte too many", listing(entry("x:k", "1", bytes(16385)), mine)),
-        ("wrapped-key-length-beyond-the-header", "a length that leads into the body",
-         listing(mine)[: 1 + 2 + len(APP) + 2] + b"\xff\xff" + listing(mine)[1 + 2 + len(APP) + 4 :]),
-        ("key-id-length-beyond-the-header", "a length that leads into the body", b"\1\xff\xff" + listing(mine)[3:]),
-        ("key-version-length-beyond-the-header", "a length that leads into the body",
-         b"\1" + mine[: 2 + len(APP)] + b"\xff" + mine[3 + len(APP) :]),
+        (
+            "wrapped-key-length-beyond-the-header",
+            "a length that leads into the body",
+            listing(mine)[: 1 + 2 + len(APP) + 2] + b"\xff\xff" + listing(mine)[1 + 2 + len(APP) + 4 :],
+        ),
+        (
+            "key-id-length-beyond-the-header",
+            "a length that leads into the body",
+            b"\1\xff\xff" + listing(mine)[3:],
+        ),
+        (
+            "key-version-length-beyond-the-header",
+            "a length that leads into the body",
+            b"\1" + mine[: 2 + len(APP)] + b"\xff" + mine[3 + len(APP) :],
+        ),
     ):
         c.add(name, what, head(0, content) + body(TEXT), MALFORMED)
 
@@ -509,18 +782,37 @@ def cuts(c):
     """Messages cut short, and headers that end inside a field while H is right."""
     good, id_end = inline(), 11 + len(APP)
     for name, at in (
-        ("inside-magic", 3), ("after-magic", 4), ("after-version", 5), ("after-kind", 6), ("inside-h", 7),
-        ("after-h", 8), ("after-count", 9), ("inside-key-id", 20), ("inside-wrapped-key", 100),
-        ("before-body", H), ("inside-salt", H + 6), ("inside-commitment", H + 46), ("before-first-chunk", H + 56),
+        ("inside-magic", 3),
+        ("after-magic", 4),
+        ("after-version", 5),
+        ("after-kind", 6),
+        ("inside-h", 7),
+        ("after-h", 8),
+        ("after-count", 9),
+        ("inside-key-id", 20),
+        ("inside-wrapped-key", 100),
+        ("before-body", H),
+        ("inside-salt", H + 6),
+        ("inside-commitment", H + 46),
+        ("before-first-chunk", H + 56),
         ("one-byte-less-than-an-empty-body", H + 71),
     ):
         c.add(f"cut-{name}", "the message ends too early", good[:at], MALFORMED)
     for name, at in (
-        ("count", 8), ("key-id-length", 10), ("key-id", 20), ("key-version-length", id_end),
-        ("key-version", id_end + 1), ("wrapped-key-length", id_end + 3), ("wrapped-key", H - 1),
+        ("count", 8),
+        ("key-id-length", 10),
+        ("key-id", 20),
+        ("key-version-length", id_end),
+        ("key-version", id_end + 1),
+        ("wrapped-key-length", id_end + 3),
+        ("wrapped-key", H - 1),
     ):
-        c.add(f"header-ends-before-the-end-of-{name}", "H is cut, and a whole body follows",
-              head(0, good[8:at]) + body(TEXT), MALFORMED)
+        c.add(
+            f"header-ends-before-the-end-of-{name}",
+            "H is cut, and a whole body follows",
+            head(0, good[8:at]) + body(TEXT),
+            MALFORMED,
+        )
     c.add("cut-last-byte", "the tag is cut", good[:-1], UNAUTHENTIC)
     c.add("cut-to-an-empty-body", "72 bytes of body are left", good[: H + 72], UNAUTHENTIC)
     c.add("one-byte-more", "a byte after the message", good + b"\0", UNAUTHENTIC)
@@ -532,21 +824,35 @@ def damaged(c):
     """Bytes that are changed, the form being right."""
     good = inline()
     for name, at in (
-        ("wrapped-salt", H - 104), ("wrapped-commitment", H - 70), ("wrapped-ciphertext", H - 40),
-        ("wrapped-tag", H - 1), ("salt", H), ("commitment", H + 24), ("commitment-last-byte", H + 55),
-        ("ciphertext", H + 56), ("tag", -1),
+        ("wrapped-salt", H - 104),
+        ("wrapped-commitment", H - 70),
+        ("wrapped-ciphertext", H - 40),
+        ("wrapped-tag", H - 1),
+        ("salt", H),
+        ("commitment", H + 24),
+        ("commitment-last-byte", H + 55),
+        ("ciphertext", H + 56),
+        ("tag", -1),
     ):
         c.add(f"damaged-{name}", "one bit changed", flip(good, at), UNAUTHENTIC)
     c.add("damaged-empty-body", "a bit of the tag of no plaintext", flip(inline(b""), -1), UNAUTHENTIC)
     c.add("body-of-zeros", "72 zero bytes for a body", good[:H] + bytes(72), UNAUTHENTIC)
-    c.add("body-without-commitment", "sealed with raw AES-256-GCM under the data key",
-          good[:H] + AESGCM(stuff("data key", 32)).encrypt(bytes(12), bytes(72), None), UNAUTHENTIC)
+    c.add(
+        "body-without-commitment",
+        "sealed with raw AES-256-GCM under the data key",
+        good[:H] + AESGCM(stuff("data key", 32)).encrypt(bytes(12), bytes(72), None),
+        UNAUTHENTIC,
+    )
     bare = seal(stuff("data key", 32), b"", TEXT, stuff("bare", 24))
     c.add("body-without-domain", "sealed in the empty Cobblestone context", good[:H] + bare, UNAUTHENTIC)
     for length in (0, 16, 31, 33, 64):
         entries = [dek_entry(dek=stuff("short", length))]
-        c.add(f"data-key-of-{length}-bytes", "a data key is 32 bytes, whoever wrapped it",
-              inline(entries=entries), UNAUTHENTIC)
+        c.add(
+            f"data-key-of-{length}-bytes",
+            "a data key is 32 bytes, whoever wrapped it",
+            inline(entries=entries),
+            UNAUTHENTIC,
+        )
 
 
 def chunks(c):
@@ -555,67 +861,149 @@ def chunks(c):
     one, step = H + 56, CHUNK + 16
     c.add("chunks-final-one-missing", "cut at exactly a full chunk", full[: one + step], UNAUTHENTIC)
     c.add("chunks-final-one-cut", "the final chunk is cut inside its tag", full[:-1], UNAUTHENTIC)
-    c.add("chunks-first-one-missing", "only the final chunk is left", full[:one] + full[one + step :], UNAUTHENTIC)
+    c.add(
+        "chunks-first-one-missing",
+        "only the final chunk is left",
+        full[:one] + full[one + step :],
+        UNAUTHENTIC,
+    )
     c.add("chunks-final-one-twice", "an empty chunk follows the final one", full + full[-16:], UNAUTHENTIC)
-    c.add("chunks-full-one-as-final", "a full chunk repeated for the final one",
-          full[: one + step] + full[one : one + step], UNAUTHENTIC)
+    c.add(
+        "chunks-full-one-as-final",
+        "a full chunk repeated for the final one",
+        full[: one + step] + full[one : one + step],
+        UNAUTHENTIC,
+    )
     two = inline(stuff("plaintext 32768", 32768))
-    c.add("chunks-swapped", "the two full chunks swapped",
-          two[:one] + two[one + step : one + 2 * step] + two[one : one + step] + two[one + 2 * step :], UNAUTHENTIC)
+    c.add(
+        "chunks-swapped",
+        "the two full chunks swapped",
+        two[:one] + two[one + step : one + 2 * step] + two[one : one + step] + two[one + 2 * step :],
+        UNAUTHENTIC,
+    )
 
 
 def splices(c):
     """Parts of two messages, each right where it came from."""
     other = stuff("another data key", 32)
     mine, theirs = head(0, listing(dek_entry())), head(0, listing(dek_entry(dek=other, salt="another")))
-    c.add("splice-header-and-body-of-another-data-key", "header A, body B", mine + body(TEXT, dek=other), UNAUTHENTIC)
+    c.add(
+        "splice-header-and-body-of-another-data-key",
+        "header A, body B",
+        mine + body(TEXT, dek=other),
+        UNAUTHENTIC,
+    )
     c.add("splice-other-way-round", "header B, body A", theirs + body(TEXT), UNAUTHENTIC)
     a, b = body(TEXT), body(b"other" + TEXT, salt="other body")
     c.add("splice-salt", "the salt of another body of this data key", mine + b[:24] + a[24:], UNAUTHENTIC)
     c.add("splice-commitment", "salt and commitment of another body", mine + b[:56] + a[56:], UNAUTHENTIC)
     c.add("splice-chunk", "the chunk of another body", mine + a[:56] + b[56:], UNAUTHENTIC)
-    c.ok("splice-body-of-the-same-data-key", "one data key serves many messages: this is message B",
-         mine + b, plaintext=b"other" + TEXT)
+    c.ok(
+        "splice-body-of-the-same-data-key",
+        "one data key serves many messages: this is message B",
+        mine + b,
+        plaintext=b"other" + TEXT,
+    )
 
 
 def no_key(c):
     """Messages for others, and keys that cannot be used."""
     c.add("no-matching-key", "for another key", inline(), NO_KEY, keys=["other"])
-    c.add("no-matching-key-of-that-provider", "for another provider",
-          inline(entries=[entry("vault:transit/app", "1", b"w")]), NO_KEY)
-    c.add("no-matching-key-same-name", "a key of that name that was made another time",
-          inline(entries=[entry("local:app@0123456789abcdee", "2", b"w" * 104)]), NO_KEY)
-    c.add("no-matching-key-case", "key ids are compared byte by byte",
-          inline(entries=[entry("local:App@0123456789abcdef", "2", b"w" * 104)]), NO_KEY)
-    c.add("no-matching-key-space", "key ids are compared byte by byte",
-          inline(entries=[entry(APP + " ", "2", b"w" * 104)]), NO_KEY)
+    c.add(
+        "no-matching-key-of-that-provider",
+        "for another provider",
+        inline(entries=[entry("vault:transit/app", "1", b"w")]),
+        NO_KEY,
+    )
+    c.add(
+        "no-matching-key-same-name",
+        "a key of that name that was made another time",
+        inline(entries=[entry("local:app@0123456789abcdee", "2", b"w" * 104)]),
+        NO_KEY,
+    )
+    c.add(
+        "no-matching-key-case",
+        "key ids are compared byte by byte",
+        inline(entries=[entry("local:App@0123456789abcdef", "2", b"w" * 104)]),
+        NO_KEY,
+    )
+    c.add(
+        "no-matching-key-space",
+        "key ids are compared byte by byte",
+        inline(entries=[entry(APP + " ", "2", b"w" * 104)]),
+        NO_KEY,
+    )
     for name, version in (("unknown", "3"), ("empty", ""), ("leading-zero", "02"), ("not-ascii", "２")):
         wrapped = wrap(stuff("data key", 32), {"kmsbridge": "dek"})
-        c.add(f"key-version-{name}", "a version that the key file does not have",
-              inline(entries=[entry(APP, version, wrapped)]), "key-version-not-found")
-    c.add("key-version-wrong", "the version names another material", inline(
-        entries=[entry(APP, "1", wrap(stuff("data key", 32), {"kmsbridge": "dek"}))]), UNAUTHENTIC)
-    c.add("key-disabled", "the key is disabled",
-          inline(entries=[dek_entry(key_id=OFF, version="1")]), "key-disabled", keys=["off"])
-    c.add("both-keys-fail", "a service's failure is told before one of authenticity", inline(
-        entries=[entry(APP, "2", b"w" * 104), entry(OFF, "1", b"w" * 104)]), "key-disabled", keys=["app", "off"])
-    c.add("wrapped-key-of-another-key", "what another key wrapped, under this key's id", inline(
-        entries=[entry(APP, "2", wrap(stuff("data key", 32), {"kmsbridge": "dek"}, OTHER, "1"))]), UNAUTHENTIC)
-    c.add("wrapped-key-too-short", "71 bytes are no wrapped key of the local driver",
-          inline(entries=[entry(APP, "2", b"w" * 71)]), UNAUTHENTIC)
+        c.add(
+            f"key-version-{name}",
+            "a version that the key file does not have",
+            inline(entries=[entry(APP, version, wrapped)]),
+            "key-version-not-found",
+        )
+    c.add(
+        "key-version-wrong",
+        "the version names another material",
+        inline(entries=[entry(APP, "1", wrap(stuff("data key", 32), {"kmsbridge": "dek"}))]),
+        UNAUTHENTIC,
+    )
+    c.add(
+        "key-disabled",
+        "the key is disabled",
+        inline(entries=[dek_entry(key_id=OFF, version="1")]),
+        "key-disabled",
+        keys=["off"],
+    )
+    c.add(
+        "both-keys-fail",
+        "a service's failure is told before one of authenticity",
+        inline(entries=[entry(APP, "2", b"w" * 104), entry(OFF, "1", b"w" * 104)]),
+        "key-disabled",
+        keys=["app", "off"],
+    )
+    c.add(
+        "wrapped-key-of-another-key",
+        "what another key wrapped, under this key's id",
+        inline(entries=[entry(APP, "2", wrap(stuff("data key", 32), {"kmsbridge": "dek"}, OTHER, "1"))]),
+        UNAUTHENTIC,
+    )
+    c.add(
+        "wrapped-key-too-short",
+        "71 bytes are no wrapped key of the local driver",
+        inline(entries=[entry(APP, "2", b"w" * 71)]),
+        UNAUTHENTIC,
+    )
 
 
 def armors(c):
     """The armored form."""
     by_rest = {len(message) % 3: message for message in (inline(b"a" * n) for n in range(3))}
     for rest, message in sorted(by_rest.items()):
-        c.ok(f"armored-{rest}-bytes-over", f"a length of 3n + {rest} bytes", armored(message),
-             plaintext=b"a" * (len(message) - H - 72))
+        c.ok(
+            f"armored-{rest}-bytes-over",
+            f"a length of 3n + {rest} bytes",
+            armored(message),
+            plaintext=b"a" * (len(message) - H - 72),
+        )
     text = armored(inline())
-    c.ok("armored-white-space-around", "every kind of white space that is ignored", " \t\r\n\v\f" + text + "\f\v\n\r\t ")
+    c.ok(
+        "armored-white-space-around",
+        "every kind of white space that is ignored",
+        " \t\r\n\v\f" + text + "\f\v\n\r\t ",
+    )
     c.ok("armored-direct", "a direct message", armored(direct()))
-    c.add("armored-reference", "a message by reference", armored(head(1, stuff("id", 16)) + body(TEXT)), UNSUPPORTED)
-    c.add("armored-version-2", "the armor's 1 is not the message's version", armored(inline(version=2)), UNSUPPORTED)
+    c.add(
+        "armored-reference",
+        "a message by reference",
+        armored(head(1, stuff("id", 16)) + body(TEXT)),
+        UNSUPPORTED,
+    )
+    c.add(
+        "armored-version-2",
+        "the armor's 1 is not the message's version",
+        armored(inline(version=2)),
+        UNSUPPORTED,
+    )
     c.add("armored-wrong-aad", "armor changes nothing of what is bound", text, UNAUTHENTIC, aad=b"x")
     spare = armored(by_rest[1]), armored(by_rest[2])
     assert len(spare[0][6:]) % 4 == 2
@@ -650,14 +1038,27 @@ def armors(c):
         ("digit-arabic", "a digit that is not ASCII", text[:middle] + "\u0663" + text[middle + 1 :]),
         ("digit-full-width", "a letter that is not ASCII", text[:middle] + "\uff21" + text[middle + 1 :]),
         ("surrogate-escaped", "a lone surrogate", text[:middle] + "\udcff" + text[middle + 1 :]),
-        ("last-sign-2-bits-to-spare", "the last sign's spare bits are not zero", spare[1][:-1] + after(spare[1][-1])),
-        ("last-sign-4-bits-to-spare", "the last sign's spare bits are not zero", spare[0][:-1] + after(spare[0][-1])),
+        (
+            "last-sign-2-bits-to-spare",
+            "the last sign's spare bits are not zero",
+            spare[1][:-1] + after(spare[1][-1]),
+        ),
+        (
+            "last-sign-4-bits-to-spare",
+            "the last sign's spare bits are not zero",
+            spare[0][:-1] + after(spare[0][-1]),
+        ),
         ("one-sign-over", "a length of 4n + 1", armored(by_rest[0]) + "A"),
         ("one-sign-over-alone", "one sign", ARMOR + "A"),
         ("cut", "cut in the header", text[:60]),
     ):
         c.add(f"armored-{name}", what, broken, MALFORMED)
-    c.add("armored-last-byte-missing", "the armored form of a message that was cut", armored(inline()[:-1]), UNAUTHENTIC)
+    c.add(
+        "armored-last-byte-missing",
+        "the armored form of a message that was cut",
+        armored(inline()[:-1]),
+        UNAUTHENTIC,
+    )
 
 
 def after(sign):
@@ -703,7 +1104,7 @@ def by_library():
 
         with EnvelopeCipher.from_uri(one) as cipher:
             add("library-encrypt", "by encrypt", cipher.encrypt(TEXT))
-            bound = {"context": THREE, "aad": b"users/42/phone"}
+            bound: dict[str, Any] = {"context": THREE, "aad": b"users/42/phone"}
             add("library-encrypt-context-aad", "by encrypt", cipher.encrypt(TEXT, **bound), **bound)
             add("library-encrypt-text", "by encrypt_text", cipher.encrypt_text(TEXT.decode()))
             old = cipher.encrypt(TEXT, **bound)
@@ -742,7 +1143,9 @@ def main():
         with open(CASES / f"{name}.json", "xb") as file:
             file.write(render(cases[name]))
         print(f"written: {name}")
-    sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  cases/{p.name}" for p in sorted(CASES.glob("*.json"))]
+    sums = [
+        f"{hashlib.sha256(p.read_bytes()).hexdigest()}  cases/{p.name}" for p in sorted(CASES.glob("*.json"))
+    ]
     SUMS.write_text("\n".join(sums) + "\n")
     return 0
 

@@ -226,4 +226,6 @@ def decrypt(message, key_file, names, pairs, aad):
     data_key = try_each(key_file, names, parts, {**pairs, "kmsbridge": "dek"})
     need(len(data_key) == 32, "authentication-error")
     context = canonical(pairs)
-    return open_body(data_key, b"kmsbridge/v1\0" + struct.pack(">I", len(context)) + context + aad, parts.body)
+    return open_body(
+        data_key, b"kmsbridge/v1\0" + struct.pack(">I", len(context)) + context + aad, parts.body
+    )

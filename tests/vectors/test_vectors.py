@@ -16,6 +16,7 @@ from kmsbridge import (
     AuthenticationError,
     ConfigError,
     Decryptor,
+    KmsBridgeError,
     KmsKeyDisabled,
     KmsKeyNotFound,
     LimitExceeded,
@@ -27,9 +28,12 @@ from kmsbridge import (
     inspect,
 )
 from kmsbridge import message as wire
-from tests.vectors import make, reader
+from kmsbridge.body import CHUNK, SEALED_CHUNK
+from kmsbridge.context import MAX_BYTES, MAX_PAIRS, RESERVED_PREFIX, EncryptionContext
+from kmsbridge.datakeys.cache import seal_context
+from tests.vectors import example, make, reader
 
-OUTCOMES = {
+OUTCOMES: dict[str, type[KmsBridgeError]] = {
     "malformed-message": MalformedMessage,
     "unsupported-message": UnsupportedMessage,
     "authentication-error": AuthenticationError,
@@ -173,7 +177,7 @@ def test_every_way_to_decrypt_gives_the_outcome(case, decryptor, tmp_path):
 
 
 def test_every_way_of_asyncio_gives_the_outcome(tmp_path):
-    """The asyncio interface agrees with every case too."""
+    """The asyncio interface agrees with every case too, whole or as a stream."""
     asyncio.run(_read_all(tmp_path))
 
 
@@ -188,11 +192,37 @@ async def _read_all(folder):
                 if case.message is None:
                     await decryptor.decrypt_text(case.armored, **case.binding)
                 else:
-                    case.check(await decryptor.decrypt(case.message, **case.binding))
+                    plaintext = await decryptor.decrypt(case.message, **case.binding)
+                    assert plaintext == await _from_stream(decryptor, case)
+                    case.check(plaintext)
                 outcome = "success"
             except tuple(OUTCOMES.values()) as error:
+                if case.message is not None:
+                    with pytest.raises(type(error)):
+                        await _from_stream(decryptor, case)
                 outcome = next(key for key, cls in OUTCOMES.items() if type(error) is cls)
         assert outcome == case.outcome, name
+
+
+async def _from_stream(decryptor, case):
+    source, sink = asyncio.StreamReader(), Sink()
+    source.feed_data(case.message)
+    source.feed_eof()
+    await decryptor.decrypt_stream(source, sink, **case.binding)
+    return bytes(sink.data)
+
+
+class Sink:
+    """A stream that keeps what is written."""
+
+    def __init__(self):
+        self.data = bytearray()
+
+    def write(self, data):
+        self.data += data
+
+    async def drain(self):
+        pass
 
 
 def test_the_header_is_what_the_case_says(case):
@@ -259,9 +289,8 @@ def test_the_document_s_reader_shares_nothing_with_the_library():
 
 def test_no_vector_was_changed_added_or_removed():
     """The files are those of the list of checksums, byte for byte."""
-    listed = dict(reversed(line.split("  ")) for line in make.SUMS.read_text().splitlines())
-    found = {f"cases/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in FILES}
-    assert found == listed
+    found = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  cases/{path.name}" for path in FILES]
+    assert found == make.SUMS.read_text().splitlines()
 
 
 def test_the_generator_still_gives_the_deterministic_vectors():
@@ -290,3 +319,46 @@ def test_the_vectors_cover_every_outcome():
     outcomes = [case["outcome"] for case in CASES.values()]
     assert len(outcomes) >= 170
     assert {outcome for outcome in outcomes if outcomes.count(outcome) > 1} == {"success", *OUTCOMES}
+
+
+# --- the document -------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/format.md").read_text()
+
+
+@pytest.mark.parametrize("part", example.PARTS, ids=lambda part: part.__name__)
+def test_the_worked_example_of_the_document_is_what_the_code_gives(part):
+    """Each block of bytes on the page is made of the vector, letter by letter."""
+    assert f"```text\n{part()}\n```" in PAGE
+
+
+def test_the_library_comes_to_the_values_of_the_worked_example():
+    """The library's own canonical context and body context are those that the page shows."""
+    pairs = {"tenant": "acme", "città": "Łódź"}
+    assert (
+        example.rows(EncryptionContext.of(pairs).canonical(), example.pair_parts(pairs)) == example.context()
+    )
+    given = example.case()
+    shown = "".join(example.values().split()).replace(" ", "")
+    bound = seal_context(EncryptionContext.of(given["context"])) + bytes.fromhex(given["aad_hex"])
+    assert f"contextofthebody{bound.hex()}AESkey" in shown
+
+
+def test_the_limits_of_the_document_are_those_of_the_code():
+    """The page's numbers are the library's constants."""
+    for sentence, value in (
+        ("`u8` number of recipients, 1 to {}", wire.MAX_RECIPIENTS),
+        ("length of the key id | 1 to {} ", wire.MAX_KEY_ID),
+        ("length of the key version | 0 to {} ", wire.MAX_KEY_VERSION),
+        ("length of the wrapped key | 1 to {} ", wire.MAX_WRAPPED),
+        ("at least {} bytes; kind 2", wire.MIN_BODY),
+        ("H a multiple of {},", wire.PAD_TO),
+        ("Content of kind 1: {} bytes", wire.DATA_KEY_ID),
+        ("at most {} pairs", MAX_PAIRS),
+        ("canonical form is at most {} bytes", MAX_BYTES),
+        ("no name begins with `{}`", RESERVED_PREFIX),
+        ("cut into chunks of {} bytes", CHUNK),
+        ("A sealed full chunk has {} bytes", SEALED_CHUNK),
+        ("A message as text is `{}`", wire.ARMOR_PREFIX),
+    ):
+        assert sentence.format(value) in PAGE

@@ -27,7 +27,7 @@ from kmsbridge.testing.plugin import record_gap
 T = TypeVar("T")
 Case = TypeVar("Case", bound=Callable[..., None])
 
-PAIRS = {"tenant": "acme", "purpose": "phone", "größe": "très grande"}  # noqa: RUF001 - on purpose
+PAIRS = {"tenant": "acme", "purpose": "phone", "größe": "très grande"}
 TIMEOUT = 10.0
 """Seconds for a call that should just work."""
 
@@ -48,7 +48,7 @@ def bound(pairs: Mapping[str, str] | None = None) -> EncryptionContext:
     return EncryptionContext.of(PAIRS if pairs is None else pairs).with_reserved(kmsbridge="dek")
 
 
-def refused(call: Callable[[], object], *kinds: type[KmsBridgeError]) -> KmsBridgeError:
+def refused(call: Callable[[], object], *kinds: type[KmsBridgeError]) -> Exception:
     """The error, exactly of one of `kinds`, that `call` raises."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which class it is decides below
         call()
@@ -89,9 +89,7 @@ class Keys:
     def __init__(self, harness: Harness, end: contextlib.ExitStack) -> None:
         self._harness, self._end = harness, end
 
-    def open(
-        self, which: Which = "first", role: Role = "both", policy: CallPolicy | None = None
-    ) -> Key:
+    def open(self, which: Which = "first", role: Role = "both", policy: CallPolicy | None = None) -> Key:
         """A key behind the library's rules, which does not sleep between attempts."""
         return self.at(self._harness.address(which, role), policy)
 

@@ -63,9 +63,7 @@ class BindingCases(Cases):
         assert key.unwrap(wrapped, bound({"c": "3", "b": "2", "a": "1"})) == plaintext
 
     @wrong
-    def test_wrong_context_is_refused(
-        self, key: Key, plaintext: bytes, closed: Pairs, opened: Pairs
-    ) -> None:
+    def test_wrong_context_is_refused(self, key: Key, plaintext: bytes, closed: Pairs, opened: Pairs) -> None:
         """Anything else than the same context is `AuthenticationError`."""
         wrapped = key.wrap(plaintext, bound(closed))
         refused(lambda: key.unwrap(wrapped, bound(opened)), AuthenticationError)

@@ -100,7 +100,7 @@ class LifetimeCases(Cases):
 
 
 def in_child(work: Callable[[], object]) -> str:
-    """"ok" where `work` succeeded in a forked child, else what went wrong; never waits for ever."""
+    """What became of `work` in a forked child: "ok", or what went wrong; never waits for ever."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         # Python warns of forking where there are threads: that is what is to be tried.

@@ -43,5 +43,6 @@ class NameCases(Cases):
     def test_hostile_name_is_refused(self, harness: Harness, name: str) -> None:
         """`ConfigError` at open, before anything is sent."""
         error = refused(lambda: driver_of(harness.named(name)).close(), ConfigError)
+        assert isinstance(error, ConfigError)
         assert error.remedy
         assert not any(sign in str(error) for sign in "\n\r\0")

@@ -228,7 +228,7 @@ class PortableCases(Cases):
             "context": PAIRS,
             "driver": f"{driver.__module__}:{driver.__qualname__}" if driver else "",
         }
-        done = subprocess.run(  # noqa: S603 - this interpreter, this package
+        done = subprocess.run(
             [sys.executable, "-m", "kmsbridge.testing.opener"],
             input=json.dumps(asked).encode(),
             capture_output=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -96,20 +97,16 @@ class RefusalCases(Cases):
 
     @needs("delete")
     @every_call
-    def test_deleted_key_is_told(
-        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
-    ) -> None:
+    def test_deleted_key_is_told(self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call) -> None:
         """`KmsKeyNotFound`."""
         harness.delete("first")
         _told(key, refused(lambda: call(key, wrapped), KmsKeyNotFound))
 
     @needs("named")
     @every_call
-    def test_unknown_key_is_told(
-        self, harness: Harness, keys: Keys, wrapped: WrappedKey, call: Call
-    ) -> None:
+    def test_unknown_key_is_told(self, harness: Harness, keys: Keys, wrapped: WrappedKey, call: Call) -> None:
         """`KmsKeyNotFound`, or `ConfigError` at open where that can tell; no key comes into being."""
-        address = harness.named("contract-no-such-key")
+        address = harness.named(f"no-such-key-{secrets.token_hex(4)}")
         for _ in range(2):
             refused(lambda: call(keys.at(address), wrapped), KmsKeyNotFound, ConfigError)
 

@@ -92,8 +92,7 @@ class ShapeCases(Cases):
         ids=lambda error: type(error).__name__,
     )
     def test_classify_is_total(self, keys: Keys, error: BaseException) -> None:
-        """Every exception has a kind and details, and one that is not the provider's is not taken for
-        proof that a message was changed."""
+        """Every exception has a kind, and one that is not the provider's is no proof of forgery."""
         driver = keys.driver()
         kind = driver.classify(error)
         assert isinstance(kind, ErrorKind)

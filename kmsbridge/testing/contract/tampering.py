@@ -41,7 +41,11 @@ class TamperingCases(Cases):
         for start in range(1, len(wrapped.ciphertext)):
             _refused(key, wrapped, wrapped.ciphertext[start:])
 
-    @pytest.mark.parametrize("added", [b"\0", b"\n", b"=", b" ", bytes(16)], ids=repr)
+    @pytest.mark.parametrize(
+        "added",
+        [b"\0", b"\n", b"=", b" ", bytes(16)],
+        ids=["NUL", "newline", "padding sign", "space", "block"],
+    )
     def test_appended_bytes_are_refused(self, key: Key, wrapped: WrappedKey, added: bytes) -> None:
         """Bytes that a lenient decoder would overlook, too."""
         _refused(key, wrapped, wrapped.ciphertext + added)

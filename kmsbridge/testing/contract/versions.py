@@ -18,7 +18,9 @@ class VersionCases(Cases):
         """A wrapped key of another key is not this one's to open."""
         wrapped = key.wrap(plaintext, bound())
         second = keys.open("second")
-        refused(lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound)
+        refused(
+            lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
+        )
 
     def test_another_key_refuses_what_claims_to_be_its_own(
         self, keys: Keys, key: Key, plaintext: bytes
@@ -26,7 +28,9 @@ class VersionCases(Cases):
         """Whoever can write messages can put any key's id in front of a wrapped key."""
         second = keys.open("second")
         wrapped = replace(key.wrap(plaintext, bound()), key_id=second.key_id)
-        refused(lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound)
+        refused(
+            lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
+        )
 
     @needs("rotate")
     def test_wrapped_before_a_rotation_opens_after_it(

@@ -1,0 +1,97 @@
+"""Messages of 100 bytes with the data key cached, as ratios to the cipher alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from benchmarks import bare, keys
+from benchmarks.report import Line
+from benchmarks.sizes import Sizes
+from benchmarks.workers import Values, interleave, middle, ratio
+from kmsbridge import EnvelopeCipher, aio
+
+TEXT = "0123456789" * 10
+PLAINTEXT = TEXT.encode()
+PAIRS = {"tenant": "acme", "table": "users", "column": "phone"}
+
+LIMITS = {
+    "encrypt": 1.6,
+    "decrypt": 1.8,
+    "encrypt_text": 2.2,
+    "decrypt_text": 2.2,
+}
+
+
+def worker(sizes: Sizes, folder: str) -> Values:
+    """CPU seconds a call."""
+    uri = keys.uri(folder)
+    loop = asyncio.new_event_loop()
+    with EnvelopeCipher.from_uri(uri) as cipher:
+        tasks = aio.EnvelopeCipher.from_uri(uri)
+        try:
+            return interleave(_calls(cipher, tasks, loop), sizes.message_rounds, sizes.batch_seconds)
+        finally:
+            loop.run_until_complete(tasks.close())
+            loop.close()
+
+
+def _calls(
+    cipher: EnvelopeCipher, tasks: aio.EnvelopeCipher, loop: asyncio.AbstractEventLoop
+) -> dict[str, Callable[[], object]]:
+    sealed, message, text = bare.encrypt(PLAINTEXT), cipher.encrypt(PLAINTEXT), cipher.encrypt_text(TEXT)
+    bound, many = cipher.encrypt(PLAINTEXT, context=PAIRS), [PLAINTEXT] * BATCH
+    messages = cipher.encrypt_many(many)
+    return {
+        "bare encrypt": partial(bare.encrypt, PLAINTEXT),
+        "bare decrypt": partial(bare.decrypt, sealed),
+        "encrypt": partial(cipher.encrypt, PLAINTEXT),
+        "decrypt": partial(cipher.decrypt, message),
+        "encrypt_text": partial(cipher.encrypt_text, TEXT),
+        "decrypt_text": partial(cipher.decrypt_text, text),
+        "encrypt, context of three pairs": partial(cipher.encrypt, PLAINTEXT, context=PAIRS),
+        "decrypt, context of three pairs": partial(cipher.decrypt, bound, context=PAIRS),
+        "encrypt_many, each": partial(cipher.encrypt_many, many),
+        "decrypt_many, each": partial(cipher.decrypt_many, messages),
+        "aio encrypt": _on(loop, partial(tasks.encrypt, PLAINTEXT)),
+        "aio decrypt": _on(loop, partial(tasks.decrypt, message)),
+        "aio encrypt_text": _on(loop, partial(tasks.encrypt_text, TEXT)),
+        "aio decrypt_text": _on(loop, partial(tasks.decrypt_text, text)),
+    }
+
+
+BATCH = 64
+"""Calls that are measured as one: a call alone would mostly show what starting the event loop costs."""
+
+
+def _on(
+    loop: asyncio.AbstractEventLoop, call: Callable[[], Coroutine[Any, Any, object]]
+) -> Callable[[], object]:
+    async def batch() -> None:
+        for _ in range(BATCH):
+            await call()
+
+    return lambda: loop.run_until_complete(batch())
+
+
+def lines(runs: list[Values]) -> list[Line]:
+    """The table's lines."""
+    for values in runs:
+        for name in values:
+            if name.startswith("aio") or name.endswith("each"):
+                values[name] = [seconds / BATCH for seconds in values[name]]
+    return [_line(runs, name) for name in runs[0]]
+
+
+def _line(runs: list[Values], name: str) -> Line:
+    base = "bare encrypt" if "encrypt" in name else "bare decrypt"
+    return Line(
+        "100-byte message, data key cached, CPU time",
+        name,
+        middle(runs, name) * 1e6,
+        "us",
+        ratio=None if name == base else ratio(runs, name, base),
+        limit=LIMITS.get(name),
+    )

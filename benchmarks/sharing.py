@@ -1,0 +1,97 @@
+"""One cipher shared by two threads, and by two processes: how much more than one gets done."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from itertools import repeat
+
+from benchmarks import keys
+from benchmarks.files import make_source
+from benchmarks.report import Line
+from benchmarks.sizes import Sizes
+from benchmarks.workers import Values, middle, ratio
+from kmsbridge import EnvelopeCipher
+
+ALONE = "one thread"
+PLAINTEXT = bytes(100)
+
+Job = Callable[[int], None]
+
+
+def worker(sizes: Sizes, folder: str) -> Values:
+    """Seconds in which each of the workers did the whole of a job."""
+    source = os.path.join(folder, "shared-source")
+    make_source(source, sizes.peer_bytes)
+    with EnvelopeCipher.from_uri(keys.uri(folder)) as cipher:
+
+        def messages(_number: int) -> None:
+            for _ in repeat(None, sizes.shared_messages):
+                cipher.encrypt(PLAINTEXT)
+
+        def file(number: int) -> None:
+            cipher.encrypt_file(source, os.path.join(folder, f"shared-{number}"))
+
+        values: Values = {}
+        for name, job in (("encrypt", messages), ("encrypt_file", file)):
+            job(0)  # warm
+            job(1)
+            for _ in range(sizes.shared_rounds):
+                for way, run in (
+                    ("one thread", _alone),
+                    ("two threads", _threads),
+                    ("two processes", _forks),
+                ):
+                    start = time.perf_counter()
+                    run(job)
+                    values.setdefault(f"{name}, {way}", []).append(time.perf_counter() - start)
+    return values
+
+
+def _alone(job: Job) -> None:
+    job(0)
+
+
+def _threads(job: Job) -> None:
+    threads = [threading.Thread(target=job, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _forks(job: Job) -> None:
+    children = [_fork(job, number) for number in range(2)]
+    for child in children:
+        _, status = os.waitpid(child, 0)
+        assert status == 0, "a forked child failed"
+
+
+def _fork(job: Job, number: int) -> int:
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            job(number)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+def lines(runs: list[Values], sizes: Sizes) -> list[Line]:
+    """The table's lines: what two got done a second, as a ratio to what one did."""
+    part = "One cipher shared, ratio to one thread"
+    found = []
+    for name in runs[0]:
+        job, _, way = name.partition(", ")
+        done = (1 if way == ALONE else 2) * (
+            sizes.peer_bytes if job == "encrypt_file" else sizes.shared_messages
+        )
+        unit = "MB/s" if job == "encrypt_file" else "k/s"
+        rate = done / middle(runs, name) / (1e6 if job == "encrypt_file" else 1e3)
+        times = 1.0 if way == ALONE else 2 / ratio(runs, name, f"{job}, {ALONE}")
+        found.append(Line(part, name, rate, unit, ratio=times))
+    return found

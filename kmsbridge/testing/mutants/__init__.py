@@ -1,0 +1,9 @@
+"""Drivers that are broken on purpose, each with the case of the contract that catches it.
+
+A suite that has never failed proves little: this is what says that it fails where it must.
+"""
+
+from kmsbridge.testing.mutants import binding, calls, life, payload  # noqa: F401 - they fill MUTANTS
+from kmsbridge.testing.mutants.base import MUTANTS, Mutant
+
+__all__ = ["MUTANTS", "Mutant"]

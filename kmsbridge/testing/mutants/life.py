@@ -1,0 +1,170 @@
+"""Drivers that open, close, name or show themselves wrongly."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+from typing import Any, ClassVar, Self
+
+from kmsbridge.driver import EncryptionContext, ErrorDetails, KeyURI, Options, WrappedKey
+from kmsbridge.errors import ConfigError
+from kmsbridge.testing.fake import FakeDriver, caller_of
+from kmsbridge.testing.mutants.base import caught_by
+from kmsbridge.testing.service import Caller, Operation
+
+
+@caught_by("test_open_touches_no_network")
+class ConnectsAtOpen(FakeDriver):
+    """Greets a server before anybody asked it for anything."""
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.settimeout(0.1)
+            sock.connect(("127.0.0.1", 9))
+        return super().open(uri, options)
+
+
+@caught_by("test_hostile_name_is_refused[parent]")
+class TakesAnyName(FakeDriver):
+    """Puts whatever it is given into its requests."""
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        return cls(uri.path, caller_of(options))
+
+
+@caught_by("test_hostile_name_is_refused[escaped parent]")
+class ChecksTheNameTooLate(FakeDriver):
+    """Finds out at the first call."""
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        return cls(uri.path, caller_of(options))
+
+    def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
+        if "/" in self.name:
+            raise ConfigError("no such name can be", remedy="choose another")
+        return super().call(operation, arguments, timeout)
+
+
+@caught_by("test_key_id_is_stable")
+class ChangesItsName(FakeDriver):
+    """Has a new id whenever it is asked for it."""
+
+    numbers = itertools.count()
+
+    @property
+    def key_id(self) -> str:
+        return f"fake:{self.name}-{next(self.numbers)}"
+
+
+@caught_by("test_two_keys_have_two_ids")
+class SharesItsName(FakeDriver):
+    """Calls every key by one id."""
+
+    @property
+    def key_id(self) -> str:
+        return "fake:key"
+
+
+@caught_by("test_forked_child_uses_the_key")
+class BelongsToOneProcess(FakeDriver):
+    """Shares a connection among all drivers, and a forked child cannot use it."""
+
+    owner: ClassVar[list[int]] = []
+
+    def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
+        self.owner[:] = self.owner or [os.getpid()]
+        if self.owner != [os.getpid()]:
+            raise RuntimeError("this connection is another process's")
+        return super().call(operation, arguments, timeout)
+
+
+@caught_by("test_close_twice")
+class ClosesOnce(FakeDriver):
+    """Fails when it is closed again."""
+
+    closes = 0
+
+    def close(self) -> None:
+        self.closes += 1
+        if self.closes == 2:  # noqa: PLR2004 - later ones pass, so that a case can clean up
+            raise RuntimeError("closed already")
+        super().close()
+
+
+@caught_by("test_closed_driver_is_told[unwrap]")
+class AnswersAfterClose(FakeDriver):
+    """Connects again where it was closed."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
+@caught_by("test_repr_shows_no_secret")
+class ShowsItsToken(FakeDriver):
+    """Has its credential in its repr."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self._caller.credential.reveal()!r})"
+
+
+@caught_by("test_repr_shows_no_secret")
+class ShowsTheKey(FakeDriver):
+    """Has the last data key in its repr."""
+
+    last = b""
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        self.last = plaintext
+        return super().wrap(plaintext, context, timeout=timeout)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.last!r})"
+
+
+class _Remembers(FakeDriver):
+    def __init__(self, name: str, caller: Caller) -> None:
+        super().__init__(name, caller)
+        self._sent = b""
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        self._sent = plaintext
+        return super().wrap(plaintext, context, timeout=timeout)
+
+
+@caught_by("test_disabled_key_is_told_discreetly")
+class QuotesThePayload(_Remembers):
+    """Gives what was sent as the provider's code, which errors show."""
+
+    def error_details(self, error: BaseException) -> ErrorDetails:
+        return ErrorDetails(code=f"could not encrypt {self._sent!r}")
+
+
+@caught_by("test_denied_caller_is_told_discreetly")
+class AdvisesWithThePayload(_Remembers):
+    """Gives what was sent, in hex, as advice."""
+
+    def error_details(self, error: BaseException) -> ErrorDetails:
+        return ErrorDetails(remedy=f"send {self._sent.hex()} again")
+
+
+@caught_by("test_pickle_shows_no_secret")
+class PicklesItsToken(FakeDriver):
+    """Can be pickled, with its credential."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (self._caller.credential.reveal(),)
+
+
+@caught_by("test_success_is_silent")
+class LogsThePayload(FakeDriver):
+    """Logs what it sends, for debugging."""
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        logging.getLogger(__name__).debug("wrapping %r", plaintext)
+        return super().wrap(plaintext, context, timeout=timeout)

@@ -1,0 +1,215 @@
+"""Files and streams for asyncio."""
+
+import asyncio
+import io
+import os
+import socket
+import threading
+
+import pytest
+
+from kmsbridge import AuthenticationError, ConfigError, MalformedMessage, aio
+from tests.support import PATIENCE
+
+PLAIN = os.urandom(300_000)
+
+
+@pytest.fixture
+def cipher(service):
+    return aio.EnvelopeCipher.from_uri("fake:app")
+
+
+async def connection():
+    """Two ends of a socket, each a reader and a writer."""
+    one, two = socket.socketpair()
+    return await asyncio.open_connection(sock=one), await asyncio.open_connection(sock=two)
+
+
+async def feed(writer, data):
+    writer.write(data)
+    await writer.drain()
+    writer.write_eof()
+
+
+async def through(operation, data):
+    """What comes out of `operation(reader, writer)` when `data` goes in, through sockets."""
+    (feed_reader, feed_writer), (reader, back) = await connection()
+    (out_reader, out_back), (in_reader, writer) = await connection()
+
+    async def run():
+        await operation(reader, writer)
+        writer.write_eof()
+
+    try:
+        _, _, result = await asyncio.wait_for(
+            asyncio.gather(feed(feed_writer, data), run(), out_reader.read()), PATIENCE
+        )
+        return result
+    finally:
+        for each in (feed_writer, back, out_back, writer):
+            each.close()
+
+
+def test_streams_go_through_sockets_and_back(cipher):
+    """asyncio's own readers and writers, with their short reads."""
+
+    async def main():
+        sealed = await through(lambda r, w: cipher.encrypt_stream(r, w, aad=b"1"), PLAIN)
+        assert await through(lambda r, w: cipher.decrypt_stream(r, w, aad=b"1"), sealed) == PLAIN
+        assert await cipher.decrypt(sealed, aad=b"1") == PLAIN
+
+    asyncio.run(main())
+
+
+class Collector:
+    """A writer that keeps what it gets."""
+
+    def __init__(self):
+        self.data = bytearray()
+
+    def write(self, data):
+        self.data += data
+
+    async def drain(self):
+        await asyncio.sleep(0)
+
+
+def reader_of(data):
+    reader = asyncio.StreamReader()
+    reader.feed_data(data)
+    reader.feed_eof()
+    return reader
+
+
+@pytest.mark.parametrize("cut", (0, 5, 60, 200, 50_000, -16, -1), ids="cut at {}".format)
+def test_a_stream_cut_short_is_refused(cipher, cut):
+    """What was written before is verified; that the end is missing is told."""
+
+    async def main():
+        whole, collector = Collector(), Collector()
+        await cipher.encrypt_stream(reader_of(PLAIN), whole)
+        with pytest.raises((AuthenticationError, MalformedMessage)):
+            await cipher.decrypt_stream(reader_of(bytes(whole.data[:cut])), collector)
+        assert PLAIN.startswith(collector.data)
+
+    asyncio.run(main())
+
+
+def test_a_direct_message_goes_through_decrypt_stream(cipher):
+    """It has no body, and nothing may follow."""
+
+    async def main():
+        async with aio.EnvelopeCipher.from_uri("fake:app", direct=True) as direct:
+            message = await direct.encrypt(b"x")
+            with pytest.raises(ConfigError, match="direct"):
+                await direct.encrypt_stream(reader_of(b"x"), Collector())
+        collector = Collector()
+        await cipher.decrypt_stream(reader_of(message), collector)
+        assert collector.data == b"x"
+        with pytest.raises(MalformedMessage):
+            await cipher.decrypt_stream(reader_of(message + b"y"), Collector())
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """A plaintext file and two paths where nothing is."""
+    (tmp_path / "plain").write_bytes(PLAIN)
+    return tmp_path / "plain", tmp_path / "sealed", tmp_path / "opened"
+
+
+def test_files_go_there_and_back_with_progress_on_the_loop(cipher, paths):
+    """`progress` is called on the loop's thread, and the last call has the whole length."""
+    plain, sealed, opened = paths
+    calls = []
+
+    async def main():
+        thread = threading.get_ident()
+        note = lambda done: calls.append((done, threading.get_ident() == thread))  # noqa: E731
+        await cipher.encrypt_file(plain, sealed, progress=note)
+        await cipher.decrypt_file(sealed, opened)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert opened.read_bytes() == PLAIN
+    assert calls[-1] == (len(PLAIN), True)
+
+
+@pytest.mark.parametrize("operation", ("encrypt_file", "decrypt_file"))
+def test_a_cancelled_file_operation_leaves_no_target_and_no_temporary_file(monkeypatch, cipher, paths, operation):
+    """Cancelled in its middle, it stops and cleans up before the task ends."""
+    from kmsbridge.cipher import files
+
+    plain, sealed, opened = paths
+    source, target = (plain, opened) if operation == "encrypt_file" else (sealed, opened)
+    in_the_middle, go_on = threading.Event(), threading.Event()
+    read = files.read_into
+
+    def slow(reader, buffer):
+        in_the_middle.set()
+        go_on.wait(PATIENCE)
+        return read(reader, buffer)
+
+    async def main():
+        await cipher.encrypt_file(plain, sealed)
+        before = set(plain.parent.iterdir())
+        monkeypatch.setattr(files, "read_into", slow)
+        task = asyncio.ensure_future(getattr(cipher, operation)(source, target))
+        await asyncio.to_thread(in_the_middle.wait, PATIENCE)
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, PATIENCE)
+        assert set(plain.parent.iterdir()) == before
+
+    asyncio.run(main())
+
+
+def test_a_reader_is_shared_by_tasks_that_take_turns(cipher, paths):
+    """`read_at` of a hundred tasks gives each its own bytes."""
+    plain, sealed, _ = paths
+
+    async def main():
+        await cipher.encrypt_file(plain, sealed)
+        async with await cipher.open(sealed) as reader:
+            assert reader.size == len(PLAIN)
+            offsets = range(0, len(PLAIN), 3001)
+            parts = await asyncio.gather(*(reader.read_at(offset, 100) for offset in offsets))
+            assert parts == [PLAIN[offset : offset + 100] for offset in offsets]
+            reader.seek(-10, os.SEEK_END)
+            assert await reader.read() == PLAIN[-10:]
+            assert reader.tell() == len(PLAIN)
+        with pytest.raises(ValueError, match="closed"):
+            await reader.read()
+
+    asyncio.run(main())
+
+
+def test_a_file_that_was_passed_in_is_left_open(cipher):
+    """The caller opened it, the caller closes it."""
+
+    async def main():
+        file = io.BytesIO(await cipher.encrypt(b"x"))
+        async with await cipher.open(file) as reader:
+            assert await reader.read() == b"x"
+        assert not file.closed
+
+    asyncio.run(main())
+
+
+def test_rewrapping_a_file_goes_on_a_thread(service, cipher, paths):
+    """The file is for the new version, and opens as before."""
+    plain, sealed, opened = paths
+
+    async def main():
+        await cipher.encrypt_file(plain, sealed)
+        service.app.rotate()
+        assert await cipher.needs_rewrap(sealed.read_bytes())
+        await cipher.rewrap_file(sealed)
+        assert not await cipher.needs_rewrap(sealed.read_bytes())
+        await cipher.decrypt_file(sealed, opened)
+
+    asyncio.run(main())
+    assert opened.read_bytes() == PLAIN

@@ -1,0 +1,238 @@
+"""The reference pages name everything that there is, and the explanations point at tests that exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import kmsbridge
+from kmsbridge import aio, cipher, config, driver, errors, testing
+from kmsbridge.audit import AuditEvent, VerifyResult
+from kmsbridge.cipher.reading import MessageReader
+from kmsbridge.cli import exits
+from kmsbridge.config import document
+from kmsbridge.config.profile import OWN
+from kmsbridge.inspection import MessageInfo, RecipientInfo
+from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.testing import harness
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def text(page: str) -> str:
+    return (DOCS / page).read_text()
+
+
+def words(page: str) -> set[str]:
+    """Everything that looks like a name in what a page sets as code."""
+    source = text(page)
+    code = re.findall(r"^```.*?^```$", source, re.DOTALL | re.MULTILINE)
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", source, flags=re.DOTALL | re.MULTILINE))
+    return set(re.findall(r"[A-Za-z_]\w*", "\n".join([*code, *inline])))
+
+
+def public_methods(cls: type) -> set[str]:
+    """The methods and properties that a class of ours adds to what Python's own have."""
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("kmsbridge")]
+    return {name for base in ours for name in vars(base) if not name.startswith("_")}
+
+
+def field_names(cls: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)}
+
+
+@pytest.mark.parametrize("name", kmsbridge.__all__)
+def test_every_public_name_is_in_the_api_reference(name: str) -> None:
+    """Whatever `kmsbridge` exports."""
+    assert name in words("reference/api.md")
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        *(cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher, MessageReader),
+        *(aio.Encryptor, aio.Decryptor, aio.EnvelopeCipher, aio.Reader),
+    ],
+    ids=lambda cls: f"{cls.__module__}.{cls.__name__}",
+)
+def test_every_public_method_is_in_the_api_reference(cls: type) -> None:
+    """Of the three classes, the same for asyncio, and what `open` gives."""
+    assert public_methods(cls) <= words("reference/api.md")
+
+
+@pytest.mark.parametrize("cls", [cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher])
+def test_signatures_are_those_of_the_code(cls: type) -> None:
+    """Each method of the class stands in the reference with its parameters and defaults."""
+    shown = text("reference/api.md")
+    for name in public_methods(cls):
+        parameters = list(inspect.signature(getattr(cls, name)).parameters.values())
+        bare = [
+            each.replace(annotation=inspect.Parameter.empty) for each in parameters if each.name != "self"
+        ]
+        signature = str(inspect.Signature(bare)).replace("b''", 'b""')
+        assert f"\n{name}{signature}" in shown, f"{name}{signature}"
+
+
+def test_every_change_to_a_key_file_is_in_the_api_reference() -> None:
+    """Of what the guides use for tests; what the driver alone uses is left out."""
+    for_the_driver = {"document", "material"}
+    assert public_methods(KeyFile) - for_the_driver <= words("reference/api.md")
+    assert field_names(VerifyResult) <= words("reference/api.md")
+
+
+def test_every_field_of_message_info_is_in_the_api_reference() -> None:
+    """And of its recipients."""
+    assert field_names(MessageInfo) | field_names(RecipientInfo) <= words("reference/api.md")
+
+
+@pytest.mark.parametrize("name", driver.__all__)
+def test_every_name_of_the_driver_interface_is_in_its_reference(name: str) -> None:
+    """Whatever `kmsbridge.driver` exports."""
+    assert name in words("reference/drivers.md")
+
+
+@pytest.mark.parametrize(
+    "cls", [driver.KeyDriver, driver.Options, driver.Secret, driver.KeyURI, driver.WrappedKey]
+)
+def test_every_member_of_the_driver_interface_is_in_its_reference(cls: type) -> None:
+    """Methods, properties, attributes and fields."""
+    annotated = {name for name in cls.__annotations__ if not name.startswith("_")}
+    assert public_methods(cls) | annotated <= words("reference/drivers.md")
+
+
+@pytest.mark.parametrize("cls", [driver.Capability, driver.ErrorKind, driver.KeyState])
+def test_every_enumerated_value_is_in_the_drivers_reference(cls: type[enum.Enum]) -> None:
+    """By its name."""
+    assert set(cls.__members__) <= words("reference/drivers.md")
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_every_name_of_testing_is_in_the_suites_reference(name: str) -> None:
+    """Whatever `kmsbridge.testing` exports."""
+    assert name in words("reference/contract-suite.md")
+
+
+def test_every_ability_of_a_harness_is_in_the_suites_reference() -> None:
+    """Its members, what it may declare, and the groups of cases."""
+    shown = text("reference/contract-suite.md")
+    groups = {base.__name__ for base in testing.DriverContract.__bases__}
+    names = {*harness.ABILITIES, *public_methods(harness.Harness), *groups}
+    assert not {name for name in names if name not in shown}
+
+
+def rows(page: str, heading: str) -> dict[str, list[str]]:
+    """The cells of the first table under a heading, by the name in its first column."""
+    section = re.split(rf"^#+ `?{re.escape(heading)}`?$", text(page), maxsplit=1, flags=re.MULTILINE)[1]
+    found: dict[str, list[str]] = {}
+    for line in section.splitlines():
+        if line.startswith("|---"):
+            found.clear()  # what stood above it were the columns' titles
+        elif line.startswith("|"):
+            first, *rest = (cell.strip().strip("`") for cell in line.strip("|").split(" | "))
+            found[first.strip()] = rest
+        elif found:
+            break
+    return found
+
+
+@pytest.mark.parametrize("name", document.POLICIES)
+def test_every_setting_is_in_the_configuration_reference(name: str) -> None:
+    """With its default and its bounds, as the code has them."""
+    table = rows("reference/configuration.md", name)
+    for field in dataclasses.fields(document.POLICIES[name]):
+        _type, default, *bounds, _meaning = table[field.name]
+        assert config.values.convert(_value(default), field, name) == field.default
+        if field.metadata:
+            least, most = (config.values.convert(_value(each), field, name) for each in bounds)
+            assert (least, most) == (field.metadata["least"], field.metadata["most"])
+
+
+def _value(shown: str) -> object:
+    """What a cell of the reference would be in TOML."""
+    plain = {"true": True, "false": False, '""': ""}
+    return plain[shown] if shown in plain else int(shown) if shown.isdigit() else shown
+
+
+def test_every_table_and_word_is_in_the_configuration_reference() -> None:
+    """Of the file, of a key and of a profile."""
+    profile = rows("reference/configuration.md", "[profiles.NAME]")
+    assert {*document.LISTS, *document.POLICIES, *document.FLAGS} == {*profile}
+    assert {*OWN} == {*rows("reference/configuration.md", "[keys.NAME]")}
+
+
+def error_classes() -> list[type[errors.KmsBridgeError]]:
+    return [
+        cls
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.KmsBridgeError)
+    ]
+
+
+def test_every_error_is_in_its_reference_with_its_exit_code() -> None:
+    """The table has each class of the tree once, and the code that the command line exits with."""
+    table = rows("reference/errors.md", "Errors")
+    codes = {cls.__name__: str(exits.code_of(cls("x"))) for cls in error_classes()}
+    assert codes == {name: cells[-1] for name, cells in table.items() if name in codes}
+
+
+def test_the_tree_of_errors_is_the_codes() -> None:
+    """Each class is drawn below its base."""
+    tree = re.search(r"```text\n(.*?)```", text("reference/errors.md"), re.DOTALL)
+    assert tree
+    parents: list[str] = []
+    for line in tree[1].splitlines():
+        name = re.findall(r"\w+", line)[0]
+        parents[line.index(name) // 4 :] = [name]
+        if len(parents) > 1:
+            assert getattr(errors, name).__bases__ == (getattr(errors, parents[-2]),)
+    assert len(tree[1].splitlines()) == len(error_classes())
+
+
+def test_every_field_of_an_event_is_in_the_audit_reference() -> None:
+    """As a row of the table of fields."""
+    assert set(AuditEvent("wrap").as_dict()) == set(rows("reference/audit-log.md", "Fields"))
+
+
+def test_every_module_is_in_the_map_of_the_code() -> None:
+    """A new part of the library has a place among the others."""
+    parts = {
+        path.stem
+        for path in (ROOT / "kmsbridge").iterdir()
+        if (path.suffix == ".py" or (path / "__init__.py").exists()) and not path.stem.startswith("_")
+    }
+    assert parts <= words("explanation/how-it-fits-together.md")
+
+
+def promises() -> list[tuple[str, str]]:
+    """(promise, path of a test) from the threat model."""
+    table = rows("explanation/threat-model.md", "Promises and the tests that hold them")
+    return [
+        (promise, path) for promise, cells in table.items() for path in re.findall(r"tests/[\w/.]+", cells[0])
+    ]
+
+
+@pytest.mark.parametrize(("promise", "path"), promises())
+def test_every_promise_names_a_test_that_exists(promise: str, path: str) -> None:
+    """A file of tests, or a folder with some."""
+    place = ROOT / path
+    files = [place] if place.is_file() else sorted(place.glob("test_*.py"))
+    assert any(re.search(r"def test_|\(DriverContract\)", each.read_text()) for each in files), promise
+
+
+def test_the_threat_model_makes_promises() -> None:
+    """A table that could not be read would hold nothing."""
+    assert len(promises()) > 10
+    assert all(path for _, path in promises())
+
+
+def test_the_map_leads_to_every_page() -> None:
+    """No page is left out of the index."""
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", text("index.md")))
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
+    assert pages <= linked

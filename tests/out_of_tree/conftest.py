@@ -1,0 +1,3 @@
+"""The stranger's package is data: its tests run where it is installed."""
+
+collect_ignore = ["stranger"]

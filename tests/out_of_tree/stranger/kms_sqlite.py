@@ -1,0 +1,143 @@
+"""The `sqlite-kms` driver: keys in a SQLite database, `sqlite-kms:PATH#NAME`."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Self
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kmsbridge.driver import (
+    Capability,
+    EncryptionContext,
+    ErrorKind,
+    KeyDescription,
+    KeyDriver,
+    KeyState,
+    KeyURI,
+    Options,
+    WrappedKey,
+)
+from kmsbridge.errors import ClosedError, ConfigError
+
+NONCE = 12
+NAME = re.compile(r"[a-z0-9-]{1,64}")
+TABLES = """
+    CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, state TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS versions (name TEXT, version INTEGER, material BLOB, PRIMARY KEY (name, version));
+"""
+
+
+class KeyIsGone(Exception):
+    """There is no such key, or no such version of it."""
+
+
+class KeyIsDisabled(Exception):
+    """The key is not enabled."""
+
+
+KINDS = {
+    KeyIsGone: ErrorKind.KEY_NOT_FOUND,
+    KeyIsDisabled: ErrorKind.KEY_DISABLED,
+    InvalidTag: ErrorKind.NOT_AUTHENTIC,
+    sqlite3.Error: ErrorKind.UNAVAILABLE,
+}
+
+
+@contextmanager
+def database(path: str, timeout: float) -> Iterator[sqlite3.Connection]:
+    """The open database; changes are kept if nothing is raised."""
+    connection = sqlite3.connect(path, timeout=timeout)
+    try:
+        with connection:
+            yield connection
+    finally:
+        connection.close()
+
+
+def add_version(path: str, name: str, timeout: float = 10) -> None:
+    """Make the key, or a new version of it."""
+    with database(path, timeout) as connection:
+        connection.executescript(TABLES)
+        connection.execute("INSERT OR IGNORE INTO keys VALUES (?, 'enabled')", (name,))
+        connection.execute(
+            "INSERT INTO versions SELECT ?, COALESCE(MAX(version), 0) + 1, ? FROM versions WHERE name = ?",
+            (name, AESGCM.generate_key(256), name),
+        )
+
+
+class SqliteDriver(KeyDriver):
+    """Binds the context as AES-GCM's associated data."""
+
+    scheme: ClassVar[str] = "sqlite-kms"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE}
+    )
+    max_plaintext: ClassVar[int] = 1024
+
+    def __init__(self, path: str, name: str) -> None:
+        self._path, self._name = path, name
+        self._closed = False
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        if not NAME.fullmatch(uri.fragment) or uri.query:
+            raise ConfigError(
+                "no such key name can be", remedy="write sqlite-kms:PATH#NAME, NAME of a-z 0-9 -"
+            )
+        return cls(os.path.join(options.folder, uri.path), uri.fragment)
+
+    @property
+    def key_id(self) -> str:
+        return f"{self.scheme}:{self._name}"
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        version, material = self._usable(None, timeout)
+        nonce = os.urandom(NONCE)
+        sealed = AESGCM(material).encrypt(nonce, plaintext, context.canonical())
+        return WrappedKey(self.key_id, str(version), nonce + sealed)
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
+        _, material = self._usable(wrapped.version, timeout)
+        nonce, sealed = wrapped.ciphertext[:NONCE], wrapped.ciphertext[NONCE:]
+        if len(nonce) < NONCE:
+            raise InvalidTag
+        return AESGCM(material).decrypt(nonce, sealed, context.canonical())
+
+    def describe(self, *, timeout: float) -> KeyDescription:
+        state, version, _ = self._find(None, timeout)
+        return KeyDescription(self.key_id, KeyState(state), str(version))
+
+    def rotate(self, *, timeout: float) -> None:
+        self._find(None, timeout)
+        add_version(self._path, self._name, timeout)
+
+    def classify(self, error: BaseException) -> ErrorKind:
+        return next(
+            (kind for cls, kind in KINDS.items() if isinstance(error, cls)), ErrorKind.INVALID_REQUEST
+        )
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _usable(self, version: str | None, timeout: float) -> tuple[int, bytes]:
+        state, number, material = self._find(version, timeout)
+        if state != "enabled":
+            raise KeyIsDisabled
+        return number, material
+
+    def _find(self, version: str | None, timeout: float) -> tuple[str, int, bytes]:
+        if self._closed:
+            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
+        query = "SELECT state, version, material FROM keys JOIN versions USING (name) WHERE name = ?"
+        with database(self._path, timeout) as connection:
+            rows = connection.execute(f"{query} ORDER BY version DESC", (self._name,)).fetchall()
+        found = [row for row in rows if version in (None, str(row[1]))]
+        if not found:
+            raise KeyIsGone
+        return found[0]  # type: ignore[no-any-return]

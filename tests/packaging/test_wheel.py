@@ -1,0 +1,210 @@
+"""What users install: the files in the wheel, its metadata, and that it works with nothing else around it."""
+
+import email
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NEEDED = ("cryptography", "stevedore")
+pytestmark = pytest.mark.slow
+
+ROUNDTRIP = """
+import sys
+import kmsbridge
+from kmsbridge.local.keyfile import KeyFile
+
+KeyFile.create("keys.json", "app").close()
+with kmsbridge.EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
+    assert cipher.decrypt(cipher.encrypt(b"text")) == b"text"
+print(kmsbridge.__file__)
+"""
+
+RIGHT = """
+from typing import assert_type
+
+from kmsbridge import Decryptor, Encryptor, EnvelopeCipher, MessageInfo, inspect
+
+with EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
+    message = cipher.encrypt(b"text", context={"tenant": "acme"}, aad=b"row 1")
+    assert_type(message, bytes)
+    assert_type(cipher.decrypt(message), bytes)
+    assert_type(cipher.encrypt_text("text"), str)
+    assert_type(cipher.decrypt_many([message]), list[bytes])
+    assert_type(cipher.rewrap(message), bytes)
+    assert_type(cipher.needs_rewrap(message), bool)
+    assert_type(inspect(message), MessageInfo)
+    encryptor: Encryptor = cipher
+    decryptor: Decryptor = cipher
+"""
+
+WRONG = {
+    "text for bytes": ('cipher.encrypt("text")', "arg-type"),
+    "an encryptor that decrypts": ("Encryptor.from_config().decrypt(b'')", "attr-defined"),
+    "a decryptor that rewraps": ("Decryptor.from_config().rewrap(b'')", "attr-defined"),
+    "a context of numbers": ('cipher.encrypt(b"", context={"tenant": 7})', "dict-item"),
+    "text from bytes": ('text: str = cipher.decrypt(b"")', "assignment"),
+}
+
+
+def run(*command, **options):
+    """The output of a command that must succeed; its error output is in the failure."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder with the source distribution and with the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def contents(wheel):
+    """Name -> bytes."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope="module")
+def metadata(contents):
+    (name,) = (name for name in contents if name.endswith(".dist-info/METADATA"))
+    return email.message_from_bytes(contents[name])
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The Python of an environment that has the wheel, and what the core needs, and nothing else."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    run(
+        *(sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check"),
+        *("install", "--no-index", "--no-deps", wheel),
+    )
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
+    for name in requirements_of(NEEDED):
+        link_distribution(name, site)
+    return python
+
+
+def requirements_of(names):
+    """The names, and what they require here, and so on."""
+    found, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            lines = distribution(name).requires or []
+            todo += [re.match(r"[\w.-]+", line)[0] for line in lines if applies(line)]
+    return found
+
+
+def applies(line):
+    """Whether a requirement holds without extras, on the Pythons and systems that are tested on."""
+    return not re.search(r"extra ==|python_(?:full_)?version <|sys_platform == .win32", line)
+
+
+def link_distribution(name, site):
+    """Make an installed distribution's folders and modules visible in another environment."""
+    installed = distribution(name)
+    tops = {file.parts[0] for file in installed.files if file.parts[0] not in {"..", "__pycache__"}}
+    for top in tops:
+        (site / top).symlink_to(installed.locate_file(top))
+
+
+def test_the_wheel_holds_the_library_and_nothing_else(contents):
+    """Each module that git knows, the mark that says it is typed, the licence; no tests, no tools."""
+    modules = {str(file.relative_to(ROOT)) for file in (ROOT / "kmsbridge").rglob("*.py")}
+    packed = {name for name in contents if ".dist-info/" not in name}
+    assert packed == modules | {"kmsbridge/py.typed"}
+
+
+def test_the_wheel_carries_the_licence(contents):
+    (name,) = (name for name in contents if name.endswith(".dist-info/licenses/LICENSE"))
+    assert contents[name] == (ROOT / "LICENSE").read_bytes()
+    assert b"Apache License" in contents[name]
+
+
+def test_the_source_distribution_can_be_built_from_and_holds_no_tests(built):
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "kmsbridge/py.typed"} <= names
+    folders = {name.split("/")[0] for name in names if "/" in name}
+    assert folders == {"kmsbridge"}
+
+
+def test_the_core_requires_two_distributions(metadata):
+    core = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert sorted(re.match(r"[\w-]+", line)[0] for line in core) == sorted(NEEDED)
+
+
+def test_the_extras_are_the_command_line_and_the_contract_suite(metadata):
+    assert sorted(metadata.get_all("Provides-Extra")) == ["cli", "testing"]
+
+
+def test_the_metadata_says_what_an_index_shows(metadata):
+    assert metadata["Name"] == "kmsbridge"
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+
+
+def test_the_local_driver_is_found_like_any_other(contents):
+    (name,) = (name for name in contents if name.endswith("entry_points.txt"))
+    text = contents[name].decode()
+    assert "[kmsbridge.drivers]\nlocal = kmsbridge.local:LocalDriver" in text
+    assert "[console_scripts]\nkmsbridge = kmsbridge.cli:main" in text
+
+
+def test_the_wheel_works_with_only_what_it_requires(installed, tmp_path):
+    """Key file, encrypt, decrypt, in an environment without click, rich or anything of ours."""
+    output = run(installed, "-I", "-W", "error", "-c", ROUNDTRIP, cwd=tmp_path)
+    assert Path(output.strip()).is_relative_to(installed.parents[1])
+
+
+def test_the_command_without_its_extra_says_what_to_install(installed):
+    """One line, no traceback."""
+    done = subprocess.run([installed.with_name("kmsbridge"), "--help"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "kmsbridge[cli]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def check_types(python, source, folder):
+    """What mypy says of a user's module, seeing the installed wheel and not this checkout."""
+    (folder / "consumer.py").write_text(source)
+    command = (sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable", python)
+    return subprocess.run([*map(str, command), "consumer.py"], cwd=folder, capture_output=True, text=True)
+
+
+def test_a_users_right_code_passes_mypy(installed, tmp_path):
+    done = check_types(installed, RIGHT, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_users_mistakes_are_found_by_mypy(installed, tmp_path):
+    """Each line, and with the error that it deserves."""
+    source = RIGHT + "".join(f"    {line}\n" for line, _ in WRONG.values())
+    done = check_types(installed, source, tmp_path)
+    assert re.findall(r"error: .*\[([\w-]+)\]$", done.stdout, re.MULTILINE) == [
+        code for _, code in WRONG.values()
+    ]

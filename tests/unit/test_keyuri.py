@@ -1,0 +1,106 @@
+"""Key URIs: what is a name is kept, what may be a secret does not show."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmsbridge import ConfigError
+from kmsbridge.keyuri import MAX_LENGTH, KeyURI
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "path", "query", "fragment", "slashes"),
+    [
+        ("local:keys.json#app", "local", "keys.json", {}, "app", False),
+        ("local:/srv/keys.json", "local", "/srv/keys.json", {}, "", False),
+        ("aws-kms://alias/app?region=eu-west-1", "aws-kms", "alias/app", {"region": "eu-west-1"}, "", True),
+        ("aws-kms:arn:aws:kms:eu:1:key/2", "aws-kms", "arn:aws:kms:eu:1:key/2", {}, "", False),
+        ("vault://transit/app?a=1&b=#f", "vault", "transit/app", {"a": "1", "b": ""}, "f", True),
+        ("local:a%20b%23c.json", "local", "a b#c.json", {}, "", False),
+        ("local:ключ.json#名", "local", "ключ.json", {}, "名", False),
+        ("x:?", "x", "", {}, "", False),
+        ("x:#", "x", "", {}, "", False),
+        ("x:", "x", "", {}, "", False),
+        ("x:p#f?q=1", "x", "p", {}, "f?q=1", False),
+    ],
+)
+def test_the_parts_of_a_uri(text, scheme, path, query, fragment, slashes):
+    """Scheme, path, query and fragment, with %XX decoded."""
+    uri = KeyURI.parse(text)
+    assert (uri.scheme, uri.path, dict(uri.query), uri.fragment, uri.slashes) == (
+        scheme, path, query, fragment, slashes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param("", "scheme", id="nothing"),
+        pytest.param("keys.json", "scheme", id="no scheme"),
+        pytest.param(":keys.json", "scheme", id="empty scheme"),
+        pytest.param("Local:keys.json", "scheme", id="upper case"),
+        pytest.param("1x:keys", "scheme", id="scheme begins with a digit"),
+        pytest.param("lo cal:keys", "scheme", id="space in the scheme"),
+        pytest.param(" local:keys", "scheme", id="space before"),
+        pytest.param("local\n:keys", "scheme", id="newline in the scheme"),
+        pytest.param("local:a\nb", "control", id="newline"),
+        pytest.param("local:a%00b", "control", id="encoded NUL"),
+        pytest.param("local:a#b%7F", "control", id="encoded DEL in the fragment"),
+        pytest.param("local:a%FF", "UTF-8", id="path not UTF-8"),
+        pytest.param("local:a\ud800", "UTF-8", id="surrogate in the path"),
+        pytest.param("local:a#%C3", "UTF-8", id="fragment not UTF-8"),
+        pytest.param("local:a?canary", "query", id="parameter without a value"),
+        pytest.param("local:a?x=canary&&y=canary", "query", id="empty parameter"),
+        pytest.param("local:a?x=canary&x=canary", "twice", id="parameter given twice"),
+        pytest.param("local:a?x%0Ay=canary", "control", id="newline in a parameter's name"),
+        pytest.param("local:a?x=canary%00", "control", id="NUL in a parameter's value"),
+        pytest.param("local:a?x=canary%FF", "query", id="query not UTF-8"),
+        pytest.param("local:a?x=canary\ud800", "query", id="surrogate in the query"),
+        pytest.param("local:" + "a" * MAX_LENGTH, str(MAX_LENGTH + 6), id="too long"),
+    ],
+)
+def test_a_wrong_uri_is_refused_without_quoting_values(text, words):
+    """The error says which part is wrong, and holds nothing of a query's values."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        KeyURI.parse(text)
+    assert "canary" not in f"{caught.value!s} {caught.value!r}"
+
+
+@pytest.mark.parametrize("wrong", [None, b"local:keys", 1])
+def test_what_is_no_text_is_a_type_error(wrong):
+    """A URI is `str`."""
+    with pytest.raises(TypeError, match="str"):
+        KeyURI.parse(wrong)
+
+
+@given(
+    st.one_of(
+        st.text(),
+        st.text().map("local:".__add__),
+        st.text("%0123456789abcdefABCDEF?#&=:/+ ").map("x:".__add__),
+    )
+)
+def test_any_text_is_a_uri_or_a_config_error(text):
+    """Nothing else comes of it, and what is shown of a URI is printable in every part that is a name."""
+    try:
+        uri = KeyURI.parse(text)
+    except ConfigError:
+        return
+    assert text.startswith(uri.scheme + ":")
+    for part in (uri.path, uri.fragment, *uri.query, *uri.query.values(), str(uri)):
+        part.encode()
+        assert not any(ord(sign) < 32 or ord(sign) == 127 for sign in part)
+
+
+@given(
+    st.text(
+        st.characters(min_codepoint=33, exclude_characters="&=#%+;\x7f", exclude_categories=["Cs"]),
+        min_size=1,
+    )
+)
+def test_values_of_a_query_do_not_show(value):
+    """`str` and `repr` give the names of parameters alone."""
+    uri = KeyURI.parse(f"x:path?token=canary{value}canary#name"[:MAX_LENGTH])
+    assert uri.query["token"].startswith("canary")
+    for shown in (str(uri), repr(uri), f"{uri}"):
+        assert shown == "x:path?token=...#name"

@@ -1,0 +1,194 @@
+"""The parser is strict and total, and what it parses it writes back byte for byte."""
+
+import pickle
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kmsbridge import ConfigError, LimitExceeded, MalformedMessage, MessageError, UnsupportedMessage, inspect
+from kmsbridge import message as wire
+from kmsbridge.body import sealed_length
+from kmsbridge.message import Header, Kind, Recipient
+
+BODY = bytes(72)
+MINE = Recipient("local:app@0123456789abcdef", "1", b"w" * 104)
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+RECIPIENTS = st.lists(
+    st.builds(
+        Recipient,
+        st.builds("{}:{}".format, TEXT.filter(lambda t: t and ":" not in t), TEXT.filter(bool)).filter(
+            lambda t: len(t.encode()) <= wire.MAX_KEY_ID
+        ),
+        TEXT.filter(lambda t: len(t.encode()) <= wire.MAX_KEY_VERSION),
+        st.binary(min_size=1, max_size=300),
+    ),
+    min_size=1,
+    max_size=wire.MAX_RECIPIENTS,
+    unique_by=lambda each: each.key_id,
+).map(tuple)
+
+
+def structured():
+    """Byte strings that come far into the parser: valid messages with a few bytes replaced."""
+    whole = st.builds(
+        lambda recipients, kind, padded: wire.inline(recipients, kind=kind, padded=padded).encode() + BODY,
+        RECIPIENTS,
+        st.sampled_from([Kind.INLINE, Kind.DIRECT]),
+        st.booleans(),
+    )
+    return st.builds(
+        _edited,
+        whole,
+        st.lists(st.tuples(st.integers(0, 200), st.binary(max_size=4)), max_size=3),
+    )
+
+
+def _edited(data, edits):
+    for at, replacement in edits:
+        data = data[:at] + replacement + data[at + len(replacement) :]
+    return data
+
+
+@given(st.one_of(st.binary(max_size=300), st.binary(max_size=200).map(b"KMSB\1".__add__), structured()))
+@example(b"")
+@example(b"KMSB\1\0\0\x09\0" + BODY)
+def test_any_bytes_are_a_message_or_a_message_error(data):
+    """Whatever the bytes are, they parse or raise a `MessageError`; what parses encodes to the same bytes."""
+    try:
+        header = wire.parse(data)
+    except MessageError:
+        return
+    assert header.encode() == data[: header.length]
+    assert 0 <= header.padding <= header.length
+    assert inspect(data).header_length == header.length
+
+
+@given(st.binary(max_size=200), st.integers(0, 100))
+def test_the_kind_of_buffer_does_not_matter(data, cut):
+    """bytes and memoryviews of them parse alike, or fail alike."""
+    data = (b"KMSB\1\0" + data)[: cut + 20]
+    results: list[object] = []
+    for buffer in (data, memoryview(data)):
+        try:
+            results.append(wire.parse_header(buffer))
+        except MessageError as error:
+            results.append((type(error), str(error)))
+    assert results[0] == results[1]
+
+
+@given(RECIPIENTS, st.sampled_from([Kind.INLINE, Kind.DIRECT]), st.booleans())
+def test_what_is_written_is_read_back(recipients, kind, padded):
+    """Any recipients within the limits survive; padding is as files need it."""
+    header = wire.inline(recipients, kind=kind, padded=padded)
+    encoded = header.encode()
+    assert len(encoded) == header.length
+    parsed = wire.parse(encoded + (b"" if kind is Kind.DIRECT else BODY))
+    assert parsed == header
+    assert parsed.recipients == recipients
+    if padded:
+        assert header.length % 512 == 0
+        assert 512 <= header.padding < 1024
+    else:
+        assert header.padding == 0
+
+
+@pytest.mark.parametrize("extra", [0, 1, 1000])
+def test_a_message_by_reference_is_read_back(extra):
+    """Kind 1 holds an id of 16 bytes."""
+    header = Header(Kind.REFERENCE, 24 + extra, (), bytes(range(16)))
+    assert wire.parse(header.encode() + BODY) == header
+    assert header.padding == extra
+
+
+@pytest.mark.parametrize("length", range(len(wire.inline((MINE,)).encode()) + 72))
+def test_every_truncation_is_malformed(length):
+    """No start of a message with an empty payload is a message."""
+    with pytest.raises(MalformedMessage):
+        wire.parse((wire.inline((MINE,)).encode() + BODY)[:length])
+
+
+@pytest.mark.parametrize(
+    ("start", "error"),
+    [
+        pytest.param(b"KMSB\0\0\0\0", MalformedMessage, id="version 0"),
+        pytest.param(b"KMSB\2\0\0\0", UnsupportedMessage, id="version 2"),
+        pytest.param(b"KMSB\xff\xff\0\0", UnsupportedMessage, id="version 255"),
+        pytest.param(b"KMSB\1\3\0\0", UnsupportedMessage, id="kind 3"),
+        pytest.param(b"KMSB\1\xff\0\0", UnsupportedMessage, id="kind 255"),
+        pytest.param(b"XMSB\2\0\0\0", MalformedMessage, id="wrong magic comes before the version"),
+        pytest.param(b"KMSB\2\0\0", MalformedMessage, id="seven bytes"),
+    ],
+)
+def test_magic_version_and_kind_are_judged_first(start, error):
+    """Before lengths are: a later format may use them otherwise."""
+    for parse in (wire.header_length, wire.parse_header, wire.parse):
+        with pytest.raises(error):
+            parse(start)
+
+
+def test_an_armored_message_given_as_bytes_is_told_so():
+    """The remedy names what to use instead."""
+    with pytest.raises(MalformedMessage, match="decrypt_text"):
+        wire.parse(b"kmsb1_S01TQgEAAA")
+
+
+@pytest.mark.parametrize(
+    ("recipients", "words"),
+    [
+        pytest.param((), "0 recipients", id="no recipient"),
+        pytest.param((MINE,) * 17, "17 recipients", id="17 recipients"),
+        pytest.param((Recipient("", "", b"w"),), "key id of 0", id="empty key id"),
+        pytest.param((Recipient("x:" + "é" * 512, "", b"w"),), "key id of 1026", id="long key id"),
+        pytest.param((Recipient("x:y", "v" * 256, b"w"),), "key version of 256", id="long version"),
+        pytest.param((Recipient("x:y", "", b""),), "wrapped key of 0", id="empty wrapped key"),
+        pytest.param((Recipient("x:y", "", bytes(16385)),), "wrapped key of 16385", id="long wrapped key"),
+        pytest.param(
+            tuple(Recipient(f"x:{n}", "", bytes(16384)) for n in range(4)),
+            "header of 65",
+            id="header too long",
+        ),
+    ],
+)
+def test_nothing_is_written_that_could_not_be_read(recipients, words):
+    """A writer beyond a limit of the format is told which."""
+    with pytest.raises(LimitExceeded, match=words):
+        wire.inline(recipients)
+
+
+def test_the_same_key_twice_is_not_written():
+    """Nor are two recipients of one key id."""
+    with pytest.raises(ConfigError, match="same key"):
+        wire.inline((MINE, MINE))
+
+
+def test_a_padded_header_that_would_be_too_long_is_not_written():
+    """Padding counts towards the 65535 bytes."""
+    recipients = tuple(Recipient(f"x:{n}", "", bytes(n)) for n in (16384, 16383, 16382, 16250))
+    assert wire.inline(recipients).length == 65456
+    with pytest.raises(LimitExceeded, match="header of"):
+        wire.inline(recipients, padded=True)
+
+
+@pytest.mark.parametrize("plaintext", [0, 1, 16383, 16384, 16385, 32767, 32768, 10**12])
+def test_the_plaintext_s_length_follows_from_the_body_s(plaintext):
+    """What the message module computes undoes what the body module does."""
+    assert wire.plaintext_length(sealed_length(plaintext)) == plaintext
+
+
+@given(st.integers(72, 10**7))
+def test_a_body_length_means_one_plaintext_length_or_none(body):
+    """Lengths that no body has are told apart."""
+    plaintext = wire.plaintext_length(body)
+    assert plaintext is None or sealed_length(plaintext) == body
+    if plaintext is None:
+        assert (body - 56) % 16400 < 16
+
+
+def test_wrapped_keys_do_not_show():
+    """A repr names the key, not what it wrapped; headers are plain values."""
+    header = wire.inline((Recipient("local:app@00", "1", b"canary-wrapped"),))
+    assert "canary" not in repr(header)
+    assert "local:app@00" in repr(header)
+    assert pickle.loads(pickle.dumps(header)) == header
