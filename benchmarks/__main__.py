@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from benchmarks.workers import Values
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 RESULTS = os.path.join(HERE, "results")
+MARK = "<!-- below: written by python -m benchmarks --page -->"
 
 
 def main() -> None:
@@ -30,6 +32,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="less of everything, in under a minute")
     parser.add_argument("--tiny", action="store_true", help="only see that it runs; the figures mean nothing")
     parser.add_argument("--results", default=RESULTS, metavar="FOLDER", help="where to leave the results")
+    parser.add_argument("--page", metavar="FILE", help="also put table and picture into this page")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -42,6 +45,8 @@ def main() -> None:
     lines, runs, notes = measure(TINY if options.tiny else QUICK if options.quick else FULL)
     print(terminal(lines, [*notes, f"It took {time.monotonic() - start:.0f} s."]))
     keep(options.results, lines, runs, notes)
+    if options.page:
+        publish(options.results, options.page)
 
 
 def measure(sizes: Sizes) -> tuple[list[Line], dict[str, list[Values]], list[str]]:
@@ -121,6 +126,20 @@ def keep(folder: str, lines: list[Line], runs: dict[str, list[Values]], notes: l
     except ImportError:
         print("SKIPPED: no picture, since matplotlib is not installed; requirements/bench.txt has it.")
     print(f"The table, every value (for `python -m pyperf`) and a picture are in {os.path.relpath(folder)}.")
+
+
+def publish(folder: str, page: str) -> None:
+    """Put the table in the place of what stands below `MARK` in `page`, and the picture beside it."""
+    with open(page, encoding="utf-8") as file:
+        above, mark, _ = file.read().partition(MARK)
+    assert mark, f"{page} has no line {MARK}"
+    with open(os.path.join(folder, "table.md"), encoding="utf-8") as file:
+        table = file.read()
+    with open(page, "w", encoding="utf-8") as file:
+        file.write(f"{above}{mark}\n\n{table}")
+    picture = os.path.join(folder, "picture.svg")
+    if os.path.exists(picture):
+        shutil.copyfile(picture, os.path.splitext(page)[0] + ".svg")
 
 
 def _for_pyperf(runs: dict[str, list[Values]]) -> Any:

@@ -44,12 +44,7 @@ def replacing(path: PathLike, *, mode: int = 0o666, exclusive: bool = False) -> 
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     temporary = target.with_name(f".{_short(target.name)}.{secrets.token_hex(6)}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except OSError as error:
-        error.filename = str(target)  # the name that the caller knows
-        raise
-    try:
-        with os.fdopen(descriptor, "w+b", buffering=0) as file:
+        with _create(temporary, mode, target) as file:
             yield file
             os.fsync(file.fileno())
         if exclusive:
@@ -58,10 +53,20 @@ def replacing(path: PathLike, *, mode: int = 0o666, exclusive: bool = False) -> 
         else:
             os.replace(temporary, target)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        # Also where creating it failed: a signal can arrive when the file is there and its name is not yet ours.
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     sync_folder(target.parent)
+
+
+def _create(temporary: Path, mode: int, target: Path) -> BinaryIO:
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except OSError as error:
+        error.filename = str(target)  # the name that the caller knows
+        raise
+    return os.fdopen(descriptor, "w+b", buffering=0)
 
 
 def _short(name: str) -> str:

@@ -201,6 +201,7 @@ class Key:
                 f"{len(plaintext)} bytes are more than {self} wraps at once",
                 remedy=f"its limit is {self.max_plaintext} bytes; without direct mode there is none",
             )
+        _ = self.key_id  # may be a call, whose answer must not be taken for this one's
         payload = plaintext if self.binds_context else plaintext + _context_hash(context)
         wrapped = self._call("wrap", lambda timeout: self.driver.wrap(payload, context, timeout=timeout))
         self._check_wrapped(wrapped, payload)
@@ -208,25 +209,24 @@ class Key:
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext) -> bytes:
         """What was wrapped. Raises `AuthenticationError`, or a `KmsError`."""
-        payload = self._call(
-            "unwrap", lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout)
-        )
+        payload = self._call("unwrap", lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout))
         return self._unbind(payload, context)
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]]
     ) -> list[bytes | KmsBridgeError]:
         """Unwrap many in one call of the driver; each result in its place, a failure as its error."""
-        results: Any = self._call(
-            "unwrap", lambda timeout: self.driver.unwrap_many(items, timeout=timeout)
-        )
+        results: Any = self._call("unwrap", lambda timeout: self.driver.unwrap_many(items, timeout=timeout))
         if not isinstance(results, list) or len(results) != len(items):
             raise self._broken("unwrap", "it answered a batch with the wrong number of results")
         return [self._one_of_many(result, item[1]) for result, item in zip(results, items, strict=True)]
 
     def describe(self) -> KeyDescription:
         """The key's state and current version."""
-        return self._call("describe", lambda timeout: self.driver.describe(timeout=timeout))
+        description: Any = self._call("describe", lambda timeout: self.driver.describe(timeout=timeout))
+        if not isinstance(description, KeyDescription) or not isinstance(description.version, str):
+            raise self._broken("describe", "it returned no KeyDescription")
+        return description
 
     def rotate(self) -> None:
         """Make a new version. Raises `KmsInvalidRequest` where the driver cannot."""
@@ -331,7 +331,8 @@ class Key:
     # --- what comes back --------------------------------------------------------------------------
 
     def _check_wrapped(self, wrapped: Any, payload: bytes) -> None:
-        if not isinstance(wrapped, WrappedKey) or not isinstance(wrapped.ciphertext, bytes):
+        texts = isinstance(wrapped, WrappedKey) and isinstance(wrapped.version, str)
+        if not texts or not isinstance(wrapped.ciphertext, bytes):
             raise self._broken("wrap", "it returned no WrappedKey")
         if wrapped.key_id != self.key_id:
             raise self._broken("wrap", "it answered with another key's id")
@@ -350,9 +351,7 @@ class Key:
             raise errors.AuthenticationError
         return plaintext
 
-    def _one_of_many(
-        self, result: bytes | ErrorKind, context: EncryptionContext
-    ) -> bytes | KmsBridgeError:
+    def _one_of_many(self, result: bytes | ErrorKind, context: EncryptionContext) -> bytes | KmsBridgeError:
         if isinstance(result, ErrorKind):
             return self._translate("unwrap", result, None, 1, 0.0)
         try:
@@ -374,7 +373,11 @@ def _context_hash(context: EncryptionContext) -> bytes:
 
 
 def _check_key_id(key_id: Any, scheme: str) -> None:
-    if not isinstance(key_id, str) or not key_id.startswith(f"{scheme}:") or not len(scheme) + 1 < len(key_id.encode()) <= MAX_KEY_ID:
+    if (
+        not isinstance(key_id, str)
+        or not key_id.startswith(f"{scheme}:")
+        or not len(scheme) + 1 < len(key_id.encode()) <= MAX_KEY_ID
+    ):
         raise errors.ConfigError(
             f"the {scheme} driver's key id is not 'scheme:name' of at most {MAX_KEY_ID} bytes",
             remedy="shorten the key's name, or report it to the driver's author",

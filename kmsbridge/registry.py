@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kmsbridge.driver import ENTRY_POINT_GROUP, KeyDriver
 from kmsbridge.errors import ConfigError, ProviderFailure, ProviderLoadError, ProviderNotFound
+
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
@@ -35,10 +36,8 @@ class Provider:
 
 def providers() -> list[Provider]:
     """Every installed driver, by scheme, none of them imported."""
-    return sorted(
-        (_provider(entry) for entries in _by_scheme().values() for entry in entries),
-        key=lambda provider: (provider.scheme, provider.target),
-    )
+    installed = (_provider(entry) for entries in _by_scheme().values() for entry in entries)
+    return sorted(installed, key=lambda provider: (provider.scheme, provider.target))
 
 
 def driver_class(scheme: str) -> type[KeyDriver]:
@@ -53,18 +52,14 @@ def driver_class(scheme: str) -> type[KeyDriver]:
     if len(entries[scheme]) > 1:
         names = " and ".join(_provider(entry).distribution or entry.value for entry in entries[scheme])
         raise ConfigError(f"two drivers for {scheme!r}: {names}", remedy="uninstall one of them")
-    return _checked(scheme, _load(scheme), entries[scheme][0])
+    return _checked(scheme, _load(entries[scheme][0]), entries[scheme][0])
 
 
 def _by_scheme() -> dict[str, list[EntryPoint]]:
-    from stevedore.named import NamedExtensionManager
+    from importlib.metadata import entry_points
 
-    # With no names this manager reads the list and imports nothing.
-    manager: NamedExtensionManager[Any] = NamedExtensionManager(
-        ENTRY_POINT_GROUP, names=[], on_missing_entrypoints_callback=None
-    )
     schemes: dict[str, list[EntryPoint]] = {}
-    for entry in manager.list_entry_points():
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
         same = schemes.setdefault(entry.name, [])
         # An editable install can show one distribution twice; that is no conflict.
         if all(entry.value != other.value for other in same):
@@ -72,26 +67,32 @@ def _by_scheme() -> dict[str, list[EntryPoint]]:
     return schemes
 
 
-def _load(scheme: str) -> Any:
+def _load(entry: EntryPoint) -> Any:
     from stevedore.driver import DriverManager
-    from stevedore.exception import MultipleMatches
-    from stevedore.extension import Extension
+    from stevedore.extension import error_on_conflict
+
+    class OneDriver(DriverManager[Any]):
+        """Knows the one entry point that was chosen.
+
+        Left to itself it would read a cache in the user's home, which can miss what was installed
+        since and forgets which distribution an entry point is of.
+        """
+
+        def list_entry_points(self) -> list[EntryPoint]:
+            return [entry]
 
     def failed(_manager: Any, entry: EntryPoint, error: BaseException) -> None:
         raise _load_error(entry.value, error) from ProviderFailure.of(error)
 
-    def conflict(namespace: str, name: str, extensions: list[Extension[Any]]) -> Extension[Any]:
-        if len({extension.entry_point.value for extension in extensions}) > 1:
-            raise MultipleMatches(f"{namespace}: {name}")
-        return extensions[0]
-
     try:
-        manager: DriverManager[Any] = DriverManager(
-            ENTRY_POINT_GROUP, scheme, on_load_failure_callback=failed, conflict_resolver=conflict
-        )
+        return OneDriver(
+            ENTRY_POINT_GROUP,
+            entry.name,
+            on_load_failure_callback=failed,
+            conflict_resolver=error_on_conflict,
+        ).driver
     except (AssertionError, SystemExit) as error:  # what stevedore does not hand to the callback
-        raise _load_error(scheme, error) from ProviderFailure.of(error)
-    return manager.driver
+        raise _load_error(entry.value, error) from ProviderFailure.of(error)
 
 
 def _load_error(target: str, error: BaseException) -> ProviderLoadError:
@@ -104,7 +105,9 @@ def _load_error(target: str, error: BaseException) -> ProviderLoadError:
 
 def _checked(scheme: str, loaded: Any, entry: EntryPoint) -> type[KeyDriver]:
     if not (isinstance(loaded, type) and issubclass(loaded, KeyDriver)):
-        raise ProviderLoadError(f"{entry.value} is not a KeyDriver", remedy="report it to the driver's author")
+        raise ProviderLoadError(
+            f"{entry.value} is not a KeyDriver", remedy="report it to the driver's author"
+        )
     if loaded.scheme != scheme:
         raise ProviderLoadError(
             f"{entry.value} is registered for {scheme!r} and says {loaded.scheme!r}",
@@ -126,11 +129,7 @@ def _not_found(scheme: str, installed: list[str]) -> ProviderNotFound:
 
 
 def _provider(entry: EntryPoint) -> Provider:
-    from importlib.metadata import entry_points
-
-    # stevedore's cache of the entry points forgets which distributions they are of.
-    same = entry_points(group=ENTRY_POINT_GROUP, name=entry.name)
-    distribution = next((each.dist for each in same if each.value == entry.value), None)
+    distribution = entry.dist
     return Provider(
         scheme=entry.name,
         target=entry.value,

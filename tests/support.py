@@ -36,7 +36,10 @@ class Service(FakeService):
 def service(monkeypatch):
     """A fresh key service; `fake:app` and `fake:other` are its keys, `fake-unbound:...` the same unbound."""
     service = Service()
-    install(monkeypatch, *(type(cls.__name__, (cls,), {"service": service}) for cls in (FakeDriver, UnboundFakeDriver)))
+    install(
+        monkeypatch,
+        *(type(cls.__name__, (cls,), {"service": service}) for cls in (FakeDriver, UnboundFakeDriver)),
+    )
     return service
 
 

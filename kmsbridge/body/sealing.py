@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Final
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
@@ -17,6 +18,9 @@ OVERHEAD: Final = 24 + 32
 MIN_SEALED: Final = OVERHEAD + TAG
 """The length of a sealed empty plaintext; nothing shorter is a body."""
 
+LARGE: Final = 2**18
+"""From this many bytes on, results are built in place: joining copies costs half of the throughput."""
+
 Buffer = bytes | bytearray | memoryview
 
 new_key = Cobblestone256Encryptor.generate_key
@@ -31,7 +35,14 @@ def sealed_length(plaintext_length: int) -> int:
 def seal(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes = b"") -> bytes:
     """`prefix` and the sealed `plaintext`. `key` is 32 uniformly random bytes."""
     encryptor = Cobblestone256Encryptor(key, context)
-    return b"".join((prefix, encryptor.update(plaintext), encryptor.finalize()))
+    if len(plaintext) < LARGE:
+        return b"".join((prefix, encryptor.update(plaintext), encryptor.finalize()))
+    whole = _blank(len(prefix) + sealed_length(len(plaintext)))
+    with whole.getbuffer() as room:
+        room[: len(prefix)] = prefix
+        done = len(prefix) + encryptor.update_into(plaintext, room[len(prefix) :])
+        room[done:] = encryptor.finalize()
+    return whole.getvalue()
 
 
 def open_sealed(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes:
@@ -42,11 +53,30 @@ def open_sealed(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes
     """
     decryptor = Cobblestone256Decryptor(key, context)
     try:
+        if len(sealed) >= LARGE:
+            return _open_large(decryptor, sealed)
         full_chunks = decryptor.update(sealed)
         last = decryptor.finalize()
     except InvalidTag:
         raise AuthenticationError from None
     return full_chunks + last if full_chunks else last
+
+
+def _open_large(decryptor: Cobblestone256Decryptor, sealed: bytes | memoryview) -> bytes:
+    chunks, rest = divmod(len(sealed) - OVERHEAD, SEALED_CHUNK)
+    whole = _blank(chunks * CHUNK + max(rest - TAG, 0))
+    with whole.getbuffer() as room:
+        done = decryptor.update_into(sealed, room)
+        room[done:] = decryptor.finalize()
+    return whole.getvalue()
+
+
+def _blank(length: int) -> io.BytesIO:
+    """A buffer to be filled, which becomes `bytes` without being copied."""
+    whole = io.BytesIO()
+    whole.seek(length - 1)
+    whole.write(b"\0")
+    return whole
 
 
 class Sealer:

@@ -11,11 +11,11 @@ def check_bytes(value: object, name: str, instead: str = "") -> None:
         advice = f": use {instead} for text" if instead else ": encode it first"
         raise TypeError(f"{name} must be bytes-like, not str{advice}")
     try:
-        contiguous = memoryview(value).c_contiguous  # type: ignore[arg-type]
+        view = memoryview(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be bytes-like, not {type(value).__name__}") from None
-    if not contiguous:
-        raise TypeError(f"{name} must be a contiguous buffer: pass bytes({name})")
+    if not view.c_contiguous or view.itemsize != 1:
+        raise TypeError(f"{name} must be a contiguous buffer of bytes: pass bytes({name})")
 
 
 def as_bytes(value: object, name: str, instead: str = "") -> bytes:

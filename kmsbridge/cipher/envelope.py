@@ -40,7 +40,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         Messages of one data key are rewrapped by one call. Raises what `decrypt` and `encrypt` raise.
         """
         try:
-            data = as_bytes(message, "message", "decrypt_text and encrypt_text")
+            data = as_bytes(message, "message", "kmsbridge.message.dearmor")
             header = wire.parse(data)
             return self._new_header(header, context, aad).encode() + data[header.length :]
         except BaseException as error:
@@ -78,7 +78,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         asked for every ten seconds at most.
         """
         self._encryption.check_open()
-        header = wire.parse_header(as_bytes(message, "message"))
+        header = wire.parse_header(as_bytes(message, "message", "kmsbridge.message.dearmor"))
         current = dict(self._current_versions())
         return current != {
             each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients

@@ -60,8 +60,9 @@ def _open(
 ) -> bytes:
     if header.kind is wire.Kind.DIRECT:
         return direct.decrypt(keys, header, context, aad)
-    entry = entries.get(name)
+    size = len(message)
+    entry = keys.cached(name, context, size) or entries.get(name)
     if entry is None:
-        entry = entries[name] = keys.get(header, context, len(message))
+        entry = entries[name] = keys.get(header, context, size)
     start = int.from_bytes(message[6:8], "big")
     return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, memoryview(message)[start:])

@@ -68,7 +68,7 @@ class Command(click.Command):
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:
-            raise click.UsageError(f"{len(ctx.args)} more arguments than {ctx.command_path} takes", ctx)
+            raise click.UsageError(f"{len(ctx.args)} argument{'s' * (len(ctx.args) > 1)} too many", ctx)
         return rest
 
 

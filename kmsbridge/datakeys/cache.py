@@ -116,7 +116,7 @@ class KeyCache:
         policy: DataKeyPolicy,
         *,
         clock: Callable[[], float] = time.monotonic,
-        dropped: Callable[[CachedKey], None] = lambda entry: None,
+        dropped: Callable[[CachedKey], None] = lambda _: None,
     ) -> None:
         self.policy = policy
         self._clock = clock
@@ -125,6 +125,12 @@ class KeyCache:
         self._lock = threading.Lock()
         self._closed = False
         forks.watch(self)
+
+    def holds(self, name: Hashable) -> bool:
+        """Whether `use` would find a key under `name`; counts nothing."""
+        with self._lock:
+            entry = self._entries.get(name)
+            return entry is not None and entry.lasts(self._clock())
 
     def use(self, name: Hashable, size: int) -> CachedKey | None:
         """The key under `name`, one message of `size` bytes counted; None where there is none to use."""

@@ -74,19 +74,20 @@ class DecryptionKeys:
         return self._cache.peek(name) or self._cache.put(name, *self._unwrap(header, context), context)
 
     def get_many(self, headers: Mapping[bytes, Header], pairs: Pairs) -> dict[bytes, CachedKey]:
-        """The data keys, by unpadded header bytes, that are at hand or come in the provider's batches.
+        """The data keys, by unpadded header bytes, that were not at hand and come in the provider's batches.
 
-        What is missing in the result could not be had this way: `get` has it, or says why not.
+        What is missing in the result is at hand, or could not be had this way: `get` has it, or says why not.
         """
         context = EncryptionContext.of(pairs)
-        found = {name: entry for name in headers if (entry := self.cached(name, context, 0))}
+        found: dict[bytes, CachedKey] = {}
+        missing = {name for name in headers if not self._cache.holds((name, name_of(context)))}
         for key in self.keys:
             key_id = _id_of(key) if Capability.BATCH_UNWRAP in key.capabilities else None
             mine = [
                 (header, recipient)
                 for name, header in headers.items()
                 for recipient in header.recipients
-                if name not in found and recipient.key_id == key_id
+                if name in missing - found.keys() and recipient.key_id == key_id
             ]
             for start in range(0, len(mine), BATCH):
                 found |= self._load_batch(key, mine[start : start + BATCH], context)
@@ -153,9 +154,7 @@ class DecryptionKeys:
             return CachedKey(key, header, recipient, context, self._policy, 0.0)
         return self._cache.put((header.encode(), name_of(context)), key, header, recipient, context)
 
-    def _matches(
-        self, header: Header
-    ) -> tuple[list[tuple[Key, Recipient]], list[KmsBridgeError]]:
+    def _matches(self, header: Header) -> tuple[list[tuple[Key, Recipient]], list[KmsBridgeError]]:
         """Our keys that the message is for; and why others could not even tell their id."""
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         matches: list[tuple[Key, Recipient]] = []

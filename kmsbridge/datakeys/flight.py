@@ -110,9 +110,7 @@ class SingleFlight(Generic[T]):
         with self._lock:
             return self._flights.setdefault(name, mine)
 
-    def _end(
-        self, name: Hashable, flight: Flight[T], result: T | None, error: BaseException | None
-    ) -> None:
+    def _end(self, name: Hashable, flight: Flight[T], result: T | None, error: BaseException | None) -> None:
         with self._lock:
             if self._flights.get(name) is flight:
                 del self._flights[name]

@@ -62,6 +62,8 @@ class Harness(ABC):
     cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Why not, by what cannot be done: an ability, a `Fault` or `Misdirection` by its text, or the
     name of one case, `test_...` with or without its `[...]`, that the service is known to fail."""
+    sdk: ClassVar[Sequence[str]] = ()
+    """The provider's modules, `boto3` or the like, which opening a driver must not import."""
     secrets: Sequence[bytes] = ()
     """Tokens and passphrases among the options, for the cases which look for them where they must not be."""
 

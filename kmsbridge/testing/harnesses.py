@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Final
 
@@ -182,6 +182,8 @@ class FakeHttpHarness(_ServiceHarness, ProxiedHarness):
     """For `FakeHttpDriver`: a service on the loopback interface, behind a `FaultProxy`."""
 
     driver: ClassVar[type[KeyDriver] | None] = FakeHttpDriver
+    sdk: ClassVar[Sequence[str]] = ("xmlrpc",)
+    """Nothing that the driver uses: it stands for an SDK, and a mutant imports it too early."""
 
     def __init__(self) -> None:
         self._end = contextlib.ExitStack()

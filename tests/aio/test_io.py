@@ -33,8 +33,8 @@ async def feed(writer, data):
 
 async def through(operation, data):
     """What comes out of `operation(reader, writer)` when `data` goes in, through sockets."""
-    (feed_reader, feed_writer), (reader, back) = await connection()
-    (out_reader, out_back), (in_reader, writer) = await connection()
+    (_, feed_writer), (reader, back) = await connection()
+    (out_reader, out_back), (_, writer) = await connection()
 
     async def run():
         await operation(reader, writer)
@@ -137,7 +137,9 @@ def test_files_go_there_and_back_with_progress_on_the_loop(cipher, paths):
 
 
 @pytest.mark.parametrize("operation", ("encrypt_file", "decrypt_file"))
-def test_a_cancelled_file_operation_leaves_no_target_and_no_temporary_file(monkeypatch, cipher, paths, operation):
+def test_a_cancelled_file_operation_leaves_no_target_and_no_temporary_file(
+    monkeypatch, cipher, paths, operation
+):
     """Cancelled in its middle, it stops and cleans up before the task ends."""
     from kmsbridge.cipher import files
 

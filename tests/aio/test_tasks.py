@@ -62,7 +62,7 @@ def test_what_is_at_hand_takes_no_thread(monkeypatch, cipher):
         monkeypatch.setattr(asyncio, "to_thread", forbidden)
         monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", forbidden)
         assert await cipher.decrypt(message, context=CONTEXT) == b"x"
-        again = await cipher.encrypt(bytes(aio.INLINE), context=CONTEXT)
+        again = await cipher.encrypt(bytes(2**20), context=CONTEXT)
         assert len(await cipher.decrypt(await cipher.encrypt(b"y", context=CONTEXT), context=CONTEXT)) == 1
         text = await cipher.encrypt_text("text", context=CONTEXT)
         assert await cipher.decrypt_text(text, context=CONTEXT) == "text"

@@ -105,7 +105,7 @@ BAD = {
     "unknown option": (2, ("encrypt", "plain", "--contxt", "a=b"), "did you mean"),
     "unknown command": (2, ("encript", "plain"), "'encrypt'?"),
     "a command of a group missing": (2, ("config", "explan"), "explain"),
-    "too many arguments": (2, ("decrypt", "message", "out"), "1 more argument"),
+    "too many arguments": (2, ("decrypt", "message", "out"), "1 argument too many"),
     "unknown profile": (3, ("--profile", "prod", "encrypt", "plain", "-o", "out"), "valid: dev"),
     "no configuration": (3, ("--config", "none.toml", "encrypt", "plain"), "none.toml"),
     "folder as configuration": (3, ("--config", "folder", "encrypt", "plain"), "a folder"),

@@ -112,7 +112,9 @@ class Quoting(FakeDriver):
             try:
                 raise KeyError(arguments, answer)
             except KeyError as first:
-                error = ConnectionError(f"{operation} of {arguments!r}, {answer!r}, {_hex(arguments)}{_hex(answer)}")
+                error = ConnectionError(
+                    f"{operation} of {arguments!r}, {answer!r}, {_hex(arguments)}{_hex(answer)}"
+                )
                 error.body = (arguments, answer)
                 raise error from first
         return answer

@@ -6,7 +6,6 @@ import itertools
 import linecache
 import logging
 import sys
-import threading
 import traceback
 
 import pytest
@@ -176,14 +175,18 @@ def test_a_provider_that_quotes_what_it_was_sent_is_not_quoted(bench, call, wors
 
 
 @pytest.mark.parametrize("kind", ErrorKind, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("call", (ALL["encrypt"], ALL["decrypt"], ALL["async encrypt"], ALL["direct encrypt"]))
+@pytest.mark.parametrize(
+    "call", (ALL["encrypt"], ALL["decrypt"], ALL["async encrypt"], ALL["direct encrypt"])
+)
 def test_no_kind_of_refusal_shows_a_secret(monkeypatch, bench, call, kind):
     """Every class of error that a provider's can become."""
     bench.driver.fails, bench.driver.kind = {"wrap", "unwrap"}, kind
     assert_fails_discreetly(lambda: call(bench, context=CONTEXT))
 
 
-@pytest.mark.parametrize("interrupt", (KeyboardInterrupt, SystemExit, MemoryError), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "interrupt", (KeyboardInterrupt, SystemExit, MemoryError), ids=lambda kind: kind.__name__
+)
 @each(ALL)
 def test_an_interrupt_in_the_middle_of_a_call_shows_no_secret(service, bench, call, interrupt):
     """Ctrl-C while the key service is asked."""
@@ -211,7 +214,9 @@ def test_a_wrong_aad_shows_no_secret(bench, call):
 
 
 @pytest.mark.parametrize(
-    "context", ({"": "x"}, {"kmsbridge": "x"}, {"x": "y" * 5000}, {"x": 1}, "text"), ids=lambda c: repr(c)[:20]
+    "context",
+    ({"": "x"}, {"kmsbridge": "x"}, {"x": "y" * 5000}, {"x": 1}, "text"),
+    ids=lambda c: repr(c)[:20],
 )
 @each(ALL)
 def test_a_context_that_cannot_be_shows_no_secret(bench, call, context):
@@ -220,7 +225,9 @@ def test_a_context_that_cannot_be_shows_no_secret(bench, call, context):
 
 
 @each({name: call for name, call in ALL.items() if "many" not in name})
-@pytest.mark.parametrize("aad", ("text", None, 7, memoryview(b"abcd")[::2]), ids=("text", "None", "int", "strided"))
+@pytest.mark.parametrize(
+    "aad", ("text", None, 7, memoryview(b"abcd")[::2]), ids=("text", "None", "int", "strided")
+)
 def test_an_aad_of_a_wrong_type_shows_no_secret(bench, call, aad):
     """`TypeError`, with the data key at hand and without; where the aad does not matter it is not looked at."""
     for _ in range(2):
@@ -271,7 +278,12 @@ def test_a_payload_that_is_no_text_is_not_shown(bench):
         assert isinstance(error, ValueError)
 
 
-@each({name: ALL[name] for name in ("encrypt", "encrypt_text", "encrypt_many", "async encrypt", "decrypt", "async decrypt")})
+@each(
+    {
+        name: ALL[name]
+        for name in ("encrypt", "encrypt_text", "encrypt_many", "async encrypt", "decrypt", "async decrypt")
+    }
+)
 def test_a_failure_inside_the_cipher_shows_no_secret(monkeypatch, bench, call):
     """Out of memory where key and plaintext are arguments."""
 
@@ -340,7 +352,9 @@ STREAMS = {
     "target of plaintext fails": lambda b: b.cipher.decrypt_stream(
         io.BytesIO(b.sealed.read_bytes()), BrokenSink(), context=CONTEXT
     ),
-    "progress of encrypting fails": lambda b: b.cipher.encrypt_file(b.plain, b.target, progress=failing_progress),
+    "progress of encrypting fails": lambda b: b.cipher.encrypt_file(
+        b.plain, b.target, progress=failing_progress
+    ),
     "progress of decrypting fails": lambda b: b.cipher.decrypt_file(
         b.sealed, b.target, context=CONTEXT, progress=failing_progress
     ),
@@ -446,8 +460,12 @@ OPENING = {
     "production": lambda: EnvelopeCipher.from_uri("quoting:app", token=PASSPHRASE.text(), production=True),
     "async": lambda: aio.EnvelopeCipher.from_uri("quotin:app", token=PASSPHRASE.text()),
     "environment": lambda: EnvelopeCipher.from_config("/nowhere.toml", env={"SECRET": PASSPHRASE.text()}),
-    "environment, async": lambda: aio.Decryptor.from_config("/nowhere.toml", env={"SECRET": PASSPHRASE.text()}),
-    "local key file": lambda: EnvelopeCipher.from_uri("local:/nowhere.json#app", passphrase=PASSPHRASE.text()),
+    "environment, async": lambda: aio.Decryptor.from_config(
+        "/nowhere.toml", env={"SECRET": PASSPHRASE.text()}
+    ),
+    "local key file": lambda: EnvelopeCipher.from_uri(
+        "local:/nowhere.json#app", passphrase=PASSPHRASE.text()
+    ),
 }
 
 
@@ -472,12 +490,13 @@ def test_use_after_close_shows_no_secret(bench):
     """Every operation on a closed cipher."""
     bench.close()
     for name, call in ALL.items():
-        if name != "async open" and name != "open":
+        if name not in ("async open", "open"):
             assert_discreet(failure_of(lambda call=call: call(bench, context=CONTEXT)))
 
 
 def test_an_interrupt_at_any_point_shows_no_secret(bench):
     """KeyboardInterrupt at every line of the library that an encrypt and a decrypt run."""
+
     def run_traced(call, nth):
         steps = itertools.count()
 
@@ -485,7 +504,9 @@ def test_an_interrupt_at_any_point_shows_no_secret(bench):
             if "kmsbridge/" not in frame.f_code.co_filename or "testing" in frame.f_code.co_filename:
                 return None
             # An interpreter takes no interrupt between a with block and the release of its lock.
-            can_be = event == "line" and "with " not in linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+            can_be = event == "line" and "with " not in linecache.getline(
+                frame.f_code.co_filename, frame.f_lineno
+            )
             if can_be and next(steps) == nth:
                 raise KeyboardInterrupt
             return trace
@@ -505,11 +526,10 @@ def test_an_interrupt_at_any_point_shows_no_secret(bench):
         for nth in itertools.count(0, 3):
             context = {"n": str(next(contexts))} if operation == "encrypt" else CONTEXT
             with EnvelopeCipher.from_uri("quoting:app") as cipher:
-                argument = PLAINTEXT if operation == "encrypt" else bench
+                payload = PLAINTEXT.reveal if operation == "encrypt" else lambda: bench.message
 
-                def call(cipher=cipher, argument=argument, context=context):
-                    payload = argument.reveal if argument is PLAINTEXT else lambda: argument.message
-                    return getattr(cipher, operation)(payload(), context=context)
+                def call(work=getattr(cipher, operation), payload=payload, context=context):
+                    return work(payload(), context=context)
 
                 error = run_traced(call, nth)
             if error is None:

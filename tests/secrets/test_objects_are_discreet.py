@@ -52,7 +52,15 @@ def ours():
 def test_no_repr_shows_a_secret(objects):
     """Public and internal objects, in use."""
     kinds = {type(each).__name__ for each in objects}
-    assert {"EnvelopeCipher", "Key", "CachedKey", "EncryptionKeys", "MessageReader", "Options", "KeyFile"} <= kinds
+    assert {
+        "EnvelopeCipher",
+        "Key",
+        "CachedKey",
+        "EncryptionKeys",
+        "MessageReader",
+        "Options",
+        "KeyFile",
+    } <= kinds
     for each in objects:
         for text in (repr(each), str(each), f"{each}"):
             assert_clean(text, f"the repr of {type(each).__name__}")
@@ -67,7 +75,9 @@ def test_no_pickle_or_copy_holds_a_secret(objects):
             except Exception as refusal:  # noqa: BLE001 - whatever refuses
                 assert_clean(str(refusal), f"the refusal to pickle {type(each).__name__}")
             else:
-                assert_clean(made if isinstance(made, bytes) else repr(made), f"a pickle of {type(each).__name__}")
+                assert_clean(
+                    made if isinstance(made, bytes) else repr(made), f"a pickle of {type(each).__name__}"
+                )
 
 
 @pytest.mark.parametrize(

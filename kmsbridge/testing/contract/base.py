@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import secrets
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -200,3 +203,21 @@ def _names(kinds: tuple[type[KmsBridgeError], ...]) -> str:
 def cut(wrapped: WrappedKey) -> WrappedKey:
     """The wrapped key without its last byte."""
     return replace(wrapped, ciphertext=wrapped.ciphertext[:-1])
+
+
+def ask_fresh_process(harness: Harness, **more: Any) -> dict[str, Any]:
+    """What `kmsbridge.testing.opener` answers for the first key, in a process that was just started."""
+    address, driver = harness.address("first"), harness.driver
+    asked = {
+        "uri": address.uri,
+        "options": dict(address.options),
+        "driver": f"{driver.__module__}:{driver.__qualname__}" if driver else "",
+        "message": "",
+        **more,
+    }
+    command = [sys.executable, "-m", "kmsbridge.testing.opener"]
+    sent = json.dumps(asked).encode()
+    done = subprocess.run(command, input=sent, capture_output=True, timeout=60, check=False)  # noqa: S603 - this interpreter and package
+    assert done.returncode == 0, done.stderr.decode()
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer

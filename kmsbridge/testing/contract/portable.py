@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +20,7 @@ from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError, KmsAccessDenied, KmsKeyDisabled, LimitExceeded
 from kmsbridge.message import armor
 from kmsbridge.policy import DataKeyPolicy
-from kmsbridge.testing.contract.base import PAIRS, Cases, Keys, needs, profile_of, refused
+from kmsbridge.testing.contract.base import PAIRS, Cases, Keys, ask_fresh_process, needs, profile_of, refused
 from kmsbridge.testing.contract.binding import Pairs, right, wrong
 from kmsbridge.testing.harness import Harness
 
@@ -220,22 +217,9 @@ class PortableCases(Cases):
     def test_fresh_process_opens_the_message(self, harness: Harness, keys: Keys) -> None:
         """Nothing that is needed is in this process's memory."""
         plaintext = os.urandom(100)
-        address, driver = harness.address("first"), harness.driver
-        asked = {
-            "uri": address.uri,
-            "options": dict(address.options),
-            "message": armor(keys.cipher().encrypt(plaintext, context=PAIRS)),
-            "context": PAIRS,
-            "driver": f"{driver.__module__}:{driver.__qualname__}" if driver else "",
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "kmsbridge.testing.opener"],
-            input=json.dumps(asked).encode(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.stdout.decode().strip() == hashlib.sha256(plaintext).hexdigest(), done.stderr.decode()
+        message = keys.cipher().encrypt(plaintext, context=PAIRS)
+        answer = ask_fresh_process(harness, message=armor(message), context=PAIRS)
+        assert answer["sha256"] == hashlib.sha256(plaintext).hexdigest()
 
 
 def _at_once(work: Callable[[], bytes]) -> list[bytes]:

@@ -13,7 +13,7 @@ from kmsbridge.calls import Key
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyState, KeyURI
 from kmsbridge.errors import KmsInvalidRequest
 from kmsbridge.message import MAX_KEY_ID
-from kmsbridge.testing.contract.base import Cases, Keys, bound, driver_of, refused
+from kmsbridge.testing.contract.base import Cases, Keys, ask_fresh_process, bound, driver_of, refused
 from kmsbridge.testing.harness import ABILITIES, Harness
 
 _watched = threading.local()
@@ -45,6 +45,12 @@ class ShapeCases(Cases):
         address = harness.address("first")
         touched = _network_events_of(lambda: driver_of(address).close())
         assert not touched
+
+    def test_open_imports_no_sdk(self, harness: Harness) -> None:
+        """The provider's own modules are imported when a key is first used."""
+        if harness.sdk:
+            imported = ask_fresh_process(harness)["imported"]
+            assert not {*harness.sdk} & {*imported}
 
     def test_key_id_is_canonical(self, key: Key) -> None:
         """`scheme:name` of at most 1024 bytes."""

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Self
 from kmsbridge.driver import EncryptionContext, ErrorDetails, KeyURI, Options, WrappedKey
 from kmsbridge.errors import ConfigError
 from kmsbridge.testing.fake import FakeDriver, caller_of
+from kmsbridge.testing.harnesses import FakeHttpHarness
+from kmsbridge.testing.http_fake import FakeHttpDriver
 from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.service import Caller, Operation
 
@@ -25,6 +27,17 @@ class ConnectsAtOpen(FakeDriver):
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.settimeout(0.1)
             sock.connect(("127.0.0.1", 9))
+        return super().open(uri, options)
+
+
+@caught_by("test_open_imports_no_sdk", FakeHttpHarness)
+class ImportsTheSdkAtOpen(FakeHttpDriver):
+    """Costs everybody the import, used or not."""
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        import xmlrpc.client  # noqa: F401
+
         return super().open(uri, options)
 
 

@@ -1,0 +1,14 @@
+"""The portable API for asyncio: the same three classes, with `await`.
+
+An operation whose data key is at hand is done where it is called, without a thread: it takes
+microseconds. Calls to key services, files, and payloads of more than 1 MiB go to a thread.
+"""
+
+from __future__ import annotations
+
+from kmsbridge.aio.decryptor import Decryptor
+from kmsbridge.aio.encryptor import Encryptor
+from kmsbridge.aio.envelope import EnvelopeCipher
+from kmsbridge.aio.reader import Reader
+
+__all__ = ["Decryptor", "Encryptor", "EnvelopeCipher", "Reader"]

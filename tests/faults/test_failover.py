@@ -1,0 +1,127 @@
+"""More than one key: a message opens while one of them can open it."""
+
+import pytest
+
+from kmsbridge import (
+    AuthenticationError,
+    Encryptor,
+    EnvelopeCipher,
+    KmsAccessDenied,
+    KmsUnavailable,
+    NoMatchingKey,
+    inspect,
+)
+from kmsbridge.driver import ErrorKind
+
+
+@pytest.fixture
+def open_profile(tmp_path, service):
+    """Opens a profile over the keys app and other."""
+
+    def open_profile(kind, encrypt_to, decrypt_with):
+        path = tmp_path / "kmsbridge.toml"
+        path.write_text(
+            '[keys.app]\nuri = "fake:app"\n[keys.other]\nuri = "fake:other"\n'
+            f"[profiles.p]\nencrypt_to = {encrypt_to}\ndecrypt_with = {decrypt_with}\ncalls = {{ max_attempts = 1 }}\n"
+        )
+        return kind.from_config(path)
+
+    return open_profile
+
+
+@pytest.fixture
+def both(open_profile):
+    with open_profile(EnvelopeCipher, ["app", "other"], ["app", "other"]) as cipher:
+        yield cipher
+
+
+def test_a_message_for_two_keys_opens_with_either(service, both, open_profile):
+    """One service down: the other is asked."""
+    message = both.encrypt(b"x")
+    assert [each.key_id for each in inspect(message).recipients] == ["fake:app", "fake:other"]
+    for down in (service.app, service.other):
+        down.fail("unwrap", ErrorKind.UNAVAILABLE)
+        with open_profile(EnvelopeCipher, ["app"], ["app", "other"]) as reader:
+            assert reader.decrypt(message) == b"x"
+        down.heal()
+
+
+@pytest.mark.parametrize("kind", ErrorKind, ids=lambda kind: kind.name)
+def test_no_failure_of_the_first_key_keeps_the_second_from_being_tried(service, both, kind):
+    """Whatever class it is of."""
+    message = both.encrypt(b"x")
+    service.app.fail("unwrap", kind)
+    assert both.decrypt(message) == b"x"
+
+
+def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeypatch, service, both):
+    """An alias that must be resolved at a service that is down."""
+    message = both.encrypt(b"x")
+    app = both._keys["app"]
+    app._key_id = ""
+    monkeypatch.setattr(type(app.driver), "key_id", property(_unreachable))
+    both._keys["other"]._key_id = "fake:other"
+    assert both.decrypt(message) == b"x"
+    assert both.decrypt_many([message]) == [b"x"]
+
+
+def _unreachable(driver):
+    from kmsbridge.testing.service import FakeError
+
+    raise FakeError(ErrorKind.UNAVAILABLE)
+
+
+def test_where_no_key_could_tell_its_id_the_failure_is_told(monkeypatch, service, both):
+    """`KmsUnavailable`, not `NoMatchingKey`: it may match."""
+    message = both.encrypt(b"x")
+    for key in both._keys.values():
+        key._key_id = ""
+    monkeypatch.setattr(type(both._keys["app"].driver), "key_id", property(_unreachable))
+    with pytest.raises(KmsUnavailable):
+        both.decrypt(message)
+
+
+def test_where_all_fail_the_services_failure_comes_first_and_the_others_are_noted(service, both):
+    """One that is down is more likely the cause than a message that is not authentic."""
+    message = both.encrypt(b"x")
+    service.app.fail("unwrap", ErrorKind.NOT_AUTHENTIC)
+    service.other.fail("unwrap", ErrorKind.ACCESS_DENIED)
+    with pytest.raises(KmsAccessDenied) as caught:
+        both.decrypt(message)
+    assert any("authenticated" in note for note in caught.value.__notes__)
+
+
+def test_a_wrap_that_cannot_reach_every_key_fails(service, both):
+    """No message with fewer recipients than configured."""
+    service.other.fail("wrap", ErrorKind.UNAVAILABLE)
+    with pytest.raises(KmsUnavailable):
+        both.encrypt(b"x")
+
+
+def test_decrypt_with_is_tried_in_its_order(service, both, open_profile):
+    """Not in the message's."""
+    message = both.encrypt(b"x")
+    with open_profile(EnvelopeCipher, ["app"], ["other", "app"]) as reader:
+        reader.decrypt(message)
+    assert service.other.calls["unwrap"] == 1
+    assert service.app.calls["unwrap"] == 0
+
+
+def test_a_key_that_is_not_in_decrypt_with_is_never_contacted(service, both, open_profile):
+    """A message cannot make this host connect anywhere; the error names both sides."""
+    with Encryptor.from_uri("fake:other") as writer:
+        message = writer.encrypt(b"x")
+    service.other.calls.clear()
+    with open_profile(EnvelopeCipher, ["app", "other"], ["app"]) as reader:
+        caught = pytest.raises(NoMatchingKey, reader.decrypt, message)
+    assert caught.match("'fake:other'.*'fake:app'")
+    assert "decrypt_with" in caught.value.remedy
+    assert not service.other.calls
+    assert not service.app.calls
+
+
+def test_a_message_wrapped_with_another_context_is_not_authentic_with_any_key(both):
+    """Two refusals are still one class and one wording."""
+    message = both.encrypt(b"x", context={"a": "b"})
+    with pytest.raises(AuthenticationError):
+        both.decrypt(message, context={"a": "c"})

@@ -1,0 +1,327 @@
+"""encrypt and decrypt: bytes, text, many, direct; what is refused and how it is told."""
+
+import array
+import contextlib
+
+import pytest
+
+from kmsbridge import (
+    AuthenticationError,
+    ClosedError,
+    ConfigError,
+    EnvelopeCipher,
+    KmsBridgeError,
+    LimitExceeded,
+    MalformedMessage,
+    UnsupportedMessage,
+    inspect,
+)
+from kmsbridge.driver import ErrorKind
+
+CONTEXT = {"tenant": "acme", "purpose": "Rückzahlung"}
+
+
+@pytest.fixture
+def direct(service):
+    with EnvelopeCipher.from_uri("fake:app", direct=True) as cipher:
+        yield cipher
+
+
+@pytest.mark.parametrize("size", (0, 1, 100, 16383, 16384, 16385, 100_000))
+def test_what_is_encrypted_comes_back(cipher, size):
+    """At and around the edges of chunks."""
+    plaintext = bytes(n % 251 for n in range(size))
+    message = cipher.encrypt(plaintext, context=CONTEXT, aad=b"users/42")
+    assert type(message) is bytes
+    for _ in range(2):
+        assert cipher.decrypt(message, context=CONTEXT, aad=b"users/42") == plaintext
+
+
+@pytest.mark.parametrize(
+    "kind",
+    (bytes, bytearray, memoryview, lambda b: array.array("B", b)),
+    ids=("bytes", "bytearray", "memoryview", "array"),
+)
+def test_any_contiguous_buffer_will_do(cipher, kind):
+    """As plaintext, aad and message, direct or not."""
+    for each in (cipher, EnvelopeCipher.from_uri("fake:app", direct=True)):
+        message = each.encrypt(kind(b"payload"), aad=kind(b"aad"))
+        for _ in range(2):
+            assert each.decrypt(kind(message), aad=kind(b"aad")) == b"payload"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    (
+        {"context": None},
+        {"context": {"tenant": "acme"}},
+        {"context": {**CONTEXT, "x": "y"}},
+        {"aad": b""},
+        {"aad": b"users/43"},
+    ),
+    ids=("no context", "part of the context", "more context", "no aad", "another aad"),
+)
+def test_any_other_context_or_aad_is_refused_in_one_wording(cipher, direct, wrong):
+    """Which of them was wrong is not told."""
+    for each in (cipher, direct):
+        message = each.encrypt(b"x", context=CONTEXT, aad=b"users/42")
+        each.decrypt(message, context=CONTEXT, aad=b"users/42")
+        with pytest.raises(AuthenticationError) as caught:
+            each.decrypt(message, **({"context": CONTEXT, "aad": b"users/42"} | wrong))
+        assert str(caught.value) == str(AuthenticationError())
+
+
+@pytest.mark.parametrize("kind", ("inline", "direct"))
+def test_no_changed_byte_gives_another_plaintext(service, cipher, kind):
+    """In the header or the body, with the data key cached or not; an error is one of the tree.
+
+    A changed version in the header can be harmless: it is there to be read, the ciphertext has its own.
+    """
+    with EnvelopeCipher.from_uri("fake:app", direct=kind == "direct") as writer:
+        message = writer.encrypt(b"payload")
+    cipher.decrypt(message)
+    for n in range(len(message)):
+        changed = bytearray(message)
+        changed[n] ^= 1
+        with contextlib.suppress(KmsBridgeError):
+            assert cipher.decrypt(bytes(changed)) == b"payload"
+        with pytest.raises(KmsBridgeError):
+            cipher.decrypt(message[:n])
+
+
+TELLING = {
+    "str to encrypt": (
+        lambda c, m: c.encrypt("text"),
+        "plaintext must be bytes-like, not str: use encrypt_text",
+    ),
+    "str to decrypt": (
+        lambda c, m: c.decrypt("text"),
+        "message must be bytes-like, not str: use decrypt_text",
+    ),
+    "str to rewrap": (lambda c, m: c.rewrap("text"), "message must be bytes-like, not str"),
+    "str to needs_rewrap": (lambda c, m: c.needs_rewrap("text"), "message must be bytes-like"),
+    "bytes to encrypt_text": (lambda c, m: c.encrypt_text(b"x"), "text must be str, not bytes: use encrypt"),
+    "bytes to decrypt_text": (
+        lambda c, m: c.decrypt_text(b"x"),
+        "text must be str, not bytes: use encrypt and decrypt",
+    ),
+    "None to encrypt": (lambda c, m: c.encrypt(None), "plaintext must be bytes-like, not NoneType"),
+    "a list to encrypt": (lambda c, m: c.encrypt([1, 2]), "plaintext must be bytes-like, not list"),
+    "an int to decrypt": (lambda c, m: c.decrypt(7), "message must be bytes-like, not int"),
+    "strided buffer": (lambda c, m: c.encrypt(memoryview(b"abcd")[::2]), "contiguous"),
+    "str as aad of encrypt": (
+        lambda c, m: c.encrypt(b"x", aad="a"),
+        "aad must be bytes-like, not str: encode it",
+    ),
+    "str as aad of decrypt": (lambda c, m: c.decrypt(m, aad="a"), "aad must be bytes-like, not str"),
+    "None as aad": (lambda c, m: c.encrypt(b"x", aad=None), "aad must be bytes-like, not NoneType"),
+    "list as context": (lambda c, m: c.encrypt(b"x", context=[("a", "b")]), "context must be a mapping"),
+    "str as context": (lambda c, m: c.decrypt(m, context="a=b"), "context must be a mapping"),
+    "int in context": (lambda c, m: c.encrypt(b"x", context={"id": 7}), "context must map str to str"),
+    "unhashable in context": (
+        lambda c, m: c.encrypt(b"x", context={"id": []}),
+        "context must map str to str",
+    ),
+    "one str for many": (lambda c, m: c.encrypt_many("ab"), "plaintext must be bytes-like"),
+    "str among many": (
+        lambda c, m: c.decrypt_many([m, "x"]),
+        "message must be bytes-like, not str: use decrypt_text",
+    ),
+    "too few aads": (lambda c, m: c.encrypt_many([b"x", b"y"], aads=[b"1"]), "aads must be a sequence of 2"),
+    "bytes as aads": (lambda c, m: c.encrypt_many([b"x"], aads=b"1"), "aads must be a sequence of 1"),
+    "str among aads": (lambda c, m: c.decrypt_many([m], aads=["1"]), "aad must be bytes-like"),
+    "aads for nothing": (lambda c, m: c.decrypt_many([], aads=[b"1"]), "aads must be a sequence of 0"),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), TELLING.values(), ids=TELLING)
+@pytest.mark.parametrize("warm", (False, True), ids=("cold", "warm"))
+def test_a_wrong_type_is_told_by_name(service, cipher, call, words, warm):
+    """`TypeError`, the same with a data key at hand and without, and no call is made."""
+    with EnvelopeCipher.from_uri("fake:app") as writer:
+        message = writer.encrypt(b"x")
+    if warm:
+        cipher.encrypt(b"x")
+        cipher.decrypt(message)
+    service.app.calls.clear()
+    with pytest.raises(TypeError, match=words):
+        call(cipher, message)
+    assert not service.app.calls
+
+
+@pytest.mark.parametrize(
+    ("context", "error"),
+    (
+        ({"": "x"}, ConfigError),
+        ({"x": ""}, ConfigError),
+        ({"kmsbridge": "dek"}, ConfigError),
+        ({"\ud800": "x"}, ConfigError),
+        ({str(n): "x" for n in range(65)}, LimitExceeded),
+        ({"x": "y" * 4096}, LimitExceeded),
+    ),
+    ids=("empty name", "empty value", "reserved", "surrogate", "65 pairs", "4 KiB"),
+)
+def test_a_context_that_cannot_be_is_refused_before_any_call(service, cipher, context, error):
+    """Everywhere, with a remedy."""
+    message = cipher.encrypt(b"x")
+    service.app.calls.clear()
+    for call in (
+        lambda: cipher.encrypt(b"x", context=context),
+        lambda: cipher.decrypt(message, context=context),
+    ):
+        with pytest.raises(error) as caught:
+            call()
+        assert caught.value.remedy
+    assert not service.app.calls
+
+
+@pytest.mark.parametrize(
+    "text", ("", "plain", "Grüße, 世界, مرحبا, 🔑", "\0\n"), ids=("empty", "ascii", "scripts", "controls")
+)
+def test_text_goes_through_text(cipher, text):
+    """The armored form survives white space around it."""
+    armored = cipher.encrypt_text(text, context=CONTEXT, aad=b"1")
+    assert armored.startswith("kmsb1_")
+    assert cipher.decrypt_text(f"\n {armored}\t", context=CONTEXT, aad=b"1") == text
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    (
+        (lambda t: t[:-1], "damaged|not authent"),
+        (lambda t: t + "!", "damaged"),
+        (lambda t: t[:20] + " " + t[20:], "damaged"),
+        (lambda t: t[6:], "does not begin"),
+        (lambda t: "", "does not begin"),
+    ),
+    ids=("cut", "junk behind", "space inside", "no prefix", "nothing"),
+)
+def test_damaged_text_is_told(cipher, damage, words):
+    """`MalformedMessage`, or not authentic."""
+    with pytest.raises((MalformedMessage, AuthenticationError), match=words):
+        cipher.decrypt_text(damage(cipher.encrypt_text("text")))
+
+
+def test_an_armored_message_as_bytes_is_told(cipher):
+    """Pointing to `decrypt_text`."""
+    with pytest.raises(MalformedMessage, match="armored.*decrypt_text"):
+        cipher.decrypt(cipher.encrypt_text("x").encode())
+
+
+def test_bytes_that_are_no_text_are_told(cipher):
+    """`decrypt_text` of what `encrypt` made of anything."""
+    from kmsbridge.message import armor
+
+    with pytest.raises(ValueError, match="not text: use decrypt"):
+        cipher.decrypt_text(armor(cipher.encrypt(b"\xff")))
+
+
+def test_later_versions_and_kinds_are_told_apart_from_junk(cipher):
+    """`UnsupportedMessage` says to upgrade."""
+    message = cipher.encrypt(b"x")
+    for changed in (message[:4] + b"\2" + message[5:], message[:5] + b"\7" + message[6:]):
+        with pytest.raises(UnsupportedMessage, match="upgrade"):
+            cipher.decrypt(changed)
+    reference = b"KMSB\1\1" + (24).to_bytes(2, "big") + bytes(16) + bytes(72)
+    with pytest.raises(UnsupportedMessage, match="key store"):
+        cipher.decrypt(reference)
+
+
+def test_many_take_few_calls_and_keep_their_order(service, cipher):
+    """1,000 messages of 5 data keys: one batch."""
+    messages = []
+    for n in range(5):
+        with EnvelopeCipher.from_uri("fake:app") as writer:
+            batch = [f"{n}/{i}".encode() for i in range(200)]
+            messages += writer.encrypt_many(batch, aads=batch)
+    plaintexts = [f"{n}/{i}".encode() for n in range(5) for i in range(200)]
+    service.app.calls.clear()
+    assert cipher.decrypt_many(messages, aads=plaintexts) == plaintexts
+    assert service.app.calls == {"unwrap_many": 1}
+    assert cipher.decrypt_many(iter(messages[:3]), aads=plaintexts[:3]) == plaintexts[:3]
+    assert cipher.encrypt_many([]) == cipher.decrypt_many([]) == []
+
+
+def test_one_bad_message_among_many_is_an_error(service, cipher):
+    """All or none; a failing batch falls back to single calls."""
+    good = cipher.encrypt(b"x")
+    with pytest.raises(AuthenticationError):
+        cipher.decrypt_many([good, good[:-1] + bytes([good[-1] ^ 1])])
+    with EnvelopeCipher.from_uri("fake:app") as reader:
+        service.app.fail("unwrap_many", ErrorKind.INVALID_REQUEST)
+        assert reader.decrypt_many([good, good]) == [b"x", b"x"]
+
+
+def test_direct_messages_have_no_data_key_and_their_limit_is_told(direct, cipher):
+    """Up to what the provider wraps at once; no files or streams."""
+    message = direct.encrypt(bytes(4096), context=CONTEXT, aad=b"1")
+    assert inspect(message).kind == "direct"
+    assert cipher.decrypt(message, context=CONTEXT, aad=b"1") == bytes(4096)
+    assert cipher.decrypt_many([message], context=CONTEXT, aads=[b"1"]) == [bytes(4096)]
+    with pytest.raises(LimitExceeded, match="4096"):
+        direct.encrypt(bytes(4097))
+    with pytest.raises(ConfigError, match="direct"):
+        direct.encrypt_file("a", "b")
+
+
+def test_a_wrapped_data_key_cannot_be_passed_off_as_a_direct_message(cipher):
+    """Else the data key would be handed out as a plaintext."""
+    message = cipher.encrypt(b"x")
+    length = int.from_bytes(message[6:8], "big")
+    forged = message[:5] + b"\2" + message[6:length]
+    with pytest.raises(AuthenticationError):
+        cipher.decrypt(forged)
+
+
+CLOSED = {
+    "encrypt": lambda c, m, p: c.encrypt(b"x"),
+    "encrypt_text": lambda c, m, p: c.encrypt_text("x"),
+    "encrypt_many": lambda c, m, p: c.encrypt_many([b"x"]),
+    "encrypt_file": lambda c, m, p: c.encrypt_file(p, p),
+    "decrypt": lambda c, m, p: c.decrypt(m),
+    "decrypt_many": lambda c, m, p: c.decrypt_many([m]),
+    "decrypt_file": lambda c, m, p: c.decrypt_file(p, p),
+    "open": lambda c, m, p: c.open(p),
+    "rewrap": lambda c, m, p: c.rewrap(m),
+    "rewrap_file": lambda c, m, p: c.rewrap_file(p),
+    "needs_rewrap": lambda c, m, p: c.needs_rewrap(m),
+}
+
+
+@pytest.mark.parametrize("call", CLOSED.values(), ids=CLOSED)
+@pytest.mark.parametrize(
+    "options", ({}, {"direct": True}, {"data_keys": {"max_messages": 1}}), ids=("shared", "direct", "alone")
+)
+def test_use_after_close_raises(service, tmp_path, call, options):
+    """`ClosedError`, also with everything warm before; closing again is nothing."""
+    with EnvelopeCipher.from_uri("fake:app", **options) as cipher:
+        message = cipher.encrypt(b"x")
+        cipher.decrypt(message)
+        cipher.rewrap(message)
+        cipher.needs_rewrap(message)
+    path = tmp_path / "message"
+    path.write_bytes(message)
+    cipher.close()
+    if call is CLOSED["encrypt_file"] and "direct" in options:
+        return  # refused for being direct
+    with pytest.raises(ClosedError, match="open a new"):
+        call(cipher, message, path)
+    assert path.read_bytes() == message
+
+
+def test_the_caller_may_reuse_a_buffer_after_the_call(cipher):
+    """Nothing of a mutable buffer is kept."""
+    buffer = bytearray(b"first")
+    message = cipher.encrypt(buffer)
+    buffer[:] = b"other"
+    assert cipher.decrypt(message) == b"first"
+
+
+def test_an_unbound_provider_gets_the_context_bound_for_it(service):
+    """Through the whole API."""
+    with EnvelopeCipher.from_uri("fake-unbound:app") as cipher:
+        message = cipher.encrypt(b"x", context=CONTEXT)
+    with EnvelopeCipher.from_uri("fake-unbound:app") as cipher:
+        assert cipher.decrypt(message, context=CONTEXT) == b"x"
+        with pytest.raises(AuthenticationError):
+            cipher.decrypt(message, context={"tenant": "other"})

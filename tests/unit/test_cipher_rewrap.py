@@ -1,0 +1,184 @@
+"""Rewrapping: other keys or newer versions, the same body."""
+
+import io
+import os
+
+import pytest
+
+from kmsbridge import (
+    AuthenticationError,
+    EnvelopeCipher,
+    KmsKeyNotFound,
+    MalformedMessage,
+    NoMatchingKey,
+    inspect,
+    inspect_file,
+)
+from kmsbridge.cipher import envelope
+from kmsbridge.local.keyfile import KeyFile
+
+CONTEXT = {"tenant": "acme"}
+
+
+def body_of(message):
+    return message[int.from_bytes(message[6:8], "big") :]
+
+
+@pytest.fixture
+def mover(service):
+    """Encrypts to other, decrypts with other and app."""
+    with EnvelopeCipher.from_uri("fake:other", decrypt_uris=["fake:app"]) as cipher:
+        yield cipher
+
+
+def test_a_message_moves_to_another_key_without_its_body_being_touched(cipher, mover):
+    """Afterwards the old key is not needed."""
+    message = cipher.encrypt(b"x", context=CONTEXT, aad=b"1")
+    assert mover.needs_rewrap(message)
+    moved = mover.rewrap(message, context=CONTEXT)
+    assert body_of(moved) == body_of(message)
+    assert [each.key_id for each in inspect(moved).recipients] == ["fake:other"]
+    assert not mover.needs_rewrap(moved)
+    assert mover.decrypt(moved, context=CONTEXT, aad=b"1") == b"x"
+    with pytest.raises(NoMatchingKey):
+        cipher.decrypt(moved, context=CONTEXT, aad=b"1")
+
+
+def test_a_rotated_key_needs_a_rewrap_to_its_new_version(service, cipher):
+    """The body stays, the version in the header is the new one."""
+    message = cipher.encrypt(b"x")
+    service.app.rotate()
+    with EnvelopeCipher.from_uri("fake:app") as later:
+        assert later.needs_rewrap(message)
+        moved = later.rewrap(message)
+        assert not later.needs_rewrap(moved)
+        assert not later.needs_rewrap(moved[:200])  # the header will do
+        assert later.decrypt(moved) == b"x"
+
+
+def test_versions_are_asked_for_every_ten_seconds_at_most(monkeypatch, service, cipher):
+    """And a rotation is seen after that."""
+    now = [100.0]
+    monkeypatch.setattr(envelope.time, "monotonic", lambda: now[0])
+    message = cipher.encrypt(b"x")
+    for _ in range(100):
+        assert not cipher.needs_rewrap(message)
+    assert service.app.calls["describe"] == 1
+    service.app.rotate()
+    now[0] += envelope.CURRENT_FOR
+    assert cipher.needs_rewrap(message)
+
+
+def test_messages_of_one_data_key_are_rewrapped_by_one_call(service, cipher, mover):
+    """1,000 messages, one unwrap and one wrap."""
+    messages = cipher.encrypt_many([b"%d" % n for n in range(1000)])
+    service.app.calls.clear()
+    moved = [mover.rewrap(message) for message in messages]
+    assert (service.app.calls["unwrap"], service.other.calls["wrap"]) == (1, 1)
+    assert mover.decrypt_many(moved) == [b"%d" % n for n in range(1000)]
+
+
+def test_direct_messages_are_rewrapped_with_their_aad(service, mover):
+    """The payload itself is wrapped anew."""
+    with EnvelopeCipher.from_uri("fake:app", direct=True) as direct:
+        message = direct.encrypt(b"x", context=CONTEXT, aad=b"1")
+    with pytest.raises(AuthenticationError):
+        mover.rewrap(message, context=CONTEXT, aad=b"2")
+    moved = mover.rewrap(message, context=CONTEXT, aad=b"1")
+    assert mover.decrypt(moved, context=CONTEXT, aad=b"1") == b"x"
+
+
+def test_a_wrong_context_changes_nothing(tmp_path, cipher, mover):
+    """The key service refuses; the file is as before."""
+    (tmp_path / "plain").write_bytes(b"x")
+    cipher.encrypt_file(tmp_path / "plain", tmp_path / "sealed", context=CONTEXT)
+    before = (tmp_path / "sealed").read_bytes()
+    with pytest.raises(AuthenticationError):
+        mover.rewrap_file(tmp_path / "sealed", context={"tenant": "other"})
+    assert (tmp_path / "sealed").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["plain", "sealed"]
+
+
+def test_a_file_with_room_is_rewrapped_in_place(tmp_path, cipher, mover):
+    """Same inode, same length, same body; nothing is left beside it."""
+    plain, sealed = tmp_path / "plain", tmp_path / "sealed"
+    plain.write_bytes(os.urandom(100_000))
+    cipher.encrypt_file(plain, sealed, context=CONTEXT)
+    before, inode = sealed.read_bytes(), sealed.stat().st_ino
+    mover.rewrap_file(sealed, context=CONTEXT)
+    after = sealed.read_bytes()
+    assert sealed.stat().st_ino == inode
+    assert (len(after), body_of(after)) == (len(before), body_of(before))
+    assert inspect_file(sealed).recipients[0].key_id == "fake:other"
+    assert sorted(os.listdir(tmp_path)) == ["plain", "sealed"]
+    mover.decrypt_file(sealed, tmp_path / "opened", context=CONTEXT)
+    assert (tmp_path / "opened").read_bytes() == plain.read_bytes()
+
+
+def test_a_file_without_room_is_replaced_whole_and_keeps_its_mode(tmp_path, cipher, service):
+    """What a stream wrote has no padding."""
+    config = tmp_path / "kmsbridge.toml"
+    config.write_text(
+        '[keys.a]\nuri = "fake:app"\n[keys.b]\nuri = "fake:other"\n'
+        '[profiles.p]\nencrypt_to = ["a", "b"]\ndecrypt_with = ["a"]\n'
+    )
+    sealed = tmp_path / "sealed"
+    with sealed.open("wb") as file:
+        cipher.encrypt_stream(io.BytesIO(bytes(3_000_000)), file)
+    sealed.chmod(0o640)
+    before = sealed.read_bytes()
+    with EnvelopeCipher.from_config(config) as both:
+        both.rewrap_file(sealed)
+    after = sealed.read_bytes()
+    assert body_of(after) == body_of(before)
+    assert len(inspect(after).recipients) == 2
+    assert inspect(after).padding >= 512
+    assert sealed.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_followed_and_stays(tmp_path, cipher, mover):
+    """The file that it points to is rewrapped."""
+    (tmp_path / "plain").write_bytes(b"x")
+    cipher.encrypt_file(tmp_path / "plain", tmp_path / "sealed")
+    (tmp_path / "link").symlink_to("sealed")
+    mover.rewrap_file(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert inspect_file(tmp_path / "sealed").recipients[0].key_id == "fake:other"
+
+
+def test_a_name_as_long_as_a_name_may_be_is_no_hindrance(tmp_path, cipher, mover):
+    """255 bytes, in any script."""
+    for name in ("n" * 255, "名" * 85):
+        sealed = tmp_path / name
+        (tmp_path / "plain").write_bytes(b"x")
+        cipher.encrypt_file(tmp_path / "plain", sealed)
+        mover.rewrap_file(sealed)
+        mover.decrypt_file(sealed, tmp_path / "opened")
+        assert (tmp_path / "opened").read_bytes() == b"x"
+
+
+def test_what_is_no_message_is_refused_and_left(tmp_path, mover):
+    """`MalformedMessage`."""
+    path = tmp_path / "text"
+    path.write_text("not a message at all")
+    with pytest.raises(MalformedMessage):
+        mover.rewrap_file(path)
+    assert path.read_text() == "not a message at all"
+
+
+def test_local_keys_rotate_and_rewrap(tmp_path):
+    """End to end with the local driver; without the old version the old message is lost, as it should be."""
+    path = tmp_path / "keys.json"
+    keys = KeyFile.create(path, "app")
+    with EnvelopeCipher.from_uri(f"local:{path}") as cipher:
+        message = cipher.encrypt(b"x")
+        keys.rotate("app")
+    with EnvelopeCipher.from_uri(f"local:{path}") as cipher:
+        assert cipher.needs_rewrap(message)
+        moved = cipher.rewrap(message)
+        assert inspect(moved).recipients[0].key_version == "2"
+        assert cipher.decrypt(message) == cipher.decrypt(moved) == b"x"
+        keys.remove_key("app")
+    new = KeyFile.create(tmp_path / "new.json", "app").path
+    with EnvelopeCipher.from_uri(f"local:{new}") as other, pytest.raises((NoMatchingKey, KmsKeyNotFound)):
+        other.decrypt(moved)
