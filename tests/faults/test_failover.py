@@ -112,9 +112,9 @@ def test_a_key_that_is_not_in_decrypt_with_is_never_contacted(service, both, ope
     with Encryptor.from_uri("fake:other") as writer:
         message = writer.encrypt(b"x")
     service.other.calls.clear()
-    with open_profile(EnvelopeCipher, ["app", "other"], ["app"]) as reader:
-        caught = pytest.raises(NoMatchingKey, reader.decrypt, message)
-    assert caught.match("'fake:other'.*'fake:app'")
+    reader = open_profile(EnvelopeCipher, ["app", "other"], ["app"])
+    with reader, pytest.raises(NoMatchingKey, match="'fake:other'.*'fake:app'") as caught:
+        reader.decrypt(message)
     assert "decrypt_with" in caught.value.remedy
     assert not service.other.calls
     assert not service.app.calls

@@ -528,8 +528,8 @@ def test_an_interrupt_at_any_point_shows_no_secret(bench):
             with EnvelopeCipher.from_uri("quoting:app") as cipher:
                 payload = PLAINTEXT.reveal if operation == "encrypt" else lambda: bench.message
 
-                def call(work=getattr(cipher, operation), payload=payload, context=context):
-                    return work(payload(), context=context)
+                def call(cipher=cipher, operation=operation, payload=payload, context=context):
+                    return getattr(cipher, operation)(payload(), context=context)
 
                 error = run_traced(call, nth)
             if error is None:

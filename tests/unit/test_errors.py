@@ -58,7 +58,9 @@ def test_the_stand_in_for_a_providers_error_has_its_type_and_lines_only():
     def client(payload):
         raise ConnectionError(payload)
 
-    stand_in = errors.ProviderFailure.of(pytest.raises(ConnectionError, client, "secret").value)
+    with pytest.raises(ConnectionError) as caught:
+        client("secret")
+    stand_in = errors.ProviderFailure.of(caught.value)
     assert str(stand_in) == "builtins.ConnectionError"
     frames = [frame for frame, _ in traceback.walk_tb(stand_in.__traceback__)]
     assert frames[-1].f_code.co_name == "client"
