@@ -56,8 +56,8 @@ format: $(VENV)/.dev ## put the code into its format and fix what can be fixed s
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-torture: $(VENV)/.dev ## run mutations and kills at their full size (takes long); KMSBRIDGE_SEED= repeats a run
-	@KMSBRIDGE_TORTURE=full $(PYTEST) --timeout=0 tests/torture
+torture: $(VENV)/.dev ## run mutations, kills, forks and files of 1 GiB at their full size (takes long); KMSBRIDGE_SEED= repeats a run
+	@KMSBRIDGE_TORTURE=full $(PYTEST) --timeout=0 tests/torture tests/concurrency tests/faults
 
 bench: $(BENCH_VENV)/.kmsbridge ## measure, beside a bare loop, the AWS Encryption SDK and Tink
 	@$(BENCH_PY) -m benchmarks

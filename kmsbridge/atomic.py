@@ -42,7 +42,7 @@ def replacing(path: PathLike, *, mode: int = 0o666, exclusive: bool = False) -> 
         raise OSError(what, "not a regular file, and no other is replaced", str(target))
     if exclusive and target.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    temporary = target.with_name(f".{_short(target.name)}.{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(f".{short_name(target.name)}.{secrets.token_hex(6)}.tmp")
     try:
         with _create(temporary, mode, target) as file:
             yield file
@@ -69,7 +69,7 @@ def _create(temporary: Path, mode: int, target: Path) -> BinaryIO:
     return os.fdopen(descriptor, "w+b", buffering=0)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """As much of a file's name as leaves room for more in the 255 bytes that a name may have."""
     return os.fsencode(name)[:200].decode(errors="ignore")
 

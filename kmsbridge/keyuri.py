@@ -70,7 +70,9 @@ def _decode(scheme: str, part: str, text: str) -> str:
     try:
         return _checked(scheme, part, unquote(text, errors="strict"))
     except UnicodeError:
-        raise ConfigError(f"the {part} of a {scheme} URI is not UTF-8", remedy="check its %XX escapes") from None
+        raise ConfigError(
+            f"the {part} of a {scheme} URI is not UTF-8", remedy="check its %XX escapes"
+        ) from None
 
 
 def _checked(scheme: str, part: str, decoded: str) -> str:

@@ -82,9 +82,7 @@ def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padde
     `ConfigError` where two have one key id.
     """
     if not 1 <= len(recipients) <= MAX_RECIPIENTS:
-        raise LimitExceeded(
-            f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys"
-        )
+        raise LimitExceeded(f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys")
     if len({recipient.key_id for recipient in recipients}) != len(recipients):
         raise ConfigError("two of the keys to encrypt to are the same key", remedy="keep one of them")
     bare = FIXED + len(_content(Header(kind, 0, recipients)))

@@ -48,9 +48,7 @@ class Decryptor(Opened):
             entry = self._decryption.cached(message[:start], context, len(message))
             if entry is None or len(message) - start < wire.MIN_BODY:
                 return self._decrypt_new(message, context, aad)
-            return body.open_sealed(
-                entry.key.reveal(), entry.seal_context + aad, memoryview(message)[start:]
-            )
+            return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, memoryview(message)[start:])
         except BaseException as error:
             self._failed(error, context)
             del message, aad
@@ -169,4 +167,3 @@ class Decryptor(Opened):
             return direct.DirectChunks(direct.decrypt(self._decryption, header, context, aad))
         entry = self._decryption.get(header, context, 0)
         return body.ChunkReader(entry.key.reveal(), entry.seal_context + aad, read_at, size)
-

@@ -25,7 +25,8 @@ class Encryptor(Opened):
     def _open_role(self, profile: Profile) -> None:
         if not profile.encrypt_to:
             raise RoleError(
-                f"profile {profile.name!r} has no encrypt_to", remedy="open it as a Decryptor, or add encrypt_to"
+                f"profile {profile.name!r} has no encrypt_to",
+                remedy="open it as a Decryptor, or add encrypt_to",
             )
         self._encryption = EncryptionKeys(self._open_keys(profile.encrypt_to), profile.data_keys, self._audit)
         super()._open_role(profile)
@@ -138,4 +139,3 @@ class Encryptor(Opened):
                 f"profile {self._profile.name!r} is direct, which is for whole payloads of a few KiB",
                 remedy="use a profile without direct = true for files and streams",
             )
-

@@ -50,9 +50,7 @@ class Ticker:
             self._progress(self.done)
 
 
-def encrypt_file(
-    entry: CachedKey, aad: bytes, source: PathLike, target: PathLike, ticker: Ticker
-) -> None:
+def encrypt_file(entry: CachedKey, aad: bytes, source: PathLike, target: PathLike, ticker: Ticker) -> None:
     """Seal `source` into `target`, with room in the header to rewrap it in place."""
     header = wire.inline(wire.parse_header(entry.header).recipients, padded=True)
     with atomic.open_regular(source) as reader, atomic.replacing(target) as writer:

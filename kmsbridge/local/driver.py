@@ -96,7 +96,7 @@ class LocalDriver(KeyDriver):
         with discreet():
             return body.open_sealed(material.reveal(), _CONTEXT + context.canonical(), wrapped.ciphertext)
 
-    def describe(self, *, timeout: float) -> KeyDescription:  # noqa: ARG002 - a local read cannot be cut short
+    def describe(self, *, timeout: float) -> KeyDescription:
         """The state and version that the file tells; the passphrase is not tried."""
         _, key = self._find()
         return KeyDescription(self._key_id, key.state, key.current, rotation="by hand: kmsbridge rotate")

@@ -272,7 +272,7 @@ def _new_version(sealing_key: Secret | None, name: str, key_id: str, version: st
 def _remove_leftovers(path: str) -> None:
     """Remove what a killed writer left half written beside `path`. Call with the lock held."""
     folder, name = os.path.split(path)
-    leftover = re.compile(rf"\.{re.escape(name[:200])}\.[0-9a-f]{{12}}\.tmp")
+    leftover = re.compile(rf"\.{re.escape(atomic.short_name(name))}\.[0-9a-f]{{12}}\.tmp")
     for entry in os.listdir(folder):
         if leftover.fullmatch(entry):
             with contextlib.suppress(FileNotFoundError):

@@ -4,8 +4,8 @@ import traceback
 
 import pytest
 
-from kmsbridge import calls, errors
-from kmsbridge.calls import Key
+from kmsbridge import errors
+from kmsbridge.calls import Key, meaning
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyURI, Options, WrappedKey
 from kmsbridge.policy import CallPolicy
@@ -334,4 +334,4 @@ def test_a_closed_key_refuses_every_call(open_key):
 
 def test_there_are_only_three_kinds_to_retry():
     """A new kind is not retried by accident."""
-    assert calls.RETRIED == RETRIED
+    assert meaning.RETRIED == RETRIED

@@ -1,7 +1,4 @@
-"""Every call to a driver goes through here: deadline, retries, error classes, checks of what comes back.
-
-This is the one retry layer: drivers and their SDKs retry nothing.
-"""
+"""A configured key, and how it is called."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
+from kmsbridge.calls import meaning
+from kmsbridge.calls.budget import RetryBudget
 from kmsbridge.driver import (
     Capability,
     EncryptionContext,
@@ -31,56 +30,11 @@ from kmsbridge.policy import CallPolicy
 
 T = TypeVar("T")
 
-RETRIED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED, ErrorKind.TIMEOUT})
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 1.0
-_RETRY_SHARE, _RETRY_SAVINGS = 0.1, 10.0
 _LEAST_TIMEOUT: Final = 0.001
 """Seconds that an attempt gets although a late wake-up used up its time: no driver expects fewer."""
 _BOUND: Final = 32
 """Bytes of SHA-256 that travel with the payload to a provider that binds no context."""
-
-_MEANING: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
-    ErrorKind.UNAVAILABLE: (
-        errors.KmsUnavailable,
-        "the key service could not be reached or cannot serve now",
-        "check its address and health; the call may be repeated",
-    ),
-    ErrorKind.THROTTLED: (
-        errors.KmsThrottled,
-        "the key service refused because of the rate of calls",
-        "raise the quota, or let one data key serve more messages",
-    ),
-    ErrorKind.TIMEOUT: (
-        errors.KmsTimeout,
-        "the key service did not answer in time",
-        "check the network to it; the call may be repeated",
-    ),
-    ErrorKind.ACCESS_DENIED: (
-        errors.KmsAccessDenied,
-        "access denied",
-        "grant this caller the permission for this key",
-    ),
-    ErrorKind.KEY_NOT_FOUND: (
-        errors.KmsKeyNotFound,
-        "the key, or this version of it, does not exist",
-        "check the key's name; a deleted key cannot be replaced by a new one of that name",
-    ),
-    ErrorKind.KEY_DISABLED: (
-        errors.KmsKeyDisabled,
-        "the key is disabled or waits for its deletion",
-        "enable it or cancel the deletion",
-    ),
-    ErrorKind.INVALID_REQUEST: (
-        errors.KmsInvalidRequest,
-        "the key service calls the request invalid",
-        "check that the key is of a type that can wrap data keys",
-    ),
-    ErrorKind.UNAUTHENTICATED: (
-        errors.KmsUnauthenticated,
-        "the credentials are missing, expired, revoked or wrong",
-        "give this host valid credentials",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +43,6 @@ class Answer:
 
     request_id: str
     attempts: int
-
-
-class RetryBudget:
-    """Lets retries be at most a tenth of the calls, after a few to begin with.
-
-    When a service fails for everyone, retries would multiply the load that it must recover under.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._savings = _RETRY_SAVINGS
-
-    def earn(self) -> None:
-        """A call was made."""
-        with self._lock:
-            self._savings = min(_RETRY_SAVINGS, self._savings + _RETRY_SHARE)
-
-    def spend(self) -> bool:
-        """Whether one retry may be made now."""
-        with self._lock:
-            if self._savings < 1:
-                return False
-            self._savings -= 1
-            return True
 
 
 class Key:
@@ -273,8 +203,8 @@ class Key:
                 return result
             # Outside the except block, so that the provider's exception is not chained as context.
             kind = self._classify(operation, failure)
-            pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**number))
-            if kind not in RETRIED or not self._may_retry(number, deadline, pause):
+            pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**number))  # noqa: S311 - jitter
+            if kind not in meaning.RETRIED or not self._may_retry(number, deadline, pause):
                 told = self._translate(operation, kind, failure, number, self._clock() - started)
                 cause = errors.ProviderFailure.of(failure)
                 del failure
@@ -310,22 +240,14 @@ class Key:
     def _translate(
         self, operation: str, kind: ErrorKind, error: BaseException | None, attempts: int, elapsed: float
     ) -> KmsBridgeError:
-        if kind is ErrorKind.NOT_AUTHENTIC:
-            return errors.AuthenticationError()
-        if kind is ErrorKind.TOO_LARGE:
-            return LimitExceeded(f"the payload is too large for {self}", remedy="use no direct mode for it")
-        cls, meaning, remedy = _MEANING[kind]
-        details = self._details(error)
-        tries = f" after {attempts} attempts in {elapsed:.1f} s" if attempts > 1 else ""
-        code = f" ({details.code})" if details.code else ""
-        return cls(
-            f"{operation} with {self}: {meaning}{tries}{code}",
-            remedy=details.remedy or remedy,
+        return meaning.error(
+            kind,
+            operation,
+            key=str(self),
             key_id=self._key_id,
-            operation=operation,
-            provider_code=details.code,
-            request_id=details.request_id,
+            details=self._details(error),
             attempts=attempts,
+            elapsed=elapsed,
         )
 
     # --- what comes back --------------------------------------------------------------------------

@@ -1,0 +1,9 @@
+"""Every call to a driver goes through here: deadline, retries, error classes, checks of what comes back.
+
+This is the one retry layer: drivers and their SDKs retry nothing.
+"""
+
+from kmsbridge.calls.budget import RetryBudget
+from kmsbridge.calls.key import Answer, Key
+
+__all__ = ["Answer", "Key", "RetryBudget"]

@@ -1,0 +1,83 @@
+"""What each kind of failure is called, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kmsbridge import errors
+from kmsbridge.driver import ErrorDetails, ErrorKind
+from kmsbridge.errors import KmsBridgeError, KmsError
+
+RETRIED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED, ErrorKind.TIMEOUT})
+
+_MEANING: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
+    ErrorKind.UNAVAILABLE: (
+        errors.KmsUnavailable,
+        "the key service could not be reached or cannot serve now",
+        "check its address and health; the call may be repeated",
+    ),
+    ErrorKind.THROTTLED: (
+        errors.KmsThrottled,
+        "the key service refused because of the rate of calls",
+        "raise the quota, or let one data key serve more messages",
+    ),
+    ErrorKind.TIMEOUT: (
+        errors.KmsTimeout,
+        "the key service did not answer in time",
+        "check the network to it; the call may be repeated",
+    ),
+    ErrorKind.ACCESS_DENIED: (
+        errors.KmsAccessDenied,
+        "access denied",
+        "grant this caller the permission for this key",
+    ),
+    ErrorKind.KEY_NOT_FOUND: (
+        errors.KmsKeyNotFound,
+        "the key, or this version of it, does not exist",
+        "check the key's name; a deleted key cannot be replaced by a new one of that name",
+    ),
+    ErrorKind.KEY_DISABLED: (
+        errors.KmsKeyDisabled,
+        "the key is disabled or waits for its deletion",
+        "enable it or cancel the deletion",
+    ),
+    ErrorKind.INVALID_REQUEST: (
+        errors.KmsInvalidRequest,
+        "the key service calls the request invalid",
+        "check that the key is of a type that can wrap data keys",
+    ),
+    ErrorKind.UNAUTHENTICATED: (
+        errors.KmsUnauthenticated,
+        "the credentials are missing, expired, revoked or wrong",
+        "give this host valid credentials",
+    ),
+}
+
+
+def error(
+    kind: ErrorKind,
+    operation: str,
+    *,
+    key: str,
+    key_id: str,
+    details: ErrorDetails,
+    attempts: int,
+    elapsed: float,
+) -> KmsBridgeError:
+    """The library's error for a provider's; `elapsed` is in seconds, and told where there were retries."""
+    if kind is ErrorKind.NOT_AUTHENTIC:
+        return errors.AuthenticationError()
+    if kind is ErrorKind.TOO_LARGE:
+        return errors.LimitExceeded(f"the payload is too large for {key}", remedy="use no direct mode for it")
+    cls, meaning, remedy = _MEANING[kind]
+    tries = f" after {attempts} attempts in {elapsed:.1f} s" if attempts > 1 else ""
+    code = f" ({details.code})" if details.code else ""
+    return cls(
+        f"{operation} with {key}: {meaning}{tries}{code}",
+        remedy=details.remedy or remedy,
+        key_id=key_id,
+        operation=operation,
+        provider_code=details.code,
+        request_id=details.request_id,
+        attempts=attempts,
+    )
