@@ -63,7 +63,7 @@ def test_every_change_of_one_byte_is_detected(sample, check):
             check(bytes(changed))
         except AuditError as error:
             number = sample[:at].count(b"\n") + 1
-            assert str(error).startswith((f"line {number} ", f"line {number + 1} "))  # noqa: PT017
+            assert str(error).startswith((f"line {number} ", f"line {number + 1} "))
         else:
             undetected.append(at)
     assert undetected == []
