@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NoReturn, Protocol
 
 from kmsbridge import atomic, body
 from kmsbridge import message as wire
@@ -86,6 +86,16 @@ class MessageReader(io.BufferedIOBase):
         self._at += len(part)
         return part
 
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Up to the end of a line, or `size` bytes of it."""
+        # The inherited one can give more than `size` where a line crosses from one chunk to the next.
+        self._check_open()
+        try:
+            return self._take_line(self.size if size is None or size < 0 else size)
+        except BaseException as error:
+            forget_locals(error)
+            raise
+
     def readinto(self, buffer: Any, /) -> int:
         """Fill `buffer`; gives how many bytes there were."""
         view = memoryview(buffer).cast("B")
@@ -105,6 +115,9 @@ class MessageReader(io.BufferedIOBase):
             self._close()
         super().close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a message reader cannot be pickled or copied: it holds a key")
+
     def _take(self, wanted: int) -> bytes:
         parts = []
         while wanted > 0:
@@ -112,6 +125,17 @@ class MessageReader(io.BufferedIOBase):
             parts.append(part)
             wanted -= len(part)
             self._at += len(part)
+        return b"".join(parts)
+
+    def _take_line(self, wanted: int) -> bytes:
+        parts: list[bytes] = []
+        while wanted > 0 and not (parts and parts[-1].endswith(b"\n")):
+            rest = self._rest_of_chunk()[:wanted]
+            if not rest:
+                break
+            parts.append(rest[: rest.find(b"\n") + 1] or rest)
+            wanted -= len(parts[-1])
+            self._at += len(parts[-1])
         return b"".join(parts)
 
     def _rest_of_chunk(self) -> bytes:
