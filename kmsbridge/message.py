@@ -274,7 +274,8 @@ def dearmor(text: str) -> bytes:
     digits = text[len(ARMOR_PREFIX) :]
     rest = len(digits) % 4
     try:
-        message = binascii.a2b_base64(digits.encode("ascii").translate(_FROM_URL) + b"=" * (-rest % 4))
+        # As much padding as it can take; what it does not need it passes over.
+        message = binascii.a2b_base64(digits.encode("ascii").translate(_FROM_URL) + b"==")
     except ValueError:
         message = b""
     # The decoder passes over signs that are not of the alphabet, which leaves the result too short; the

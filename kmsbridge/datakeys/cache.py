@@ -74,7 +74,8 @@ class CachedKey:
         A message may end beyond `max_bytes`, else one larger than that could never be written.
         Called under the cache's lock.
         """
-        if not self.lasts(now):
+        # `lasts`, written out: this is done for every message.
+        if self._messages_left <= 0 or self._bytes_left <= 0 or now >= self._expires:
             return False
         self._messages_left -= 1
         self._bytes_left -= size
@@ -125,12 +126,6 @@ class KeyCache:
         self._lock = threading.Lock()
         self._closed = False
         forks.watch(self)
-
-    def holds(self, name: Hashable) -> bool:
-        """Whether `use` would find a key under `name`; counts nothing."""
-        with self._lock:
-            entry = self._entries.get(name)
-            return entry is not None and entry.lasts(self._clock())
 
     def use(self, name: Hashable, size: int) -> CachedKey | None:
         """The key under `name`, one message of `size` bytes counted; None where there is none to use."""

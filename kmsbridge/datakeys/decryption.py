@@ -80,7 +80,7 @@ class DecryptionKeys:
         """
         context = EncryptionContext.of(pairs)
         found: dict[bytes, CachedKey] = {}
-        missing = {name for name in headers if not self._cache.holds((name, name_of(context)))}
+        missing = {name for name in headers if self._cache.peek((name, name_of(context))) is None}
         for key in self.keys:
             key_id = _id_of(key) if Capability.BATCH_UNWRAP in key.capabilities else None
             mine = [
