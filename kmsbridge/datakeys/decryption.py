@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from kmsbridge.audit import AuditTrail
 from kmsbridge.calls import Key
@@ -80,17 +80,18 @@ class DecryptionKeys:
         """
         context = EncryptionContext.of(pairs)
         found: dict[bytes, CachedKey] = {}
-        missing = {name for name in headers if self._cache.peek((name, name_of(context))) is None}
+        missing = {
+            name: header
+            for name, header in headers.items()
+            if self._cache.peek((name, name_of(context))) is None
+        }
         for key in self.keys:
-            key_id = _id_of(key) if Capability.BATCH_UNWRAP in key.capabilities else None
-            mine = [
-                (header, recipient)
-                for name, header in headers.items()
-                for recipient in header.recipients
-                if name in missing - found.keys() and recipient.key_id == key_id
-            ]
-            for start in range(0, len(mine), BATCH):
-                found |= self._load_batch(key, mine[start : start + BATCH], context)
+            # The keys are tried in their order: each header is for the first of them that it names.
+            mine = _named(missing, _id_of(key))
+            missing = {name: header for name, header in missing.items() if name not in mine}
+            if Capability.BATCH_UNWRAP in key.capabilities:
+                for batch in _batches(list(mine.values())):
+                    found |= self._load_batch(key, batch, context)
         return found
 
     def unwrap(self, recipient: Recipient, key: Key, bound: EncryptionContext, operation: str) -> bytes:
@@ -180,6 +181,19 @@ def _id_of(key: Key) -> str | None:
         return key.key_id
     except KmsError:
         return None
+
+
+def _named(headers: Mapping[bytes, Header], key_id: str | None) -> dict[bytes, tuple[Header, Recipient]]:
+    return {
+        name: (header, recipient)
+        for name, header in headers.items()
+        for recipient in header.recipients
+        if recipient.key_id == key_id
+    }
+
+
+def _batches(items: list[tuple[Header, Recipient]]) -> Iterator[list[tuple[Header, Recipient]]]:
+    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
 
 
 def without_padding(header: Header) -> Header:

@@ -16,7 +16,9 @@ from kmsbridge import (
     UnsupportedMessage,
     inspect,
 )
-from kmsbridge.driver import ErrorKind
+from kmsbridge.driver import Capability, ErrorKind
+from kmsbridge.testing import installed
+from kmsbridge.testing.fake import FakeDriver
 
 CONTEXT = {"tenant": "acme", "purpose": "Rückzahlung"}
 
@@ -240,6 +242,41 @@ def test_many_take_few_calls_and_keep_their_order(service, cipher):
     assert service.app.calls == {"unwrap_many": 1}
     assert cipher.decrypt_many(iter(messages[:3]), aads=plaintexts[:3]) == plaintexts[:3]
     assert cipher.encrypt_many([]) == cipher.decrypt_many([]) == []
+
+
+def test_many_ask_the_keys_in_their_order(tmp_path, service):
+    """A later key with batches is not asked for what an earlier one without can open."""
+    config = tmp_path / "kmsbridge.toml"
+    config.write_text(
+        '[keys.first]\nuri = "single:other"\n[keys.second]\nuri = "fake:app"\n'
+        '[profiles.both]\nencrypt_to = ["first", "second"]\ndecrypt_with = ["first", "second"]\n'
+    )
+    single = type(
+        "Single",
+        (FakeDriver,),
+        {
+            "scheme": "single",
+            "capabilities": FakeDriver.capabilities - {Capability.BATCH_UNWRAP},
+            "service": service,
+        },
+    )
+    with installed(single), EnvelopeCipher.from_config(config) as both:
+        messages = both.encrypt_many([b"1", b"2"])
+        assert both.decrypt_many(messages) == [b"1", b"2"]
+    assert service.other.calls["unwrap"] == 1
+    assert not service.app.calls["unwrap_many"]
+
+
+def test_many_count_each_message_for_the_audit_trail(service, caplog):
+    """1,000 messages of one data key are a count of 1,000."""
+    caplog.set_level("INFO", "kmsbridge.audit")
+    with EnvelopeCipher.from_uri("fake:app") as many:
+        many.decrypt_many(many.encrypt_many([b"x"] * 1000))
+    counts = [record.kmsbridge for record in caplog.records if record.kmsbridge["source"] == "cache"]
+    assert {(event["operation"], event["messages"]) for event in counts} == {
+        ("encrypt", 1000),
+        ("decrypt", 1000),
+    }
 
 
 def test_one_bad_message_among_many_is_an_error(service, cipher):
