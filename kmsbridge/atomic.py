@@ -28,16 +28,18 @@ def open_regular(path: PathLike, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
 
 
 @contextlib.contextmanager
-def replacing(path: PathLike, *, mode: int = 0o666, exclusive: bool = False) -> Iterator[BinaryIO]:
+def replacing(
+    path: PathLike, *, mode: int = 0o666, exclusive: bool = False, follow: bool = True
+) -> Iterator[BinaryIO]:
     """A new binary file that takes `path`'s place when the block ends, and vanishes when it fails.
 
     The data is on disk before the name is, and the name is on disk before this returns (fsync of the
     file, rename, fsync of the folder), so after a power cut `path` is the old file or the new one.
     `mode` is subject to the umask. A symbolic link is followed: its target is replaced, the link
-    stays. With `exclusive`, a `path` that exists is a `FileExistsError` and is left as it was.
+    stays; without `follow` the link itself is replaced. With `exclusive`, a `path` that exists is a `FileExistsError` and is left as it was.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+    target = Path(os.path.realpath(path)) if follow else Path(path)
+    if target.exists() and not target.is_symlink() and not stat.S_ISREG(target.stat().st_mode):
         what = errno.EISDIR if target.is_dir() else errno.EINVAL
         raise OSError(what, "not a regular file, and no other is replaced", str(target))
     if exclusive and target.exists():
@@ -74,9 +76,11 @@ def short_name(name: str) -> str:
     return os.fsencode(name)[:200].decode(errors="ignore")
 
 
-def write(path: PathLike, data: bytes, *, mode: int = 0o666, exclusive: bool = False) -> None:
+def write(
+    path: PathLike, data: bytes, *, mode: int = 0o666, exclusive: bool = False, follow: bool = True
+) -> None:
     """Put `data` under `path`, as `replacing` does."""
-    with replacing(path, mode=mode, exclusive=exclusive) as file:
+    with replacing(path, mode=mode, exclusive=exclusive, follow=follow) as file:
         view = memoryview(data)
         while view:
             view = view[file.write(view) :]

@@ -176,11 +176,11 @@ def forget_locals(error: BaseException) -> None:
     that the caller was already handling, whose frames are not ours.
     """
     ours: set[FrameType] = set()
-    todo: list[BaseException | None] = [error]
+    todo: list[tuple[BaseException | None, bool]] = [(error, True)]
     while todo:
-        exc = todo.pop()
+        exc, is_ours = todo.pop()
         trace = exc.__traceback__ if exc is not None else None
-        if exc is None or trace is None or (exc is not error and trace.tb_frame not in ours):
+        if exc is None or not (is_ours or (trace is not None and trace.tb_frame in ours)):
             continue
         if exc.__suppress_context__:
             exc.__context__ = None  # not shown, yet kept alive, and its text is a provider's
@@ -189,4 +189,6 @@ def forget_locals(error: BaseException) -> None:
             with contextlib.suppress(RuntimeError):  # it is still running
                 trace.tb_frame.clear()
             trace = trace.tb_next
-        todo += (exc.__cause__, exc.__context__)
+        todo += ((exc.__cause__, False), (exc.__context__, False))
+        if isinstance(exc, BaseExceptionGroup):  # its parts may be from other threads and tasks
+            todo += ((part, True) for part in exc.exceptions)

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 
@@ -47,12 +48,8 @@ def inspect(message: bytes | bytearray | memoryview | str) -> MessageInfo:
 
 def inspect_file(path: PathLike) -> MessageInfo:
     """The same of a file, of which only the header is read. Raises `MessageError` or `OSError`."""
-    with open(path, "rb") as file:
-        start = file.read(wire.MAX_HEADER)
-        header = wire.parse_header(start)
-        size = file.seek(0, os.SEEK_END)
-    wire.check_body_length(header.kind, size - header.length)
-    return _info(header, size)
+    with atomic.open_regular(path) as file:
+        return _info(journal.header_of(path, file), file.seek(0, os.SEEK_END))
 
 
 def inspect_stream(reader: BinaryIO) -> MessageInfo:

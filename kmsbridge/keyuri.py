@@ -13,6 +13,7 @@ from kmsbridge.errors import ConfigError
 
 MAX_LENGTH: Final = 2048
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+_USER_INFO = re.compile(r"\A[^/]*:.*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -23,7 +24,7 @@ class KeyURI:
     `path` is what follows `scheme:` or `scheme://` up to `?` or `#`, percent-decoded, as is
     `fragment`; `query` maps each parameter to its one value. `str()` gives the scheme and path, the
     fragment, and the *names* of the query's parameters, so that a value pasted there by mistake
-    does not travel into a log.
+    does not travel into a log; nor does what looks like `user:password@`.
     """
 
     scheme: str
@@ -47,6 +48,11 @@ class KeyURI:
             )
         rest, _, fragment = rest.partition("#")
         path, mark, query = rest.partition("?")
+        if path.startswith("//") and "@" in path[2:].partition("/")[0]:
+            raise ConfigError(
+                f"a {scheme} URI has a user or password in front of an '@'",
+                remedy="remove it: a secret never belongs into a URI; write an '@' in a name as %40",
+            )
         return cls(
             scheme=scheme,
             path=_decode(scheme, "path", path.removeprefix("//")),
@@ -57,8 +63,9 @@ class KeyURI:
 
     def __str__(self) -> str:
         query = "&".join(f"{name}=..." for name in self.query)
+        path = "//" + _USER_INFO.sub("***@", self.path) if self.slashes else self.path
         return (
-            f"{self.scheme}:{'//' if self.slashes else ''}{self.path}"
+            f"{self.scheme}:{path}"
             + (f"?{query}" if query else "")
             + (f"#{self.fragment}" if self.fragment else "")
         )

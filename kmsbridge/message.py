@@ -269,7 +269,7 @@ def dearmor(text: str) -> bytes:
     text = text.strip(_WHITE_SPACE)
     if not text.startswith(ARMOR_PREFIX):
         raise MalformedMessage(
-            f"the text does not begin with {ARMOR_PREFIX!r}", remedy="pass what encrypt_text returned"
+            f"the text does not begin with {ARMOR_PREFIX!r}", remedy="pass the armored message, whole"
         )
     digits = text[len(ARMOR_PREFIX) :]
     rest = len(digits) % 4

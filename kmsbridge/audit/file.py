@@ -116,7 +116,7 @@ class AuditFile:
         tail = _read_tail(descriptor, size)
         before, newline, torn = tail.rpartition(b"\n")
         line = before.rpartition(b"\n")[2]
-        if not _looks_torn(torn) or (not newline and len(tail) < size):
+        if not looks_torn(torn) or (not newline and len(tail) < size):
             raise _foreign(self._path)
         if not newline:
             return Link(), 0
@@ -164,7 +164,8 @@ def _identity(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_size
 
 
-def _looks_torn(torn: bytes) -> bool:
+def looks_torn(torn: bytes) -> bool:
+    """Whether the end of a file is the beginning of a line that was not written to its end."""
     # A power cut can leave zeros where a line's bytes had not reached the disk.
     return START.startswith(torn.rstrip(b"\0")[: len(START)])
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from kmsbridge.atomic import PathLike
-from kmsbridge.audit.chain import MAX_LINE, NO_HASH, Link, decode, link_of
-from kmsbridge.audit.file import LOCK_WAIT, lock
+from kmsbridge.audit.chain import MAX_LINE, NO_HASH, START, Link, decode, link_of
+from kmsbridge.audit.file import LOCK_WAIT, lock, looks_torn
 from kmsbridge.errors import AuditError
 
 
@@ -57,6 +57,8 @@ def _verify(name: str, lines: Iterator[bytes], head: str | None) -> VerifyResult
     for line in lines:
         fields = decode(line)
         if fields is None:
+            if not end.seq and not line.startswith(START):
+                raise _foreign(name, 1)
             raise _broken(name, end.seq + 1, "was changed")
         _check_link(name, fields, end)
         end = link_of(line, fields)
@@ -90,6 +92,8 @@ def _lines(name: str, file: BinaryIO) -> Iterator[bytes]:
         if len(line) > MAX_LINE:
             raise _broken(name, number, "is longer than 1 MiB")
         if not line.endswith(b"\n"):
+            if not looks_torn(line):
+                raise _foreign(name, number)
             raise _broken(
                 name, number, "is torn", "a crash does that; the next append cuts it off and says so"
             )
@@ -107,6 +111,10 @@ def _size(name: str, descriptor: int) -> int:
 
 def _unreadable(name: str, reason: str | None) -> AuditError:
     return AuditError(f"the audit file {name!r} cannot be read ({reason})", remedy="check the path")
+
+
+def _foreign(name: str, number: int) -> AuditError:
+    return AuditError(f"line {number} of {name} is no line of an audit file", remedy="name the audit file")
 
 
 def _broken(name: str, number: int, problem: str, remedy: str = "") -> AuditError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import random
 import threading
 import time
@@ -21,6 +22,7 @@ from kmsbridge.driver import (
     ErrorKind,
     KeyDescription,
     KeyDriver,
+    KeyState,
     WrappedKey,
     take_request_id,
 )
@@ -154,8 +156,10 @@ class Key:
     def describe(self) -> KeyDescription:
         """The key's state and current version."""
         description: Any = self._call("describe", lambda timeout: self.driver.describe(timeout=timeout))
-        if not isinstance(description, KeyDescription) or not isinstance(description.version, str):
+        if not isinstance(description, KeyDescription) or not isinstance(description.state, KeyState):
             raise self._broken("describe", "it returned no KeyDescription")
+        if description.key_id != self.key_id or _utf8_length(description.version) > MAX_KEY_VERSION:
+            raise self._broken("describe", "it described another key, or a version that is none")
         return description
 
     def rotate(self) -> None:
@@ -253,14 +257,14 @@ class Key:
     # --- what comes back --------------------------------------------------------------------------
 
     def _check_wrapped(self, wrapped: Any, payload: bytes) -> None:
-        texts = isinstance(wrapped, WrappedKey) and isinstance(wrapped.version, str)
-        if not texts or not isinstance(wrapped.ciphertext, bytes):
+        if not isinstance(wrapped, WrappedKey) or not isinstance(wrapped.ciphertext, bytes):
             raise self._broken("wrap", "it returned no WrappedKey")
         if wrapped.key_id != self.key_id:
             raise self._broken("wrap", "it answered with another key's id")
-        if not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED or len(wrapped.version.encode()) > MAX_KEY_VERSION:
+        fits = _utf8_length(wrapped.version) <= MAX_KEY_VERSION
+        if not fits or not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED:
             raise self._broken("wrap", "its answer does not fit into a message")
-        if payload and payload in wrapped.ciphertext and len(payload) >= _BOUND:
+        if len(payload) >= _BOUND and payload in wrapped.ciphertext:
             raise self._broken("wrap", "it returned the payload unencrypted")
 
     def _unbind(self, payload: bytes, context: EncryptionContext) -> bytes:
@@ -294,11 +298,19 @@ def _context_hash(context: EncryptionContext) -> bytes:
     return hashlib.sha256(context.canonical()).digest()
 
 
+def _utf8_length(text: Any) -> float:
+    """Infinite for what no message can hold."""
+    try:
+        return len(text.encode())
+    except (AttributeError, UnicodeEncodeError):
+        return math.inf
+
+
 def _check_key_id(key_id: Any, scheme: str) -> None:
     if (
         not isinstance(key_id, str)
         or not key_id.startswith(f"{scheme}:")
-        or not len(scheme) + 1 < len(key_id.encode()) <= MAX_KEY_ID
+        or not len(scheme) + 1 < _utf8_length(key_id) <= MAX_KEY_ID
     ):
         raise errors.ConfigError(
             f"the {scheme} driver's key id is not 'scheme:name' of at most {MAX_KEY_ID} bytes",

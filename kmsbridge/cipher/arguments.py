@@ -14,7 +14,7 @@ def check_bytes(value: object, name: str, instead: str = "") -> None:
         view = memoryview(value)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"{name} must be bytes-like, not {type(value).__name__}") from None
-    if not view.c_contiguous or view.itemsize != 1:
+    if not view.c_contiguous or view.itemsize != 1 or view.ndim != 1:
         raise TypeError(f"{name} must be a contiguous buffer of bytes: pass bytes({name})")
 
 

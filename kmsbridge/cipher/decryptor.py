@@ -26,7 +26,7 @@ class Decryptor(Opened):
         if not profile.decrypt_with:
             raise RoleError(
                 f"profile {profile.name!r} has no decrypt_with",
-                remedy="open it as an Encryptor, or add decrypt_with",
+                remedy="use another profile, or add decrypt_with",
             )
         keys = self._open_keys(profile.decrypt_with)
         self._decryption = DecryptionKeys(keys, profile.data_keys, self._audit)

@@ -26,7 +26,7 @@ class Encryptor(Opened):
         if not profile.encrypt_to:
             raise RoleError(
                 f"profile {profile.name!r} has no encrypt_to",
-                remedy="open it as a Decryptor, or add encrypt_to",
+                remedy="use another profile, or add encrypt_to",
             )
         self._encryption = EncryptionKeys(self._open_keys(profile.encrypt_to), profile.data_keys, self._audit)
         super()._open_role(profile)

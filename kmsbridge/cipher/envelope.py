@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from kmsbridge import atomic
+from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct, files, journal
+from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.arguments import Buffer, as_bytes
 from kmsbridge.cipher.decryptor import Decryptor
 from kmsbridge.cipher.encryptor import Encryptor
@@ -53,6 +53,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         A crash at any point leaves the file readable, by the old keys or by the new.
         """
         try:
+            path = os.path.realpath(path)  # once: it must not lead elsewhere in the middle
             with journal.locked(path) as file:
                 old = journal.header_of(path, file)
                 bare = self._new_header(old, context, aad)

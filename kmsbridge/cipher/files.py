@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
-from kmsbridge import atomic, body
+from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import journal
 from kmsbridge.datakeys import CachedKey
 
 STEP = 64 * body.CHUNK

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from kmsbridge import config
 from kmsbridge.atomic import PathLike
@@ -15,6 +17,15 @@ from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, forget_locals
 
+_open: weakref.WeakSet[Opened] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """What a program left open is closed when it ends, so that the audit trail has its counts."""
+    for opened in list(_open):
+        opened.close()
+
 
 class Opened:
     """Safe to share between threads, and to use in forked children. Close it, or use it with `with`."""
@@ -23,6 +34,7 @@ class Opened:
         self._profile = profile
         self._audit = AuditTrail(profile.audit, profile=profile.name)
         self._keys: dict[str, Key] = {}
+        _open.add(self)
         try:
             self._open_role(profile)
         except BaseException:
@@ -61,6 +73,7 @@ class Opened:
 
     def close(self) -> None:
         """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
+        _open.discard(self)
         try:
             self._close_role()
         finally:
@@ -106,6 +119,9 @@ class Opened:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied: open one in each process")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(profile={self._profile.name!r})"

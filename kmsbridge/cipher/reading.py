@@ -7,11 +7,10 @@ import os
 from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn, Protocol
 
-from kmsbridge import atomic, body
+from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.body import ReadAt
-from kmsbridge.cipher import journal
 from kmsbridge.errors import forget_locals
 
 

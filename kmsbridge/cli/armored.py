@@ -55,7 +55,7 @@ class ArmorReader(io.RawIOBase):
         # White space after the digits stays in the rest: if more digits follow, it stands between them.
         take = digits if self._ended else digits // 4 * 4
         part, self._rest = self._rest[:take], self._rest[take:]
-        if part[-1:].isspace():
+        if part and part.split() != [part]:
             raise MalformedMessage("the armored text has white space in it", remedy="join it to one line")
         return wire.dearmor(wire.ARMOR_PREFIX + part)
 

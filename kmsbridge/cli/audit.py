@@ -7,16 +7,16 @@ import dataclasses
 import click
 
 from kmsbridge.cli import output
-from kmsbridge.cli.options import Command, Group, json_option
+from kmsbridge.cli.options import PATH, Command, Group, json_option
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="Verify an audit file.")
 def audit() -> None:
     """Look into audit files."""
 
 
-@audit.command(cls=Command)
-@click.argument("file", type=click.Path())
+@audit.command(cls=Command, short_help="Check that no line was changed.")
+@click.argument("file", type=PATH)
 @click.option("--head", metavar="HASH", help="A head noted earlier; the file must still hold that line.")
 @json_option
 def verify(file: str, head: str | None, as_json: bool) -> None:

@@ -10,9 +10,9 @@ from kmsbridge.cli.process import COMPLETE, PROGRAM
 
 
 @click.command(cls=Command, short_help="Print a script for shell completion.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    r"""Print the script that teaches SHELL to complete this command's words.
+    """Print the script that teaches SHELL (bash, zsh or fish) to complete this command's words.
 
     \b
     kmsbridge completion bash > ~/.local/share/bash-completion/completions/kmsbridge

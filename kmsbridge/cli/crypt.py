@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 import click
 
 from kmsbridge.cli import streams
+from kmsbridge.cli.each import each
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.opening import opened
-from kmsbridge.cli.options import Command, bound_options, settings
+from kmsbridge.cli.options import PATH, PATH_OR_DASH, Command, bound_options, settings
 from kmsbridge.cli.progress import copy, progress
 from kmsbridge.cli.terminal import TextOnly, is_terminal
 
@@ -56,10 +57,8 @@ def _arguments(command: Any) -> Any:
     for decorate in (
         click.option("--force", is_flag=True, help="Replace TARGET if it exists."),
         bound_options,
-        click.option(
-            "-o", "--output", "target", metavar="TARGET", type=click.Path(), help="Default: stdout."
-        ),
-        click.argument("source", type=click.Path(allow_dash=True), required=False),
+        click.option("-o", "--output", "target", metavar="TARGET", type=PATH, help="Default: stdout."),
+        click.argument("source", type=PATH_OR_DASH, required=False),
     ):
         command = decorate(command)
     return command
@@ -69,7 +68,7 @@ def _arguments(command: Any) -> Any:
 @_arguments
 @click.option("-a", "--armor", is_flag=True, help="Write the text form: one line that begins with kmsb1_.")
 def encrypt(**given: Any) -> None:
-    r"""Encrypt SOURCE, a file or stdin, to TARGET or stdout.
+    """Encrypt SOURCE, a file or stdin, to TARGET or stdout.
 
     TARGET appears whole or not at all, and is not replaced without --force.
 
@@ -97,7 +96,7 @@ def encrypt(**given: Any) -> None:
 @_arguments
 @click.option("-a", "--armor", is_flag=True, help="Insist on the text form, which is recognised anyway.")
 def decrypt(**given: Any) -> None:
-    r"""Decrypt SOURCE, a file or stdin, to TARGET or stdout.
+    """Decrypt SOURCE, a file or stdin, to TARGET or stdout.
 
     TARGET appears once all of it is verified, readable by you alone. To stdout goes what is verified
     so far: if the command fails, discard it.
@@ -111,12 +110,20 @@ def decrypt(**given: Any) -> None:
     job = Job(**given)
     streams.check_target(job.target, force=job.force)
     with opened(Decryptor) as cipher:
-        if not streams.is_regular(job.source) or job.armor or _is_armored(job.name):
+        if streams.is_stdio(job.source):
             _decrypt_stream(cipher, job)
-        elif job.file_to_file:
-            _decrypt_file(cipher, job)
-        else:
-            _decrypt_seekable(cipher, job)
+            return
+        code = each((job.name,), lambda _: _decrypt_named(cipher, job))
+    click.get_current_context().exit(code)
+
+
+def _decrypt_named(cipher: Decryptor, job: Job) -> None:
+    if not streams.is_regular(job.source) or job.armor or _is_armored(job.name):
+        _decrypt_stream(cipher, job)
+    elif job.file_to_file:
+        _decrypt_file(cipher, job)
+    else:
+        _decrypt_seekable(cipher, job)
 
 
 def _is_armored(source: str) -> bool:

@@ -29,7 +29,7 @@ _PREFIX: Final = "kmsb1_"
 @click.option("--only", metavar="NAME", multiple=True, help="Decrypt this variable only; may be repeated.")
 @click.argument("command", metavar="CMD [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(context: Pairs, only: tuple[str, ...], command: tuple[str, ...]) -> None:
-    r"""Run CMD with every environment value that is an armored message decrypted.
+    """Run CMD with every environment value that is an armored message decrypted.
 
     Only CMD and what it starts see the plaintexts. If one value does not decrypt, CMD is not run.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
 
 from kmsbridge import atomic
+from kmsbridge.cli.exits import CommandError
 
 _SPECIAL = re.compile(r"[*?\[\]\\]|(?<=.) +$")
 
@@ -25,17 +27,30 @@ def checkout_of(folder: str) -> str | None:
 
 
 def ensure_ignored(folder: str, names: Sequence[str]) -> str | None:
-    """See that git ignores these files of `folder`; gives the path of the `.gitignore` that had to change."""
-    patterns = [_pattern(name) for name in names if not _is_ignored(folder, name)]
+    """See that git ignores these files of `folder`; gives the path of the `.gitignore` that had to change.
+
+    Raises `CommandError` where it cannot, `OSError` as it comes.
+    """
     path = os.path.join(folder, ".gitignore")
-    text = _read(path)
-    missing = [each for each in patterns if each not in text.split(b"\n")]
+    text = _read(path)  # before git is asked, which would wait for a FIFO
+    present = text.split(b"\n")
+    # Where git says no, a line that is there already is undone by a later one and must come again.
+    missing = [
+        pattern
+        for name, pattern in ((name, _pattern(name)) for name in names)
+        if (ignored := _is_ignored(folder, name)) is False or (ignored is None and pattern not in present)
+    ]
     if not missing:
         return None
     start = text if not text or text.endswith(b"\n") else text + b"\n"
     mode = os.stat(path).st_mode & 0o777 if text else 0o666
     added = b"\n".join([b"# kmsbridge: keys must not be committed", *missing, b""])
     atomic.write(path, start + added, mode=mode)
+    if any(_is_ignored(folder, name) is False for name in names):
+        raise CommandError(
+            f"git does not ignore {names[0]}, although {path} says so, and no key was made",
+            remedy="see what 'git check-ignore --verbose --no-index' says, or choose another --key-file",
+        )
     return path
 
 
@@ -44,11 +59,12 @@ def is_tracked(folder: str, name: str) -> bool:
     return _git(folder, "--literal-pathspecs", "ls-files", "--error-unmatch", "--", name) == 0
 
 
-def _is_ignored(folder: str, name: str) -> bool:
+def _is_ignored(folder: str, name: str) -> bool | None:
+    """What git says; None where it cannot be asked."""
     # Of the pattern for temporary files one example is asked for.
-    return (
-        _git(folder, "check-ignore", "--quiet", "--no-index", "--", f"./{name.replace('*', '0' * 12)}") == 0
-    )
+    example = f"./{name.replace('*', '0' * 12)}"
+    said = _git(folder, "check-ignore", "--quiet", "--no-index", "--", example)
+    return {0: True, 1: False}.get(said)
 
 
 def _git(folder: str, *arguments: str) -> int:
@@ -70,7 +86,15 @@ def _pattern(name: str) -> bytes:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        status = os.lstat(path)
     except FileNotFoundError:
         return b""
+    if not stat.S_ISREG(status.st_mode):
+        # Git follows no link there (since 2.32), and its target may be a file of another project.
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
+        raise CommandError(
+            f"{path} is {kind}, so git would not ignore the key, and none was made",
+            remedy="put a regular file in its place, or choose another --key-file",
+        )
+    with open(path, "rb") as file:
+        return file.read()

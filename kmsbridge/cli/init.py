@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 import click
 
-from kmsbridge.cli import gitignore, passphrase
+from kmsbridge.cli import existing, gitignore, passphrase
 from kmsbridge.cli.exits import CommandError
-from kmsbridge.cli.options import Command, settings
+from kmsbridge.cli.options import PATH, Command, settings
 from kmsbridge.cli.output import result, say
 from kmsbridge.cli.streams import named
 from kmsbridge.secret import Secret
@@ -45,6 +45,8 @@ class Plan:
     name: str
     passphrase: Secret | None
     reference: str
+    kept: bool = False
+    """Whether the configuration is there already, and stays as it is."""
 
     @property
     def folder(self) -> str:
@@ -64,26 +66,38 @@ class Plan:
 
 @click.command(cls=Command, short_help="Make a configuration and a local key.")
 @click.option(
-    "--key-file", metavar="PATH", type=click.Path(), help="Default: dev-keys.json beside the configuration."
+    "--key-file", metavar="PATH", type=PATH, help="Default: dev-keys.json beside the configuration."
 )
 @click.option("--name", default="app", show_default=True, help="The key's name in the key file.")
 @click.option(
     "--passphrase", "protect", is_flag=True, help="Protect the key file; asks, or takes KMSBRIDGE_PASSPHRASE."
 )
-@click.option(
-    "--passphrase-file", metavar="PATH", type=click.Path(), help="Protect it with the text in a file."
-)
+@click.option("--passphrase-file", metavar="PATH", type=PATH, help="Protect it with the text in a file.")
 def init(key_file: str | None, name: str, protect: bool, passphrase_file: str | None) -> None:
     """Make a configuration with a key in a local file, to start with.
 
-    Nothing is ever overwritten. In a git checkout the key file is put into .gitignore.
+    Nothing is ever overwritten. Where the configuration is there and the key file that it names is not,
+    as in a fresh clone, the key file alone is made. In a git checkout it is put into .gitignore.
     """
+    if settings().profile is not None:
+        raise click.UsageError("init takes no --profile", click.get_current_context())
     plan = _plan(settings().config or "kmsbridge.toml", key_file, name, protect, passphrase_file)
     _make(plan)
-    result(f"configuration  {_shown(plan.config)}")
+    result(f"configuration  {_shown(plan.config)}{' (left as it was)' if plan.kept else ''}")
     result(f"key file       {_shown(plan.key_file)}")
+    _tell_what_to_know(plan)
+
+
+def _tell_what_to_know(plan: Plan) -> None:
+    for variable in ("KMSBRIDGE_CONFIG", "KMSBRIDGE_KEY"):
+        value = os.environ.get(variable)
+        if value and (variable == "KMSBRIDGE_KEY" or os.path.abspath(value) != plan.config):
+            settings().note(f"{variable} is set, so commands will not read {_shown(plan.config)}; unset it")
     if plan.reference.startswith("env:"):
-        settings().note(f"set {passphrase.VARIABLE} before you use the key")
+        settings().note(f"set {plan.reference.removeprefix('env:')} before you use the key")
+    if plan.kept:
+        name = os.path.basename(plan.key_file)
+        settings().note(f"this is a new key: what another copy of {name} protects needs that copy")
     settings().note("back the key file up: without it, what it protects cannot be opened")
 
 
@@ -92,22 +106,31 @@ def _plan(config: str, key_file: str | None, name: str, protect: bool, passphras
         raise click.UsageError(
             "--passphrase and --passphrase-file exclude each other", click.get_current_context()
         )
-    from kmsbridge.local import files
-
     config = os.path.abspath(config)
     key_file = os.path.abspath(key_file or os.path.join(os.path.dirname(config), "dev-keys.json"))
-    _check_new(config, key_file)
-    _check_name(name)
-    files.check_folder(key_file)
-    secret, reference = None, ""
+    reference = f"env:{passphrase.VARIABLE}" if protect else ""
     if passphrase_file is not None:
         reference = f"file:{_seen_from(config, os.path.abspath(passphrase_file))}"
+    if os.path.lexists(config) and not os.path.lexists(key_file):
+        return _plan_key_file(config, key_file, name, reference)
+    _check_new(config, key_file)
+    _check_place(config, key_file, name)
+    secret = None
+    if passphrase_file is not None:
         secret = passphrase.from_file(passphrase_file)
     elif protect:
-        reference, secret = f"env:{passphrase.VARIABLE}", passphrase.from_environment_or_terminal()
+        secret = passphrase.from_environment_or_terminal(other=", or pass --passphrase-file")
     plan = Plan(config, key_file, name, secret, reference)
     _check_text(plan)
     return plan
+
+
+def _plan_key_file(config: str, key_file: str, name: str, reference: str) -> Plan:
+    """What is missing of what `config` describes: after a clone of the code, or after an `init` was killed."""
+    key = existing.find(config, key_file, name)
+    _check_place(config, key_file, name)
+    secret = existing.secret(key, config, reference)
+    return Plan(config, key_file, name, secret, key.protection, kept=True)
 
 
 def _check_new(config: str, key_file: str) -> None:
@@ -115,8 +138,7 @@ def _check_new(config: str, key_file: str) -> None:
     if made and not kept:
         raise CommandError(
             f"{_shown(key_file)} exists already and is left as it is, but there is no {_shown(config)}",
-            remedy="if it is what a broken-off init left and protects nothing yet, remove it; "
-            "otherwise choose another --key-file",
+            remedy="restore the configuration, or choose another --key-file",
         )
     if made or kept:
         both = " and ".join(_shown(path) for path, there in ((config, kept), (key_file, made)) if there)
@@ -126,9 +148,16 @@ def _check_new(config: str, key_file: str) -> None:
         )
     if config == key_file:
         raise CommandError("the configuration and the key file would be one file", remedy="name two files")
+
+
+def _check_place(config: str, key_file: str, name: str) -> None:
+    from kmsbridge.local import files
+
     for folder in dict.fromkeys((os.path.dirname(config), os.path.dirname(key_file))):
         if not os.path.isdir(folder):
             raise CommandError(f"there is no folder {_shown(folder)}", remedy="make it first")
+    _check_name(name)
+    files.check_folder(key_file)
 
 
 def _check_name(name: str) -> None:
@@ -157,27 +186,34 @@ def _check_text(plan: Plan) -> None:
 
 
 def _make(plan: Plan) -> None:
-    # In this order: stopped anywhere, no key can be committed by mistake, and no configuration names a key
-    # that is not there.
+    # In this order: stopped anywhere, no key can be committed by mistake, and the next init makes the rest.
     from kmsbridge import atomic
+
+    _ignore(plan)
+    if plan.kept:
+        _make_key_file(plan)
+        return
+    with named(plan.config):
+        atomic.write(plan.config, plan.text().encode(), exclusive=True)
+    try:
+        _make_key_file(plan)
+    except BaseException:
+        # If the key file is there, another init was faster, and needs the configuration.
+        if not os.path.lexists(plan.key_file):
+            with contextlib.suppress(OSError):
+                os.unlink(plan.config)
+        raise
+
+
+def _make_key_file(plan: Plan) -> None:
     from kmsbridge.local.errors import LocalKeyError
     from kmsbridge.local.keyfile import KeyFile
 
-    _ignore(plan)
     with named(plan.key_file):
         try:
             KeyFile.create(plan.key_file, plan.name, plan.passphrase).close()
         except LocalKeyError as error:
             raise error.typed() from error
-    try:
-        with named(plan.config):
-            atomic.write(plan.config, plan.text().encode(), exclusive=True)
-    except BaseException:
-        # Nobody can have used the key: nothing has named it yet.
-        for path in (plan.key_file, f"{plan.key_file}.lock"):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        raise
 
 
 def _ignore(plan: Plan) -> None:

@@ -9,17 +9,17 @@ import click
 
 from kmsbridge.cli import output, streams
 from kmsbridge.cli.each import each
-from kmsbridge.cli.options import Command, json_option
+from kmsbridge.cli.options import PATH_OR_DASH, Command, json_option
 
 if TYPE_CHECKING:
     from kmsbridge import MessageInfo
 
 
 @click.command(cls=Command, short_help="Show what messages say of themselves.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH_OR_DASH)
 @json_option
 def inspect(files: tuple[str, ...], as_json: bool) -> None:
-    r"""Show what messages say of themselves: kind, lengths, and the keys that can open them.
+    """Show what messages say of themselves: kind, lengths, and the keys that can open them.
 
     No key is needed, and nothing is verified: only decrypting does that. `-` stands for stdin.
 

@@ -15,7 +15,6 @@ from kmsbridge.cli.process import report
 from kmsbridge.errors import KmsBridgeError, KmsError
 
 if TYPE_CHECKING:
-    from kmsbridge.audit import AuditTrail
     from kmsbridge.calls import Key
     from kmsbridge.config import KeyConfig, Profile
 
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
 @click.command(cls=Command, short_help="List the profile's keys.")
 @json_option
 def keys(as_json: bool) -> None:
-    """List the profile's keys, with their state as their services tell it."""
+    """List the profile's keys, with their state as their services tell it.
+
+    No key is used: a key that is listed as enabled may still refuse to wrap or unwrap.
+    """
     current, code = profile(), 0
     rows: list[dict[str, str]] = []
     for each in _keys_of(current).values():
@@ -101,24 +103,25 @@ def _role(each: KeyConfig, current: Profile) -> str:
 def _rotated(each: KeyConfig, current: Profile) -> dict[str, str]:
     from kmsbridge.audit import AuditTrail
     from kmsbridge.cipher.opened import open_key
+    from kmsbridge.context import EMPTY
+    from kmsbridge.datakeys import told_call
 
     trail, key = AuditTrail(current.audit, profile=current.name), open_key(each, current)
     try:
-        try:
+        key_id = key.key_id
+        with told_call(trail, "rotate", key, EMPTY) as told:
             key.rotate()
-            version = key.describe().version
-        except KmsError as error:
-            _record(trail, key, type(error).__name__, "", error.request_id)
-            raise
-        _record(trail, key, "ok", version, key.last_answer.request_id)
-        return {"key_id": key.key_id, "version": version}
+            told.answer = key.last_answer
+            told.version = _version_now(key)
+        return {"key_id": key_id, "version": told.version}
     finally:
         key.close()
         trail.close()
 
 
-def _record(trail: AuditTrail, key: Key, outcome: str, version: str, request_id: str) -> None:
-    from kmsbridge.audit import AuditEvent
-
-    event = AuditEvent("rotate", outcome, key_id=str(key), key_version=version, request_id=request_id)
-    trail.record(event)
+def _version_now(key: Key) -> str:
+    # The key is rotated by now: that its version cannot be told must not read as if it were not.
+    try:
+        return key.describe().version
+    except KmsError:
+        return ""

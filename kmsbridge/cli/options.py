@@ -17,6 +17,10 @@ Pairs = Mapping[str, str]
 
 MAX_AAD: Final = 1 << 20
 
+# Whether a file can be read shows when it is opened, and is told in the same words as all that can go wrong.
+PATH: Final = click.Path(readable=False)
+PATH_OR_DASH: Final = click.Path(allow_dash=True, readable=False)
+
 
 @dataclass(slots=True)
 class Settings:
@@ -49,7 +53,7 @@ def global_options() -> list[click.Parameter]:
 
     shared: dict[str, Any] = {"expose_value": False, "callback": remember}
     return [
-        click.Option(["--config"], type=click.Path(), help="The configuration file.", **shared),
+        click.Option(["--config"], type=PATH, help="The configuration file.", **shared),
         click.Option(["--profile"], metavar="NAME", help="The profile of the configuration.", **shared),
         click.Option(["-q", "--quiet"], is_flag=True, help="No notices and no progress bar.", **shared),
         click.Option(["--debug"], is_flag=True, help="On an error, show where it happened.", **shared),
@@ -66,7 +70,11 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse too many arguments without showing them: one may be a passphrase."""
         ctx.allow_extra_args = True
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # whose help to look into
+            raise
         if ctx.args and not ctx.resilient_parsing:
             raise click.UsageError(f"{len(ctx.args)} argument{'s' * (len(ctx.args) > 1)} too many", ctx)
         return rest
@@ -113,7 +121,7 @@ def bound_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, bound={"context": context, "aad": _aad(aad, aad_file)}, **options)
 
     for decorate in (
-        click.option("--aad-file", type=click.Path(), help="The same, taken from a file, byte for byte."),
+        click.option("--aad-file", type=PATH, help="The same, taken from a file, byte for byte."),
         click.option("--aad", metavar="TEXT", help="Associated data. Decrypting needs the same."),
         context_option,
     ):

@@ -14,10 +14,10 @@ VARIABLE: Final = "KMSBRIDGE_PASSPHRASE"
 _LONGEST: Final = 64 * 1024
 
 
-def from_environment_or_terminal() -> Secret:
-    """The value of KMSBRIDGE_PASSPHRASE, or what is typed twice alike."""
-    value = os.environb.get(VARIABLE.encode())
-    return Secret(value) if value else _asked()
+def from_environment_or_terminal(variable: str = VARIABLE, other: str = "") -> Secret:
+    """The variable's value, or what is typed twice alike; `other` ends the advice where neither is there."""
+    value = os.environb.get(os.fsencode(variable))
+    return Secret(value) if value else _asked(f"set {variable}{other}")
 
 
 def from_file(path: str) -> Secret:
@@ -34,25 +34,23 @@ def from_file(path: str) -> Secret:
         usable = True
     if not usable:
         raise CommandError(f"{path} is not UTF-8", remedy="store the passphrase as text")
-    return _checked(text.removesuffix(b"\n").removesuffix(b"\r") if text.endswith(b"\n") else text)
+    return checked(text.removesuffix(b"\n").removesuffix(b"\r") if text.endswith(b"\n") else text)
 
 
-def _asked() -> Secret:
+def _asked(remedy: str) -> Secret:
     from getpass import getpass
 
     if sys.stdin is None or not sys.stdin.isatty():
-        raise CommandError(
-            "there is no terminal to ask for the passphrase on",
-            remedy=f"set {VARIABLE}, or pass --passphrase-file",
-        )
+        raise CommandError("there is no terminal to ask for the passphrase on", remedy=remedy)
     first = Secret.of_text(getpass("Passphrase: ", sys.stderr))
-    _checked(first.reveal())
+    checked(first.reveal())
     if Secret.of_text(getpass("The same again: ", sys.stderr)).reveal() != first.reveal():
         raise CommandError("the two are not the same; nothing was made", remedy="run it again")
     return first
 
 
-def _checked(text: bytes) -> Secret:
+def checked(text: bytes) -> Secret:
+    """The passphrase, which must not be empty."""
     if not text:
         raise CommandError("the passphrase is empty; nothing was made", remedy="give one, or leave it out")
     return Secret(text)

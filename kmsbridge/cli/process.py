@@ -111,9 +111,8 @@ def _usage(error: click.UsageError) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         click.echo(error.format_message(), err=True)
         return exits.USAGE
-    text = (
-        error.format_message().replace("\n", " ").replace("(Did you mean", "Did you mean").replace("?)", "?")
-    )
+    text = " ".join(error.format_message().split())
+    text = text.replace("(Did you mean", "Did you mean").replace("?)", "?")
     text = re.sub(r"^\w|(?<=\. )\w", lambda match: match[0].lower(), text).replace(". ", "; ").rstrip(".")
     path = error.ctx.command_path if error.ctx else PROGRAM
     say(text if text.endswith("?") else f"{text}; see '{path} --help'")

@@ -12,7 +12,7 @@ from kmsbridge.cli import exits, output, streams
 from kmsbridge.cli.each import each
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.opening import opened
-from kmsbridge.cli.options import Command, bound_options, json_option, settings
+from kmsbridge.cli.options import PATH_OR_DASH, Command, bound_options, json_option, settings
 from kmsbridge.cli.progress import copy
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ _START: Final = 0xFFFF + 72
 
 
 @click.command(cls=Command, short_help="Move messages to the current keys.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(allow_dash=True))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH_OR_DASH)
 @bound_options
 @click.option(
     "--check", is_flag=True, help="Change nothing; print which need it, and exit with 10 if any does."
 )
 @json_option
 def rewrap(files: tuple[str, ...], bound: dict[str, Any], check: bool, as_json: bool) -> None:
-    r"""Wrap the data keys of messages anew, for the keys of `encrypt_to` in their current versions.
+    """Wrap the data keys of messages anew, for the keys of `encrypt_to` in their current versions.
 
     Files are changed in place, their bodies stay untouched. `-` rewraps stdin to stdout. The context
     is the one they were encrypted with; the aad matters to direct messages only.
@@ -76,10 +76,10 @@ def _rewrap_files(
 
 
 def _needs_rewrap(cipher: EnvelopeCipher, name: str) -> bool:
-    from kmsbridge.cipher.journal import SUFFIX
+    from kmsbridge import journal
 
-    if os.path.exists(os.path.realpath(name) + SUFFIX):
-        return True  # an earlier rewrap was broken off
+    if journal.interrupted(name):
+        return True
     start = _start(name)
     return cipher.needs_rewrap(start)
 

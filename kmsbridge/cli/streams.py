@@ -91,8 +91,10 @@ def file_error(error: OSError, name: str) -> CommandError:
     """What went wrong with the file `name`, in the operating system's words."""
     if not error.errno:
         return CommandError(str(error), remedy="name another file")
+    if not name:
+        return CommandError("an empty name is no file's name", remedy="name a file, or - for a pipe")
     reason = os.strerror(error.errno).lower()
-    return CommandError(f"{name or repr(name)}: {reason}", remedy=_REMEDIES.get(error.errno, ""))
+    return CommandError(f"{name}: {reason}", remedy=_REMEDIES.get(error.errno, ""))
 
 
 class Input(io.RawIOBase):
@@ -153,6 +155,8 @@ def check_target(name: str | None, *, force: bool) -> None:
     if name is None or is_stdio(name) or is_device(name):
         return
     with named(name):
+        if not name:
+            raise FileNotFoundError(errno.ENOENT, "", name)
         if os.path.isdir(name):
             raise IsADirectoryError(errno.EISDIR, "", name)
         if os.path.lexists(name) and not force:

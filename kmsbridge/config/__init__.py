@@ -81,7 +81,7 @@ def _load(
     folder = os.path.dirname(_absolute(found))
     source = Source(found, folder, env)
     source.note("config", found, origin)
-    document = read(found)
+    document = read(found, origin if origin.startswith("environment") else "")
     with about(f"{found}: "):
         name, origin = choose(document, profile, env)
         where = "default_profile" if "default_profile" in document else f"profiles.{name}"
@@ -111,14 +111,14 @@ def _locate(path: PathLike | None, env: Mapping[str, str]) -> tuple[str | None, 
 
 
 def _from_variable(profile: str | None, env: Mapping[str, str]) -> tuple[Profile, list[Setting]]:
-    for name, value in (
-        ("profile=", profile),
-        ("KMSBRIDGE_PROFILE", read_variable(env, "KMSBRIDGE_PROFILE")),
+    for what, value, other in (
+        ("a profile is named", profile, "name none"),
+        ("KMSBRIDGE_PROFILE is set", read_variable(env, "KMSBRIDGE_PROFILE"), "KMSBRIDGE_PROFILE"),
     ):
         if value is not None:
             raise ConfigError(
-                f"{name} is given, but KMSBRIDGE_KEY is a configuration without profiles",
-                remedy=f"unset KMSBRIDGE_KEY, or leave {name} out",
+                f"{what}, but KMSBRIDGE_KEY is a configuration without profiles",
+                remedy=f"unset KMSBRIDGE_KEY, or {other}",
             )
     uri = env[_KEY]
     if is_reference(uri):

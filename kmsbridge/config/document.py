@@ -11,10 +11,11 @@ from kmsbridge.config.source import is_reference, read_file, read_variable
 from kmsbridge.config.values import convert, flag, takes_text, text, wrong_type
 from kmsbridge.config.words import about, advice, check_words, dotted, quoted
 from kmsbridge.errors import ConfigError
+from kmsbridge.message import MAX_RECIPIENTS
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy
 
 FILE_NAME: Final = "kmsbridge.toml"
-MAX_FILE: Final = 1024 * 1024
+MAX_FILE: Final = 64 * 1024
 MAX_NAME: Final = 128
 LISTS: Final = ("encrypt_to", "decrypt_with")
 POLICIES: Final[Mapping[str, type[Any]]] = {
@@ -26,10 +27,10 @@ FLAGS: Final = ("production", "direct")
 _POSITION = re.compile(r"\(at (line \d+, column \d+|end of document)\)$")
 
 
-def read(path: str) -> dict[str, Any]:
-    """The tables of a TOML file, checked for shape and unknown words."""
-    data = read_file(path, f"the configuration file {quoted(path)}", MAX_FILE)
-    document = _parse(data, f"the configuration file {quoted(path)}")
+def read(path: str, named_by: str = "") -> dict[str, Any]:
+    """The tables of a TOML file, checked for shape and unknown words; `named_by` says who chose the path."""
+    what = f"the configuration file {quoted(path)}" + (f" ({named_by})" if named_by else "")
+    document = _parse(read_file(path, what, MAX_FILE), what)
     with about(f"{path}: "):
         _check(document)
     return document
@@ -48,6 +49,11 @@ def check_profile(table: Mapping[str, Any], name: str, keys: Mapping[str, Any]) 
     check_words(table, (*LISTS, *POLICIES, *FLAGS), name, "setting of a profile")
     for setting in LISTS:
         check_key_names(table.get(setting, []), dotted(name, setting), keys)
+    if len(table.get("encrypt_to", [])) > MAX_RECIPIENTS:
+        raise ConfigError(
+            f"{dotted(name, 'encrypt_to')} names more than {MAX_RECIPIENTS} keys",
+            remedy="a message has no room for more; remove some",
+        )
     for setting in FLAGS:
         flag(table.get(setting, False), dotted(name, setting))
     for setting, policy in POLICIES.items():
@@ -58,14 +64,16 @@ def check_key_names(names: object, name: str, keys: Mapping[str, Any]) -> None:
     """Check a list of keys' names: all there, none twice."""
     if not isinstance(names, (list, tuple)):
         raise wrong_type(names, name, "a list of keys' names")
+    seen: set[str] = set()
     for n, each in enumerate(names):
         text(each, f"{name}[{n}]")
         if each not in keys and not is_reference(each):
             raise ConfigError(
                 f"{name} names the key {quoted(each)}, which is not there", remedy=advice(each, keys)
             )
-        if each in names[:n]:
+        if each in seen:
             raise ConfigError(f"{name} names the key {quoted(each)} twice", remedy="remove one of them")
+        seen.add(each)
 
 
 def choose(document: Mapping[str, Any], argument: str | None, env: Mapping[str, str]) -> tuple[str, str]:
@@ -123,7 +131,7 @@ def _parse(data: bytes, what: str) -> dict[str, Any]:
     except ValueError as error:
         position = _POSITION.search(str(error))
         problem = f"is not valid TOML at {position[1]}" if position else "is not valid TOML"
-        remedy = "correct it there"
+        remedy = "correct it there; a table or setting given twice does this too"
     # Not inside `except`: those exceptions carry the file's text along.
     raise ConfigError(f"{what} {problem}", remedy=remedy)
 

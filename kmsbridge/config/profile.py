@@ -63,7 +63,7 @@ def _key(name: str, table: Mapping[str, Any], source: Source) -> KeyConfig:
     where = "options" if source.from_arguments else dotted("keys", name)
     uri = key_uri(table["uri"], name if source.from_arguments else f"{where}.uri", source)
     options = {
-        option: source.resolve_option(value, dotted(where, option), hidden=sounds_secret(option))
+        option: source.resolve_option(value, dotted(where, option), hidden=sounds_secret(option, value))
         for option, value in table.items()
         if option not in OWN
     }

@@ -18,10 +18,14 @@ MASK: Final = "***"
 MAX_REFERENCED: Final = 64 * 1024
 MAX_DEPTH: Final = 16
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET = re.compile(r"token|secret|passw|passphrase|pwd|credential|key|pin\b|private", re.IGNORECASE)
-_PLACE = re.compile(r"(_file|_path|_folder|_dir|_id_file|_name|_arn)$", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
-_QUERY_VALUE = re.compile(r"(?<==)[^&#]+")
+_SECRET = re.compile(
+    r"token|secret|passw|passphrase|pwd|credential|key|pin\b|private|auth|bearer|cookie|header|dsn",
+    re.IGNORECASE,
+)
+_NO_SECRET = re.compile(r"_(file|path|folder|dir|name|arn|method)$", re.IGNORECASE)
+_AUTH_TABLE = re.compile(r"(^|_)auth$", re.IGNORECASE)
+_TAIL = re.compile(r"[?#]")
+_PARAMETER = re.compile(r"(?<=[?&#])([^=?&#]*=)?[^&#]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Source:
         if isinstance(value, Mapping):
             return {
                 key: self.resolve_option(
-                    each, dotted(name, str(key)), hidden=hidden or sounds_secret(str(key)), depth=depth
+                    each, dotted(name, str(key)), hidden=hidden or sounds_secret(str(key), each), depth=depth
                 )
                 for key, each in value.items()
             }
@@ -167,9 +171,14 @@ def _unreadable(error: OSError | ValueError, what: str) -> ConfigError:
     return ConfigError(f"{what} cannot be read ({reason})", remedy="check the path")
 
 
-def sounds_secret(option: str) -> bool:
-    """Whether an option of this name may hold a secret, so that its value is better not shown."""
-    return bool(_SECRET.search(option)) and not _PLACE.search(option)
+def sounds_secret(option: str, value: object) -> bool:
+    """Whether an option of this name may hold a secret, so that its value is better not shown.
+
+    Of a table such as `auth`, which tells how to log in, each option is judged by its own name.
+    """
+    if isinstance(value, Mapping) and _AUTH_TABLE.search(option):
+        return False
+    return bool(_SECRET.search(option)) and not _NO_SECRET.search(option)
 
 
 def _shown(value: object) -> str:
@@ -177,5 +186,14 @@ def _shown(value: object) -> str:
         return "true" if value else "false"
     if not isinstance(value, str) or "://" not in value:
         return str(value)
-    address, mark, query = _USER_INFO.sub(MASK + "@", value).partition("?")
-    return address + mark + _QUERY_VALUE.sub(MASK, query)
+    scheme, mark, rest = value.partition("://")
+    found = _TAIL.search(rest)
+    place, tail = (rest[: found.start()], rest[found.start() :]) if found else (rest, "")
+    user, at, host = place.rpartition("@")
+    if "@" in tail:
+        host = MASK  # of a password with ? or # the place would be the first half
+    return scheme + mark + (MASK if user else "") + at + host + _PARAMETER.sub(_masked, tail)
+
+
+def _masked(parameter: re.Match[str]) -> str:
+    return (parameter[1] or "") + MASK

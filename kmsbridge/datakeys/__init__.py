@@ -4,7 +4,7 @@ from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_contex
 from kmsbridge.datakeys.decryption import DecryptionKeys, without_padding
 from kmsbridge.datakeys.encryption import EncryptionKeys
 from kmsbridge.datakeys.flight import Flight, SingleFlight
-from kmsbridge.datakeys.trail import told_of_messages
+from kmsbridge.datakeys.trail import told_call, told_of_messages
 
 __all__ = [
     "CachedKey",
@@ -16,6 +16,7 @@ __all__ = [
     "SingleFlight",
     "data_key_context",
     "name_of",
+    "told_call",
     "told_of_messages",
     "without_padding",
 ]

@@ -27,6 +27,8 @@ from kmsbridge.secret import Secret
 DATA_KEY_LENGTH = 32
 BATCH = 200
 """The most wrapped keys in one `unwrap_many`; a Vault request holds no more."""
+ANOTHER_MAY_DO = (KmsError, AuthenticationError, ConfigError, LimitExceeded)
+"""Failures of one key, or of one batch, after which the next way is tried."""
 
 
 class DecryptionKeys:
@@ -111,7 +113,7 @@ class DecryptionKeys:
         for key, recipient in matches:
             try:
                 return self.unwrap(recipient, key, bound, "unwrap"), recipient
-            except (KmsError, AuthenticationError, ConfigError, LimitExceeded) as error:
+            except ANOTHER_MAY_DO as error:
                 failures.append(error)
         failures.sort(key=lambda error: isinstance(error, AuthenticationError))
         for other in failures[1:]:
@@ -140,7 +142,7 @@ class DecryptionKeys:
         try:
             with told_call(self._audit, "unwrap", key, bound):
                 results = key.unwrap_many(items)
-        except KmsError:
+        except ANOTHER_MAY_DO:
             return {}
         return {
             header.encode(): self._keep(Secret(result), header, recipient, context)

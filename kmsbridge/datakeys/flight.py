@@ -32,7 +32,7 @@ class Flight(Generic[T]):
         """
         self._done.wait()
         if self._error is not None:
-            raise copy.copy(self._error).with_traceback(None) from self._error.__cause__
+            raise _for_waiter(self._error) from self._error.__cause__
         return self._result[0] if self._result else None
 
     def when_done(self, callback: Callable[[], None]) -> None:
@@ -54,6 +54,16 @@ class Flight(Generic[T]):
             self._done.set()
         for callback in self._callbacks:
             callback()
+
+
+def _for_waiter(error: BaseException) -> BaseException:
+    """A copy with a life of its own: its notes, its traceback, and not yet audited as a refusal."""
+    mine = copy.copy(error).with_traceback(None)
+    if isinstance(mine, KmsBridgeError):
+        mine.audited = False
+    if hasattr(error, "__notes__"):
+        mine.__notes__ = list(error.__notes__)
+    return mine
 
 
 class SingleFlight(Generic[T]):

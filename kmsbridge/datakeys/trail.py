@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kmsbridge.audit import AuditEvent, AuditTrail
-from kmsbridge.calls import Key
+from kmsbridge.calls import Answer, Key
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.cache import CachedKey
 from kmsbridge.errors import ClosedError, KmsBridgeError, KmsError
@@ -15,9 +15,13 @@ from kmsbridge.errors import ClosedError, KmsBridgeError, KmsError
 
 @dataclass(slots=True)
 class Told:
-    """What a call turned out to have used; set inside the `told_call` block."""
+    """What a call turned out to have used; set inside the `told_call` block.
+
+    `answer` need only be set where another call follows in the block.
+    """
 
     version: str = ""
+    answer: Answer | None = None
 
 
 @contextlib.contextmanager
@@ -50,7 +54,8 @@ def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionCo
     except KmsBridgeError as error:
         record(type(error).__name__, "", 1)
         raise
-    record("ok", key.last_answer.request_id, key.last_answer.attempts)
+    answer = told.answer or key.last_answer
+    record("ok", answer.request_id, answer.attempts)
 
 
 def told_of_messages(audit: AuditTrail, operation: str) -> Callable[[CachedKey], None]:

@@ -189,7 +189,8 @@ def _no_version(key: StoredKey, version: str) -> LocalKeyError:
 def _unreadable(path: str, error: OSError) -> ConfigError:
     if isinstance(error, FileNotFoundError):
         return ConfigError(
-            f"there is no key file {path}", remedy="make one with kmsbridge init, or correct the path"
+            f"there is no key file {path}",
+            remedy="restore it from a backup; if nothing is protected by it yet, make one with kmsbridge init",
         )
     return ConfigError(f"the key file {path} cannot be read ({_code(error)})", remedy=_remedy(error))
 

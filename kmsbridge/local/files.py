@@ -64,10 +64,20 @@ def _check_file(path: str, status: os.stat_result) -> None:
 
 
 def check_folder(path: str) -> None:
-    """Raise `ConfigError` where other users can replace files in the folder of `path`, or of its target."""
+    """Raise `ConfigError` where other users can replace files in the folder of `path`, or of its target.
+
+    Root can anyway; so a folder is this user's or root's.
+    """
     for folder in {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}:
         status = os.stat(folder)
-        if status.st_mode & stat.S_ISVTX or not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISDIR(status.st_mode):
+            continue
+        if status.st_uid not in (os.geteuid(), 0):
+            raise ConfigError(
+                f"{folder}, where the key file is, belongs to another user",
+                remedy=f"chown {os.geteuid()} {folder}, or keep the key file in a folder of your own",
+            )
+        if status.st_mode & stat.S_ISVTX:
             continue
         if status.st_mode & stat.S_IWOTH:
             raise ConfigError(

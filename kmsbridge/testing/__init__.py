@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kmsbridge.testing.certificates import LoopbackCertificates
     from kmsbridge.testing.contract import DriverContract
     from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
     from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
@@ -34,6 +35,7 @@ __all__ = [
     "Harness",
     "HttpKeyService",
     "KeyAddress",
+    "LoopbackCertificates",
     "Misdirection",
     "ProxiedHarness",
     "Role",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "certificates": ("LoopbackCertificates",),
     "contract": ("DriverContract",),
     "fake": ("FakeDriver", "UnboundFakeDriver"),
     "harness": ("Fault", "Harness", "KeyAddress", "Misdirection", "Role", "Which"),

@@ -32,6 +32,7 @@ class Fault(enum.Enum):
     BAD_GATEWAY = "status 502"
     UNAVAILABLE = "status 503"
     GATEWAY_TIMEOUT = "status 504"
+    DELAY = "an answer half a second late"
 
 
 class Misdirection(enum.Enum):
@@ -120,7 +121,7 @@ class Harness(ABC):
         self._lacks("misdirected")
 
     def calls(self, which: Which) -> int:
-        """How many wraps and unwraps, batches counting as one, the service was asked for so far."""
+        """How many wraps and unwraps, batches as one and refused ones too, the service was asked for so far."""
         self._lacks("calls")
 
     def close(self) -> None:  # noqa: B027 - there may be nothing to do

@@ -21,7 +21,7 @@ from kmsbridge.testing.service import FakeKey, FakeService, Operation
 _OPERATIONS: Final[tuple[Operation, ...]] = (
     *("wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"),
 )
-_LONG: Final = 30.0
+_DELAYS: Final = {Fault.HANG: 30.0, Fault.TRICKLE: 30.0, Fault.DELAY: 0.5}
 _TRICKLE: Final = 20.0
 
 
@@ -98,8 +98,8 @@ class FakeHarness(_ServiceHarness):
         self._before = self._total()
         for key in self._keys.values():
             for operation in _OPERATIONS:
-                if fault in (Fault.HANG, Fault.TRICKLE):
-                    key.delay(operation, _LONG)
+                if fault in _DELAYS:
+                    key.delay(operation, _DELAYS[fault])
                 else:
                     throttled = fault is Fault.THROTTLED
                     key.fail(operation, ErrorKind.THROTTLED if throttled else ErrorKind.UNAVAILABLE)
@@ -129,7 +129,7 @@ class UnboundFakeHarness(FakeHarness):
 
 
 class ProxiedHarness(Harness):
-    """Has the network broken by a `FaultProxy` in front of a service that speaks HTTP.
+    """Has the network broken by a `FaultProxy` in front of the HTTP service at `host`:`port`.
 
     The addresses that a subclass gives lead to `proxy.address`; its `close` calls this one's.
     """
@@ -175,6 +175,7 @@ _FAULTS: Final[dict[Fault, Callable[[FaultProxy], None]]] = {
     Fault.BAD_GATEWAY: _status("502 Bad Gateway"),
     Fault.UNAVAILABLE: _status("503 Service Unavailable"),
     Fault.GATEWAY_TIMEOUT: _status("504 Gateway Timeout"),
+    Fault.DELAY: lambda proxy: proxy.delay(_DELAYS[Fault.DELAY]),
 }
 
 

@@ -42,7 +42,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class HttpKeyService:
-    """A `FakeService` at `http://` + `address`, from construction to `close`."""
+    """A `FakeService`, its `keys`, at `http://HOST:PORT` of `host` and `port`, from construction to `close`."""
 
     def __init__(self) -> None:
         self.keys = FakeService()

@@ -63,6 +63,10 @@ class FaultProxy:
         """Pass answers on one byte at a time."""
         self._become(lambda reader, writer: self._trickle(reader, writer, 1 / bytes_per_second))
 
+    def delay(self, seconds: float) -> None:
+        """Pass requests on, and each answer `seconds` after it came."""
+        self._become(lambda reader, writer: self._late(reader, writer, seconds))
+
     def half(self) -> None:
         """Pass on half of an answer (of its body where it looks like HTTP), and close."""
         self._become(lambda reader, writer: self._answered(reader, writer, None, _finish))
@@ -150,6 +154,15 @@ class FaultProxy:
                 writer.write(data)
                 await writer.drain()
                 await asyncio.sleep(pause)
+
+        await self._connected(reader, back)
+
+    async def _late(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: float) -> None:
+        async def back(upstream: asyncio.StreamReader) -> None:
+            while answer := await _whole(upstream):
+                await asyncio.sleep(pause)
+                writer.write(answer)
+                await writer.drain()
 
         await self._connected(reader, back)
 

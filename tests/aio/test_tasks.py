@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from kmsbridge import ClosedError, KmsAccessDenied, aio
+from kmsbridge import AuthenticationError, ClosedError, KmsAccessDenied, aio
 from kmsbridge.driver import ErrorKind
 from tests.support import PATIENCE, crowd
 
@@ -100,6 +100,22 @@ def test_all_who_waited_get_the_error_each_its_own(service, cipher):
     errors = asyncio.run(main())
     assert {type(error) for error in errors} == {KmsAccessDenied}
     assert len({id(error) for error in errors}) == 100
+
+
+def test_each_of_many_refusals_is_audited(service, cipher, caplog):
+    """50 tasks that share one failed unwrap are 50 refusals: none hides behind another."""
+
+    async def main():
+        message = await cipher.encrypt(b"x", context=CONTEXT)
+        caplog.set_level("WARNING", "kmsbridge.audit")
+        wrong = (cipher.decrypt(message, context={"tenant": "other"}) for _ in range(50))
+        return await asyncio.gather(*wrong, return_exceptions=True)
+
+    errors = asyncio.run(main())
+    operations = [record.kmsbridge["operation"] for record in caplog.records]
+    assert [type(error) for error in errors] == [AuthenticationError] * 50
+    assert operations.count("refusal") == 50
+    assert operations.count("unwrap") < 50
 
 
 def test_a_cancelled_leader_does_not_poison_the_others(service, cipher):

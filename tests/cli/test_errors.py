@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import os
@@ -66,6 +67,8 @@ def hosts(home):
     home.write("later", b"KMSB\x02" + good[5:])
     home.write("junk.txt", b"kmsb1_AAAA!AAAA")
     home.write("swapped.txt", home.ok("encrypt", "-a", stdin=b"x").strip() + b"=")
+    armored = home.ok("encrypt", "-a", stdin=b"x" * 100)
+    home.write("wrapped.txt", armored[:76] + b"\n" + armored[76:])
     home.write("empty", b"")
     os.mkdir("folder", 0o700)
     keys = json.loads((home.path / "dev-keys.json").read_bytes())
@@ -79,6 +82,7 @@ def hosts(home):
     home.write("nokeys.toml", toml.replace("dev-keys", "missing"))
     home.write("typo.toml", toml.replace("encrypt_to", "encrypt_too"))
     home.write("broken.toml", toml[:-10] + "=")
+    home.write("twice.toml", toml + toml[toml.index("[keys.dev]") :])
     home.write("binary.toml", b"\xff\xfe")
     home.write("scheme.toml", toml.replace("local:dev-keys.json#app", "aws-kmss://alias/x"))
     home.write("plugin.toml", toml.replace("local:dev-keys.json#app", "gcp-kms://x"))
@@ -103,6 +107,17 @@ BAD = {
     "65 pairs": (2, ("encrypt", "plain", *(f"-ca{n}=b" for n in range(65))), "64"),
     "context not UTF-8": (2, ("encrypt", "plain", "-c", os.fsdecode(b"a=\xff")), "UTF-8"),
     "unknown option": (2, ("encrypt", "plain", "--contxt", "a=b"), "did you mean"),
+    "option without its value": (2, ("encrypt", "plain", "-o"), "see 'kmsbridge encrypt --help'"),
+    "shell missing": (2, ("completion",), "missing argument 'SHELL'; choose from: bash, zsh, fish;"),
+    "empty target": (1, ("encrypt", "plain", "-o", ""), "an empty name"),
+    "empty source": (1, ("decrypt", ""), "an empty name"),
+    "armored message in lines": (4, ("decrypt", "wrapped.txt", "-o", "out"), "join it to one line"),
+    "another context for a named file": (
+        5,
+        ("decrypt", "message", "-c", "a=c"),
+        "message: the message could",
+    ),
+    "table given twice": (3, ("--config", "twice.toml", "keys"), "given twice"),
     "unknown command": (2, ("encript", "plain"), "'encrypt'?"),
     "a command of a group missing": (2, ("config", "explan"), "explain"),
     "too many arguments": (2, ("decrypt", "message", "out"), "1 argument too many"),
@@ -117,7 +132,7 @@ BAD = {
     "unknown scheme": (3, ("--config", "scheme.toml", "encrypt", "plain"), "did you mean 'aws-kms'"),
     "variable that is not set": (3, ("--config", "variable.toml", "keys"), "UNSET_URI"),
     "local key in production": (3, ("--config", "production.toml", "encrypt", "plain"), "production"),
-    "missing key file": (3, ("--config", "nokeys.toml", "encrypt", "plain"), "no key file"),
+    "missing key file": (3, ("--config", "nokeys.toml", "encrypt", "plain"), "restore it from a backup"),
     "key file cut short": (3, ("--config", "cut.toml", "decrypt", "message", "-o", "out"), "cut.json"),
     "key file for all to read": (3, ("--config", "open.toml", "encrypt", "plain"), "chmod 600"),
     "message that is text": (4, ("decrypt", "text", "-o", "out"), "does not begin"),
@@ -205,3 +220,55 @@ def test_documented_codes_are_those_of_the_table():
 
     assert all(f"{row.code}" in EPILOG and row.meaning in EPILOG for row in TABLE)
     assert exits.USAGE == 2
+
+
+def test_a_configuration_named_by_a_variable_is_told_so(empty, one_line):
+    """Who did not type the path is told where it came from."""
+    done = empty.run("keys", env={"KMSBRIDGE_CONFIG": "gone.toml"})
+    assert done.code == 3
+    text = one_line(done.err)
+    assert "'gone.toml' (environment variable KMSBRIDGE_CONFIG) does not exist" in text
+
+
+UNREADABLE = (
+    ("encrypt", "closed"),
+    ("decrypt", "closed"),
+    ("encrypt", "plain", "--aad-file", "closed"),
+    ("inspect", "closed", "message"),
+    ("rewrap", "closed", "message", "-c", "a=b"),
+    ("audit", "verify", "closed"),
+    ("--config", "closed", "keys"),
+    ("init", "--config", "new.toml", "--key-file", "new.json", "--passphrase-file", "closed"),
+)
+
+
+@pytest.mark.parametrize("args", UNREADABLE, ids=" ".join)
+def test_a_file_that_may_not_be_read_is_told_in_our_words(hosts, one_line, monkeypatch, args):
+    """It is an error of the file, not of the command line; and files beside it are done."""
+    hosts.write("closed")
+    real_open, real_os_open, real_access = open, os.open, os.access
+
+    def closed(path):
+        return isinstance(path, (str, os.PathLike)) and os.path.basename(path) == "closed"
+
+    def refusing(real):
+        def call(path, *rest, **options):
+            if closed(path):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return real(path, *rest, **options)
+
+        return call
+
+    # As root nothing is refused, so the refusal is played.
+    monkeypatch.setattr("builtins.open", refusing(real_open))
+    monkeypatch.setattr(os, "open", refusing(real_os_open))
+    monkeypatch.setattr(os, "access", lambda path, *rest: not closed(path) and real_access(path, *rest))
+    done = hosts.run(*args)
+    assert done.code in {1, 3, 9}
+    *others, last = done.err.splitlines(keepends=True)
+    text = one_line(others[0] if others else last)
+    assert "closed" in text
+    assert "ermission denied" in text or "may not be read" in text
+    assert "not readable" not in text
+    assert (b"message" in done.out) == (args[0] == "inspect")
+    assert ("already current 1" in done.err) == (args[0] == "rewrap")

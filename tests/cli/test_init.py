@@ -70,13 +70,13 @@ def test_a_dangling_link_is_not_followed(empty):
     assert sorted(os.listdir()) == ["dev-keys.json"]
 
 
-def test_a_key_file_left_by_a_stopped_init_is_explained(empty, one_line):
-    """A second init after one that was stopped before the configuration says what to do."""
+def test_a_key_file_without_a_configuration_is_left(empty, one_line):
+    """What it protects is unknown, so init says what to do and changes nothing."""
     empty.ok("init")
     os.unlink("kmsbridge.toml")
     before = empty.files()
     done = empty.run("init")
-    assert "broken-off init" in one_line(done.err)
+    assert "restore the configuration" in one_line(done.err)
     assert empty.files() == before
     empty.ok("init", "--key-file", "other.json")
 
@@ -100,7 +100,7 @@ sys.exit(main())
 
 
 def test_a_kill_at_any_step_leaves_nothing_wrong(empty):
-    """Afterwards all works, or the next init makes it work or says why not; and git never sees a key."""
+    """Afterwards all works, or the next init makes it work; and git never sees a key."""
     git("init", "-q")
     ends = []
     for steps in range(100):
@@ -111,36 +111,130 @@ def test_a_kill_at_any_step_leaves_nothing_wrong(empty):
         )
         os.chdir(folder)
         assert "dev-keys" not in git("status", "--porcelain", "--untracked-files=all")
-        if os.path.exists("kmsbridge.toml"):
-            ends.append("usable")
-        elif empty.run("init").code == 0:
-            ends.append("made anew")
-        else:
-            assert "broken-off init" in empty.run("init").err
-            ends.append("explained")
-            os.unlink("dev-keys.json")
+        there = tuple(os.path.exists(name) for name in ("kmsbridge.toml", "dev-keys.json"))
+        ends.append(there)
+        if there != (True, True):
             empty.ok("init")
         assert empty.ok("decrypt", stdin=empty.ok("encrypt", stdin=b"x")) == b"x"
         if done.returncode == 0:
             break
-    assert list(dict.fromkeys(ends)) == ["made anew", "explained", "usable"]
+    assert list(dict.fromkeys(ends)) == [(False, False), (True, False), (True, True)]
 
 
-def test_a_configuration_that_cannot_be_written_leaves_no_key(empty, monkeypatch, one_line):
-    """A key that no configuration names is not left behind."""
+@pytest.mark.parametrize("ending", (".toml", ".json"), ids=("configuration", "key file"))
+def test_a_file_that_cannot_be_written_leaves_nothing_half_made(empty, monkeypatch, one_line, ending):
+    """Neither a key that no configuration names is left behind, nor a configuration without its key."""
     from kmsbridge import atomic
 
-    real = atomic.write
+    real = atomic.replacing
 
-    def full(path, data, **options):
-        if str(path).endswith(".toml"):
+    def full(path, **options):
+        if str(path).endswith(ending):
             raise OSError(28, "No space left on device")
-        real(path, data, **options)
+        return real(path, **options)
 
-    monkeypatch.setattr(atomic, "write", full)
+    monkeypatch.setattr(atomic, "replacing", full)
+    done = empty.run("init")
+    assert done.code in (1, 8)
+    assert ending in one_line(done.err)
+    assert not [name for name in empty.files() if name.endswith((".toml", ".json"))]
+
+
+def test_a_clone_without_its_key_file_is_completed(empty):
+    """The key file is made, the configuration is left as it is, git is told, and both are named."""
+    empty.ok("init")
+    before = (empty.path / "kmsbridge.toml").read_bytes() + b"# ours\n"
+    empty.write("kmsbridge.toml", before)
+    os.unlink("dev-keys.json")
+    git("init", "-q")
+    done = empty.run("init")
+    assert done.code == 0, done.err
+    assert "kmsbridge.toml (left as it was)" in done.text
+    assert "dev-keys.json" in done.text
+    assert "git ignores dev-keys.json" in done.err
+    assert "new key" in done.err
+    assert (empty.path / "kmsbridge.toml").read_bytes() == before
+    assert empty.ok("decrypt", stdin=empty.ok("encrypt", stdin=b"x")) == b"x"
+    assert stat.S_IMODE(os.stat("dev-keys.json").st_mode) == 0o600
+
+
+def test_a_clone_with_other_names_is_told_the_command(empty, one_line):
+    """Where the configuration names another file and key, the error's command makes those."""
+    args = ("--config", "sub/a.toml", "--key-file", "sub/my keys.json", "--name", "main")
+    os.mkdir("sub", 0o700)
+    empty.ok("init", *args)
+    os.unlink("sub/my keys.json")
+    before = empty.files()
+    done = empty.run("init", "--config", "sub/a.toml")
+    assert done.code == 1
+    text = one_line(done.err)
+    assert "sub/a.toml exists already, has no key app in sub/dev-keys.json, and nothing was changed" in text
+    assert text.endswith("kmsbridge init --config sub/a.toml --key-file 'sub/my keys.json' --name main")
+    assert empty.files() == before
+    empty.ok("init", *args)
+    assert (
+        empty.ok("decrypt", "--config", "sub/a.toml", stdin=empty.ok("--config", "sub/a.toml", "encrypt"))
+        == b""
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    (
+        '[keys.dev]\nuri = "aws-kms://alias/app"\n',
+        '[keys.dev]\nuri = "env:KEY_URI"\n',
+        '[keys.dev]\nuri = "local:dev-keys.json#other"\n',
+        '[keys.dev]\nuri = "local:other.json#app"\n',
+        "",
+    ),
+    ids=("another scheme", "a reference", "another name", "another file", "nothing"),
+)
+def test_a_configuration_without_this_key_is_not_completed(empty, one_line, text):
+    """Only what the configuration really names is made."""
+    empty.write("kmsbridge.toml", text)
+    before = empty.files()
     done = empty.run("init")
     assert done.code == 1
-    assert "kmsbridge.toml: no space left" in one_line(done.err)
+    assert "kmsbridge.toml exists already, has no key app in dev-keys.json" in one_line(done.err)
+    assert empty.files() == before
+
+
+@pytest.mark.parametrize("reference", ("env:OUR_WORD", "file:word", "battery staple"))
+def test_completing_protects_as_the_configuration_says(empty, one_line, cheap_passphrases, reference):
+    """The passphrase comes from where the configuration says; without it, no key is made."""
+    uri = 'uri = "local:dev-keys.json#app"'
+    empty.ok("init")
+    text = (empty.path / "kmsbridge.toml").read_text()
+    empty.write("kmsbridge.toml", text.replace(uri, f'{uri}\npassphrase = "{reference}"'))
+    os.unlink("dev-keys.json")
+    if ":" in reference:
+        done = empty.run("init")
+        assert done.code == 1
+        assert reference.partition(":")[2] in one_line(done.err)
+        assert not os.path.exists("dev-keys.json")
+    assert empty.run("init", "--passphrase").code == 1  # it is another one
+    empty.write("word", b"battery staple\n")
+    env = {"OUR_WORD": "battery staple"}
+    empty.ok("init", env=env)
+    assert empty.ok("decrypt", stdin=empty.ok("encrypt", stdin=b"x", env=env), env=env) == b"x"
+    assert "argon2id" in (empty.path / "dev-keys.json").read_text().lower()
+
+
+@pytest.mark.parametrize("variable", ("KMSBRIDGE_CONFIG", "KMSBRIDGE_KEY"))
+def test_a_variable_that_hides_the_new_file_is_told(empty, variable):
+    """Commands would read something else than what init made."""
+    done = empty.run("init", env={variable: "elsewhere"})
+    assert done.code == 0
+    assert f"{variable} is set, so commands will not read kmsbridge.toml" in done.err
+    os.unlink("dev-keys.json")
+    assert "will not read" not in empty.run("init", env={"KMSBRIDGE_CONFIG": "kmsbridge.toml"}).err
+
+
+def test_a_profile_is_refused(empty, one_line):
+    """The profile that init makes has its own name."""
+    done = empty.run("init", "--profile", "prod")
+    assert done.code == 2
+    assert "--profile" in one_line(done.err)
     assert empty.files() == {}
 
 
@@ -237,6 +331,53 @@ def test_a_key_that_git_ignores_already_needs_no_line(empty):
     done = empty.run("init")
     assert "git ignores dev-keys.json already" in done.err
     assert (empty.path / ".gitignore").read_text() == "*.json*\n.*.tmp\n"
+
+
+@pytest.mark.parametrize("kind", ("link", "dangling link", "fifo", "folder"))
+def test_a_gitignore_that_git_would_not_read_is_refused(empty, one_line, kind):
+    """No key is made, and what a link leads to is left alone."""
+    git("init", "-q", "project")
+    elsewhere = empty.write("elsewhere", b"mine\n")
+    path = empty.path / "project/.gitignore"
+    match kind:
+        case "link":
+            path.symlink_to("../elsewhere")
+        case "dangling link":
+            path.symlink_to("../missing")
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+    os.chmod("project", 0o700)
+    done = empty.run("init", "--key-file", "project/k.json")
+    assert done.code == 1
+    text = one_line(done.err)
+    assert ".gitignore is " in text
+    assert "regular file" in text
+    assert elsewhere.read_bytes() == b"mine\n"
+    assert sorted(os.listdir()) == ["elsewhere", "project"]
+    assert sorted(os.listdir("project")) == [".git", ".gitignore"]
+
+
+def test_a_line_that_a_later_one_undoes_is_written_again(empty):
+    """A pattern that is there already does not count where git says otherwise."""
+    git("init", "-q")
+    empty.write(".gitignore", "/dev-keys.json\n!*.json\n")
+    done = empty.run("init")
+    assert "git ignores dev-keys.json, by .gitignore" in done.err
+    assert "dev-keys" not in git("status", "--porcelain", "--untracked-files=all")
+
+
+def test_no_key_is_made_where_git_still_does_not_ignore_it(empty, one_line, monkeypatch):
+    """Git has the last word, not what was written."""
+    git("init", "-q")
+    program = empty.write("bin/git", "#!/bin/sh\nexit 1\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(program.parent))
+    done = empty.run("init")
+    assert done.code == 1
+    assert "git does not ignore dev-keys.json" in one_line(done.err)
+    assert not {"dev-keys.json", "dev-keys.json.lock", "kmsbridge.toml"} & set(os.listdir())
 
 
 def test_strange_names_are_ignored_literally(empty):

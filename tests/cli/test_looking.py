@@ -249,3 +249,29 @@ def _python() -> str:
     import sys
 
     return sys.executable
+
+
+HELPED = [(), *((name,) for name in app.commands), ("audit", "verify"), ("config", "explain")]
+
+
+@pytest.mark.parametrize("args", HELPED, ids=lambda args: " ".join(args) or "kmsbridge")
+def test_help_shows_examples_as_they_are_typed(empty, args):
+    """No markup is printed, and every example has a line to itself."""
+    text = empty.ok(*args, "--help").decode()
+    assert "\\b" not in text
+    assert "\b" not in text
+    for line in text.splitlines():
+        assert line.count("kmsbridge ") <= 1 or "|" in line or line.startswith("Usage")
+
+
+def test_help_of_keys_says_that_no_key_is_used(empty):
+    """Who reads `enabled` must not take it for a test of the key."""
+    assert b"No key is used" in empty.ok("keys", "--help")
+
+
+@pytest.mark.parametrize("group", ("audit", "config"))
+def test_short_help_is_not_cut(empty, group):
+    """The lists of commands say what each does, to the end."""
+    for args in ((), (group,)):
+        _, lines = empty.ok(*args, "--help").decode().split("Commands:\n")
+        assert "..." not in lines

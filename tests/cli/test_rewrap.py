@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import kmsbridge
-from kmsbridge.cipher.journal import SUFFIX
+from kmsbridge.journal import SUFFIX
 
 CONTEXT = ("-c", "tenant=acme")
 
@@ -115,7 +115,7 @@ def test_direct_messages_are_rewrapped_with_their_aad(home):
 def test_a_rewrap_that_was_broken_off_is_finished(rotated, monkeypatch):
     """A file whose old header lies beside it is read by that, and rewrapped."""
     with kmsbridge.EnvelopeCipher.from_config() as cipher, monkeypatch.context() as patch:
-        patch.setattr("kmsbridge.cipher.journal.os.unlink", _killed)
+        patch.setattr("kmsbridge.journal.os.unlink", _killed)
         with pytest.raises(RuntimeError):
             cipher.rewrap_file("file", context={"tenant": "acme"})
     assert os.path.exists("file" + SUFFIX)

@@ -124,6 +124,20 @@ def test_slow_answer_comes_in_single_bytes(proxy):
         assert sock.recv(4096) == HEAD[:1]
 
 
+def test_late_answer_is_whole(proxy):
+    proxy.delay(0.05)
+    assert ask(proxy) == HEAD + BODY
+
+
+def test_late_answer_is_not_there_before(proxy):
+    proxy.delay(PATIENCE)
+    with contextlib.closing(connected(proxy)) as sock:
+        sock.sendall(b"request")
+        sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+
+
 def test_half_an_answer_has_its_head_and_half_its_body(proxy):
     """And ends in good order, as when a server is stopped."""
     proxy.half()

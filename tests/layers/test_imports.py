@@ -14,8 +14,8 @@ LIBRARY = Path(__file__).parents[2] / "kmsbridge"
 LEVELS = (
     {"atomic", "errors", "forks", "hardening", "secret"},
     {"context", "keyuri", "message", "policy"},
-    {"body", "driver", "inspection"},
-    {"audit", "calls", "config", "datakeys", "local", "registry"},
+    {"body", "driver", "journal"},
+    {"audit", "calls", "config", "datakeys", "inspection", "local", "registry"},
     {"cipher"},
     {"__init__", "aio"},
     {"cli", "testing"},

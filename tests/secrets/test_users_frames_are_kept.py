@@ -5,6 +5,7 @@ import traceback
 import pytest
 
 from kmsbridge import AuthenticationError
+from kmsbridge.errors import forget_locals
 
 
 def locals_of(error, name):
@@ -85,3 +86,26 @@ def test_the_providers_error_is_named_with_the_lines_it_came_from(service, ciphe
     assert str(cause) == "builtins.ConnectionError"
     names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(cause.__traceback__)]
     assert "failing_service" in names
+
+
+def test_the_parts_of_a_group_lose_their_locals_too():
+    """A driver may let a group out, with parts from frames that hold a data key."""
+
+    def part():
+        payload = "canary"
+        raise ValueError(len(payload))
+
+    def several():
+        errors = []
+        for _ in range(2):
+            try:
+                part()
+            except ValueError as error:
+                errors.append(error)
+        raise BaseExceptionGroup("several", errors)
+
+    try:
+        several()
+    except BaseExceptionGroup as group:
+        forget_locals(group)
+        assert [locals_of(each, "part") for each in group.exceptions] == [{}, {}]

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsbridge import EnvelopeCipher, inspect_file
-from kmsbridge.cipher import journal
+from kmsbridge import EnvelopeCipher, inspect_file, journal
 from kmsbridge.errors import ConfigError
 from kmsbridge.local.keyfile import KeyFile
 
@@ -50,10 +49,11 @@ class Killer:
             self.left -= 1
             if self.left == 0 and not self.after:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = function(*arguments, **options)
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return function(*arguments, **options)
+            finally:  # a call that fails is a point too
+                if self.left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 
@@ -269,12 +269,11 @@ def init(folder):
 
 
 def check_initialised(folder):
-    """Each file is whole or not there; after what a second init advises, it ends well."""
+    """Each file is whole or not there, no key file is without a configuration, and a second init ends well."""
     key_file, config = folder / "dev-keys.json", folder / "kmsbridge.toml"
     if key_file.exists():
         assert KeyFile(key_file).names() == ["app"]
-        if not config.exists():
-            key_file.unlink()
+        assert config.exists()
     in_child(lambda: init(folder))
     assert key_file.exists()
     assert config.exists()

@@ -110,6 +110,11 @@ TELLING = {
     "None to encrypt": (lambda c, m: c.encrypt(None), "plaintext must be bytes-like, not NoneType"),
     "a list to encrypt": (lambda c, m: c.encrypt([1, 2]), "plaintext must be bytes-like, not list"),
     "an int to decrypt": (lambda c, m: c.decrypt(7), "message must be bytes-like, not int"),
+    "buffer of two dimensions": (
+        lambda c, m: c.encrypt(memoryview(bytes(6)).cast("B", (3, 2))),
+        "contiguous",
+    ),
+    "buffer of wider items": (lambda c, m: c.encrypt(memoryview(array.array("I", [1, 2]))), "of bytes"),
     "strided buffer": (lambda c, m: c.encrypt(memoryview(b"abcd")[::2]), "contiguous"),
     "str as aad of encrypt": (
         lambda c, m: c.encrypt(b"x", aad="a"),

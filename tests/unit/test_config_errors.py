@@ -6,6 +6,7 @@ import traceback
 import pytest
 
 from kmsbridge import config
+from kmsbridge.config.document import check_key_names
 from kmsbridge.errors import ConfigError
 
 KEYS = """
@@ -135,6 +136,16 @@ def test_a_setting_of_the_wrong_kind_is_refused_by_its_dotted_name(load, setting
         ),
         pytest.param('[keys.""]\nuri = "x:y"', "keys.'': this cannot be a name", id="empty name"),
         pytest.param('[keys."env:A"]\nuri = "x:y"', "this cannot be a name", id="name like a reference"),
+        pytest.param(
+            "[profiles.p]\nencrypt_to = [" + ", ".join(f"'env:A{n}'" for n in range(17)) + "]",
+            "profiles.p.encrypt_to names more than 16 keys",
+            id="more keys than a message holds",
+        ),
+        pytest.param(
+            "[keys.a]\nuri='vault://root:canary@host/k'\n[profiles.p]\nencrypt_to=['a']",
+            "keys.a.uri: a vault URI has a user or password",
+            id="URI with a password",
+        ),
         pytest.param(KEYS, "there is no profile", id="no profiles"),
         pytest.param("", "there is no profile", id="empty file"),
         pytest.param(
@@ -159,6 +170,24 @@ def test_a_misshapen_configuration_is_refused_by_name(load, text, words):
     assert "\n" not in message
 
 
+def test_a_long_list_of_keys_is_checked_without_comparing_each_with_each():
+    """What reading a list costs grows with its length, not with the square of it."""
+    compared = 0
+
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    names = [Name(f"env:A{n}") for n in range(1000)]
+    check_key_names(names, "decrypt_with", {})
+    assert compared < 10 * len(names)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     (
@@ -169,7 +198,7 @@ def test_a_misshapen_configuration_is_refused_by_name(load, text, words):
         pytest.param(b"canary\0", "is not valid TOML at", id="a NUL"),
         pytest.param(b"a = " + b"9" * 5000, "is not valid TOML", id="an endless number"),
         pytest.param(b"a = " + b"[" * 50_000, "is n", id="endless nesting"),
-        pytest.param(b"#" * (1024 * 1024 + 1), "is larger than 1024 KiB", id="too large"),
+        pytest.param(b"#" * (64 * 1024 + 1), "is larger than 64 KiB", id="too large"),
     ),
 )
 def test_an_unreadable_file_is_refused_without_quoting_it(load, content, words):

@@ -15,7 +15,20 @@ tls = true
 token = "canary"
 api_key = "canary"
 token_file = "/run/token"
-auth = { method = "approle", secret = { value = "canary" }, hosts = ["h1", "env:HOST"] }
+auth = { method = "approle", role_id = "r", secret = { value = "canary" }, hosts = ["h1", "env:HOST"], header = "canary" }
+auth_method = "approle"
+headers = { X-One = "canary" }
+cookie = "canary"
+bearer = ["canary"]
+database_dsn = "canary"
+authorization = "Bearer canary"
+proxy = "http://canary@canary@proxy:3128"
+slash = "http://user:can/canary@proxy:3128/path"
+several = "http://u:canary@h1,http://u:canary@h2"
+mark = "http://u:canary?canary@proxy"
+hash = "http://u:canary#canary@proxy"
+fragment = "https://host/x#canary"
+mail = "app@project.example"
 from_env = "env:CANARY"
 from_file = "file:canary"
 [keys.b]
@@ -61,6 +74,21 @@ def settings(tmp_path):
         ("keys.a.api_key", "***", "FILE: [keys.a] api_key"),
         ("keys.a.token_file", "/run/token", "FILE: [keys.a] token_file"),
         ("keys.a.auth.method", "approle", "FILE: [keys.a.auth] method"),
+        ("keys.a.auth.role_id", "r", "FILE: [keys.a.auth] role_id"),
+        ("keys.a.auth.header", "***", "FILE: [keys.a.auth] header"),
+        ("keys.a.auth_method", "approle", "FILE: [keys.a] auth_method"),
+        ("keys.a.headers.X-One", "***", "FILE: [keys.a.headers] X-One"),
+        ("keys.a.cookie", "***", "FILE: [keys.a] cookie"),
+        ("keys.a.bearer[0]", "***", "FILE: [keys.a] bearer[0]"),
+        ("keys.a.database_dsn", "***", "FILE: [keys.a] database_dsn"),
+        ("keys.a.authorization", "***", "FILE: [keys.a] authorization"),
+        ("keys.a.proxy", "http://***@proxy:3128", "FILE: [keys.a] proxy"),
+        ("keys.a.slash", "http://***@proxy:3128/path", "FILE: [keys.a] slash"),
+        ("keys.a.several", "http://***@h2", "FILE: [keys.a] several"),
+        ("keys.a.mark", "http://***?***", "FILE: [keys.a] mark"),
+        ("keys.a.hash", "http://***#***", "FILE: [keys.a] hash"),
+        ("keys.a.fragment", "https://host/x#***", "FILE: [keys.a] fragment"),
+        ("keys.a.mail", "app@project.example", "FILE: [keys.a] mail"),
         ("keys.a.auth.secret.value", "***", "FILE: [keys.a.auth.secret] value"),
         ("keys.a.auth.hosts[0]", "h1", "FILE: [keys.a.auth] hosts[0]"),
         ("keys.a.auth.hosts[1]", "***", "environment variable HOST (FILE: [keys.a.auth] hosts[1])"),

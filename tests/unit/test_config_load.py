@@ -102,7 +102,10 @@ def test_a_key_uri_in_the_environment_is_a_whole_configuration(folder):
             id="with a configuration file",
         ),
         pytest.param(
-            {"KMSBRIDGE_KEY": "local:x#x"}, "web", ("KMSBRIDGE_KEY", "profile="), id="with an argument"
+            {"KMSBRIDGE_KEY": "local:x#x"},
+            "web",
+            ("KMSBRIDGE_KEY", "a profile is named"),
+            id="with an argument",
         ),
         pytest.param(
             {"KMSBRIDGE_KEY": "local:x#x", "KMSBRIDGE_PROFILE": "web"},

@@ -18,6 +18,10 @@ from kmsbridge.keyuri import MAX_LENGTH, KeyURI
         ("vault://transit/app?a=1&b=#f", "vault", "transit/app", {"a": "1", "b": ""}, "f", True),
         ("local:a%20b%23c.json", "local", "a b#c.json", {}, "", False),
         ("local:ключ.json#名", "local", "ключ.json", {}, "名", False),
+        ("vault://mount/key@2", "vault", "mount/key@2", {}, "", True),
+        ("vault://mo%40unt/key", "vault", "mo@unt/key", {}, "", True),
+        ("aws-kms://app?profile=me@corp", "aws-kms", "app", {"profile": "me@corp"}, "", True),
+        ("local:a@b.json#c", "local", "a@b.json", {}, "c", False),
         ("x:?", "x", "", {}, "", False),
         ("x:#", "x", "", {}, "", False),
         ("x:", "x", "", {}, "", False),
@@ -56,6 +60,10 @@ def test_the_parts_of_a_uri(text, scheme, path, query, fragment, slashes):
         pytest.param("local:a?x=canary%00", "control", id="NUL in a parameter's value"),
         pytest.param("local:a?x=canary%FF", "query", id="query not UTF-8"),
         pytest.param("local:a?x=canary\ud800", "query", id="surrogate in the query"),
+        pytest.param("vault://root:canary@host/transit/key", "user or password", id="user and password"),
+        pytest.param("vault://canary@host/key", "user or password", id="user"),
+        pytest.param("vault://canary@", "user or password", id="user and no host"),
+        pytest.param("vault://a:canary@canary@host/k?x=1#f", "user or password", id="password with an @"),
         pytest.param("local:" + "a" * MAX_LENGTH, str(MAX_LENGTH + 6), id="too long"),
     ],
 )
@@ -64,6 +72,20 @@ def test_a_wrong_uri_is_refused_without_quoting_values(text, words):
     with pytest.raises(ConfigError, match=words) as caught:
         KeyURI.parse(text)
     assert "canary" not in f"{caught.value!s} {caught.value!r}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("vault://root:can/ary@host/k", "vault://***@host/k", id="password with a slash"),
+        pytest.param("vault://root:canary%40host/k", "vault://***@host/k", id="encoded"),
+        pytest.param("vault://mount/a:b@2", "vault://mount/a:b@2", id="a name below a mount"),
+        pytest.param("aws-kms://arn:aws:kms:eu:1:key/2", "aws-kms://arn:aws:kms:eu:1:key/2", id="ARN"),
+    ],
+)
+def test_what_looks_like_a_password_does_not_show(text, shown):
+    """A URI that may be meant so is kept, and not shown in full."""
+    assert str(KeyURI.parse(text)) == shown
 
 
 @pytest.mark.parametrize("wrong", [None, b"local:keys", 1])

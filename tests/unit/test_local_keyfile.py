@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -197,6 +198,37 @@ def test_a_folder_in_which_everyone_can_replace_files_is_refused(path, mode, acc
             KeyFile(path).names()
         assert caught.value.remedy == f"chmod o-w {path.parent}"
     path.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "accepted"),
+    (
+        ("user", 0o700, True),
+        ("root", 0o755, True),
+        ("root", 0o1777, True),
+        ("other", 0o755, False),
+        ("other", 0o1777, False),
+    ),
+    ids=("own", "of root", "like /tmp", "of another", "sticky of another"),
+)
+def test_a_folder_of_another_user_is_refused(path, monkeypatch, owner, mode, accepted):
+    """Its owner can put another file in the place of ours, sticky bit or not."""
+    KeyFile.create(path, "app")
+    real, uid = os.stat, {"user": os.geteuid(), "root": 0, "other": os.geteuid() + 4711}[owner]
+
+    def stat_of(place, **options):
+        status = list(real(place, **options))
+        if place == str(path.parent):
+            status[0], status[4] = stat.S_IFDIR | mode, uid
+        return os.stat_result(status)
+
+    monkeypatch.setattr(os, "stat", stat_of)
+    if accepted:
+        files.check_folder(str(path))
+    else:
+        with pytest.raises(ConfigError, match="belongs to another user") as caught:
+            files.check_folder(str(path))
+        assert f"chown {os.geteuid()} {path.parent}" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

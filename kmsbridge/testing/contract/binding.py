@@ -30,6 +30,7 @@ WRONG: dict[str, tuple[Pairs, Pairs]] = {
     "boundary moved between pairs": ({"a": "b", "c": "d"}, {"a": "bcd"}),
     "boundary moved between name and value": ({"ab": "c"}, {"a": "bc"}),
     "pairs written as one value": ({"a": "1", "b": "2"}, {"a": "1,b=2"}),
+    "end of a long value": ({"a": "x" * 3000 + "1"}, {"a": "x" * 3000 + "2"}),
     "composed and decomposed": ({"name": "é"}, {"name": "e\N{COMBINING ACUTE ACCENT}"}),
 }
 """What was closed with the first must not open with the second."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 from unittest import mock
@@ -17,11 +18,13 @@ from kmsbridge.errors import KmsError, KmsThrottled, KmsTimeout, KmsUnavailable
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.contract.base import Cases, Keys, T, bound, needs, refused
 from kmsbridge.testing.contract.refusals import CALLS, Call, every_call
+from kmsbridge.testing.contract.watch import network_events_of
 from kmsbridge.testing.harness import Fault, Harness, Misdirection
 
+FAILURES: Final = tuple(fault for fault in Fault if fault is not Fault.DELAY)
 SLOW: Final = (Fault.HANG, Fault.TRICKLE)
 ERRORS: Final[dict[Fault, tuple[type[KmsError], ...]]] = {
-    **dict.fromkeys(Fault, (KmsUnavailable,)),
+    **dict.fromkeys(FAILURES, (KmsUnavailable,)),
     **dict.fromkeys(SLOW, (KmsTimeout,)),
     Fault.THROTTLED: (KmsThrottled,),
     Fault.GATEWAY_TIMEOUT: (KmsUnavailable, KmsTimeout),
@@ -32,7 +35,7 @@ MAX_OVERRUN: Final = 1.2
 NOISE: Final = 1.5
 """Seconds that a busy machine may add to any call."""
 
-every_fault = pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
+every_fault = pytest.mark.parametrize("fault", FAILURES, ids=lambda fault: fault.value)
 every_misdirection = pytest.mark.parametrize("why", Misdirection, ids=lambda why: why.value)
 
 
@@ -67,7 +70,7 @@ class NetworkCases(Cases):
 
     @needs("break_network")
     @pytest.mark.parametrize(
-        "fault", [each for each in Fault if each not in SLOW], ids=lambda fault: fault.value
+        "fault", [each for each in FAILURES if each not in SLOW], ids=lambda fault: fault.value
     )
     def test_passing_fault_is_overcome(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault
@@ -78,6 +81,35 @@ class NetworkCases(Cases):
         harness.break_network(fault)
         assert key.unwrap(wrapped, bound()) == plaintext
         assert key.last_answer.attempts == 2  # noqa: PLR2004
+
+    @needs("break_network")
+    @every_call
+    @pytest.mark.parametrize("fault", [Fault.REFUSED], ids=lambda fault: fault.value)
+    def test_attempt_connects_once(
+        self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
+    ) -> None:
+        """Nothing arrives where connections are refused, so the client's side is counted."""
+        key = keys.open(policy=PATIENT)
+        wrapped = keys.open().wrap(plaintext, bound())
+        assert key.key_id == wrapped.key_id
+        harness.break_network(fault)
+        events = network_events_of(lambda: _failure(key, wrapped, call, fault))
+        connects = Counter(each for each in events if each.startswith("socket.connect "))
+        assert max(connects.values(), default=0) <= PATIENT.max_attempts
+
+    @needs("break_network")
+    @every_call
+    @pytest.mark.parametrize("fault", [Fault.DELAY], ids=lambda fault: fault.value)
+    def test_late_answer_is_waited_for(
+        self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
+    ) -> None:
+        """Well within the timeout it is a success, of the first attempt."""
+        key = keys.open(policy=PATIENT)
+        wrapped = keys.open().wrap(plaintext, bound())
+        assert key.key_id == wrapped.key_id
+        harness.break_network(fault)
+        assert call(key, wrapped)
+        assert key.last_answer.attempts == 1
 
     @needs("misdirected")
     @every_call

@@ -48,6 +48,35 @@ class RefusalCases(Cases):
         _told(key, refused(lambda: call(key, wrapped), KmsKeyDisabled))
 
     @needs("disable")
+    def test_key_that_was_used_is_disabled_all_the_same(
+        self, harness: Harness, key: Key, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
+        """A driver that remembers what it unwrapped would outlive the end of a key."""
+        assert key.unwrap(wrapped, bound()) == plaintext
+        harness.disable("first")
+        _told(key, refused(lambda: key.unwrap(wrapped, bound()), KmsKeyDisabled))
+
+    @needs("disable", "calls")
+    @wrap_and_unwrap
+    def test_refused_call_is_made_once(
+        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
+    ) -> None:
+        """The service is asked once, not by the driver or its client again."""
+        harness.disable("first")
+        before = harness.calls("first")
+        refused(lambda: call(key, wrapped), KmsKeyDisabled)
+        assert harness.calls("first") - before == 1
+
+    @needs("disable")
+    def test_description_follows_the_state(self, harness: Harness, key: Key) -> None:
+        """Each description is asked for anew, by the same object."""
+        known = key.describe().state is not KeyState.UNKNOWN
+        harness.disable("first")
+        assert key.describe().state is KeyState.DISABLED
+        harness.enable("first")
+        assert key.describe().state is (KeyState.ENABLED if known else KeyState.UNKNOWN)
+
+    @needs("disable")
     def test_disabled_key_is_described(self, harness: Harness, key: Key) -> None:
         """Describing tells the state, and is no use of the key."""
         harness.disable("first")
@@ -151,6 +180,12 @@ class RefusalCases(Cases):
             return
         assert description.may_wrap in (may[0], None)
         assert description.may_unwrap in (may[1], None)
+
+    def test_description_denies_no_right_that_the_caller_has(self, key: Key) -> None:
+        """A caller that may do everything is not told that it may not."""
+        description = key.describe()
+        assert description.may_wrap is not False
+        assert description.may_unwrap is not False
 
     @needs("expire_credentials")
     @every_call

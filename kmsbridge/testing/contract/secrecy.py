@@ -17,7 +17,7 @@ from kmsbridge.errors import KmsBridgeError
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.contract import base
 from kmsbridge.testing.contract.base import Cases, Keys, bound, needs
-from kmsbridge.testing.contract.network import SLOW
+from kmsbridge.testing.contract.network import SLOW, every_fault
 from kmsbridge.testing.harness import Fault, Harness
 
 CONTEXT = {"tenant": "acme"}
@@ -141,7 +141,7 @@ class SecrecyCases(Cases):
         _both_fail_discreetly(cipher, message, canaries)
 
     @needs("break_network")
-    @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
+    @every_fault
     def test_network_fault_is_told_discreetly(
         self, harness: Harness, keys: Keys, canaries: Canaries, fault: Fault
     ) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-from typing import Any
-
 import pytest
 
 from kmsbridge import registry
@@ -14,9 +10,9 @@ from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyState, KeyU
 from kmsbridge.errors import KmsInvalidRequest
 from kmsbridge.message import MAX_KEY_ID
 from kmsbridge.testing.contract.base import Cases, Keys, ask_fresh_process, bound, driver_of, refused
+from kmsbridge.testing.contract.watch import network_events_of
 from kmsbridge.testing.harness import ABILITIES, Harness
 
-_watched = threading.local()
 _LEAST_PLAINTEXT = 64
 
 
@@ -43,7 +39,7 @@ class ShapeCases(Cases):
     def test_open_touches_no_network(self, harness: Harness) -> None:
         """Nothing is connected to or looked up before the first call."""
         address = harness.address("first")
-        touched = _network_events_of(lambda: driver_of(address).close())
+        touched = network_events_of(lambda: driver_of(address).close())
         assert not touched
 
     def test_open_imports_no_sdk(self, harness: Harness) -> None:
@@ -126,26 +122,3 @@ class ShapeCases(Cases):
         key.rotate()
         reports = Capability.REPORTS_VERSION in key.capabilities
         assert (key.describe().version != before) is reports
-
-
-def _network_events_of(call: Any) -> list[str]:
-    """What of the network `call` touches on this thread, as Python's audit events tell."""
-    global _hooked  # noqa: PLW0603 - a hook cannot be removed, so there is only ever one
-    if not _hooked:
-        sys.addaudithook(_record)
-        _hooked = True
-    _watched.events = []
-    try:
-        call()
-        return list(_watched.events)
-    finally:
-        _watched.events = None
-
-
-def _record(event: str, _arguments: Any) -> None:
-    events = getattr(_watched, "events", None)
-    if events is not None and event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
-        events.append(event)
-
-
-_hooked = False

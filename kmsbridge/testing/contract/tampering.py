@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from kmsbridge.calls import Key
 from kmsbridge.driver import Capability, WrappedKey
-from kmsbridge.errors import AuthenticationError, KmsInvalidRequest
+from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsInvalidRequest, KmsKeyNotFound
+from kmsbridge.message import MAX_KEY_VERSION
 from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
 
 REFUSALS = (AuthenticationError, KmsInvalidRequest)
+VERSIONS = {
+    "empty": "",
+    "zero": "0",
+    "not made yet": "999",
+    "path of another key": "../second",
+    "longest": "9" * MAX_KEY_VERSION,
+    "line end": "1\n",
+    "NUL": "\0",
+}
 
 
 class TamperingCases(Cases):
@@ -68,6 +79,27 @@ class TamperingCases(Cases):
         other = key.wrap(secrets.token_bytes(32), bound()).ciphertext
         middle = len(other) // 2
         _refused(key, wrapped, wrapped.ciphertext[:middle] + other[middle:])
+
+    @pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+    def test_changed_version_opens_nothing_else(
+        self, key: Key, wrapped: WrappedKey, plaintext: bytes, version: str
+    ) -> None:
+        """The version is a stranger's text: it is refused, as bytes are, or not needed to unwrap."""
+        try:
+            assert key.unwrap(replace(wrapped, version=version), bound()) == plaintext
+        except KmsBridgeError as error:
+            assert type(error) in (*REFUSALS, KmsKeyNotFound), repr(error)  # noqa: PT017 - or none is raised
+        assert key.unwrap(wrapped, bound()) == plaintext
+
+    def test_version_selects_no_other_key(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+        """What another key wrapped does not open, though the version leads to that key."""
+        second = keys.open("second")
+        theirs = second.wrap(plaintext, bound())
+        name = second.key_id.partition(":")[2]
+        for version in (second.key_id, name, f"../{name}", f"../{name}/{theirs.version}"):
+            if len(version.encode()) <= MAX_KEY_VERSION:
+                passed_off = replace(theirs, key_id=key.key_id, version=version)
+                refused(partial(key.unwrap, passed_off, bound()), *REFUSALS, KmsKeyNotFound)
 
     def test_changed_one_in_a_batch_is_the_only_one_refused(
         self, keys: Keys, key: Key, wrapped: WrappedKey, plaintext: bytes

@@ -3,7 +3,7 @@
 A suite that has never failed proves little: this is what says that it fails where it must.
 """
 
-from kmsbridge.testing.mutants import binding, calls, life, payload  # noqa: F401 - they fill MUTANTS
+from kmsbridge.testing.mutants import binding, calls, life, memory, payload  # noqa: F401 - they fill MUTANTS
 from kmsbridge.testing.mutants.base import MUTANTS, Mutant
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -58,6 +58,14 @@ class FoldsCase(FakeDriver):
         return repr(sorted((name, value.lower()) for name, value in context.items())).encode()
 
 
+@caught_by(f"{WRONG}[end of a long value]")
+class BindsTheStart(FakeDriver):
+    """Binds the first 256 bytes, as a field of fixed width would hold them."""
+
+    def bound(self, context: EncryptionContext) -> bytes:
+        return context.canonical()[:256]
+
+
 @caught_by("test_order_of_the_pairs_does_not_matter")
 class BindsTheOrder(FakeDriver):
     """Binds the pairs in the order they were given in."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import time
+from dataclasses import replace
 from typing import Any
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, KeyDescription, KeyState, WrappedKey
@@ -96,6 +98,37 @@ class RetriesForEver(FakeDriver):
         raise FakeError(ErrorKind.UNAVAILABLE)
 
 
+@caught_by("test_refused_call_is_made_once[unwrap]")
+class RetriesRefusals(FakeDriver):
+    """Asks again whether a disabled key is disabled."""
+
+    def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
+        try:
+            return super().call(operation, arguments, timeout)
+        except FakeError as error:
+            if error.kind is not ErrorKind.KEY_DISABLED:
+                raise
+        return super().call(operation, arguments, timeout)
+
+
+@caught_by("test_attempt_connects_once[connection refused-unwrap]", FakeHttpHarness)
+class ConnectsAgain(FakeHttpDriver):
+    """Tries again to connect where it was refused."""
+
+    def _connect(self, deadline: float) -> socket.socket:
+        with contextlib.suppress(ConnectionRefusedError):
+            return super()._connect(deadline)
+        return super()._connect(deadline)
+
+
+@caught_by("test_late_answer_is_waited_for[an answer half a second late-unwrap]")
+class HasNoPatience(FakeDriver):
+    """Gives a call a fifth of a second, whatever it was given."""
+
+    def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
+        return super().call(operation, arguments, min(timeout, 0.2))
+
+
 @caught_by(f"{FAULT}[no answer-wrap]")
 class IgnoresTimeouts(FakeDriver):
     """Waits as long as it likes."""
@@ -153,6 +186,17 @@ class DescribesTheBest(FakeDriver):
     def describe(self, *, timeout: float) -> KeyDescription:
         description = super().describe(timeout=timeout)
         return KeyDescription(description.key_id, KeyState.ENABLED, description.version)
+
+
+@caught_by("test_description_denies_no_right_that_the_caller_has")
+class DeniesRights(FakeDriver):
+    """Says of a caller that may do everything that it may do nothing."""
+
+    def describe(self, *, timeout: float) -> KeyDescription:
+        description = super().describe(timeout=timeout)
+        if description.may_wrap and description.may_unwrap:
+            return replace(description, may_wrap=False, may_unwrap=False)
+        return description
 
 
 @caught_by("test_unknown_key_is_told[wrap]")

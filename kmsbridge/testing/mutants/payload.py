@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
 from kmsbridge.testing.fake import FakeDriver
 from kmsbridge.testing.mutants.base import caught_by
-from kmsbridge.testing.service import Caller
+from kmsbridge.testing.service import Caller, FakeError
 
 Items = Sequence[tuple[WrappedKey, EncryptionContext]]
 
@@ -92,6 +92,27 @@ class AcceptsAppendedBytes(FakeDriver):
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         lenient = replace(wrapped, ciphertext=wrapped.ciphertext.rstrip(b" \n"))
         return super().unwrap(lenient, context, timeout=timeout)
+
+
+@caught_by("test_changed_version_opens_nothing_else[path of another key]")
+class CallsStrangeVersionsAnOutage(FakeDriver):
+    """Takes a version that is no number for a service that is down."""
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
+        if not wrapped.version.isdigit():
+            raise FakeError(ErrorKind.UNAVAILABLE)
+        return super().unwrap(wrapped, context, timeout=timeout)
+
+
+@caught_by("test_version_selects_no_other_key")
+class FollowsTheVersion(FakeDriver):
+    """Puts the version into a path, and unwraps with the key that this leads to."""
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
+        if wrapped.version.startswith("../"):
+            named = FakeDriver(wrapped.version.split("/")[1], self._caller)
+            return named.unwrap(wrapped, context, timeout=timeout)
+        return super().unwrap(wrapped, context, timeout=timeout)
 
 
 @caught_by("test_another_key_refuses")

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +26,7 @@ SUFFIX = ".kmsbridge-rewrap"
 _LONGEST_NAME = 255
 _MARK = 56
 """Bytes of a body that tell it from any other: its salt and commitment."""
+_HASH = 32
 
 
 def header_of(path: PathLike, file: BinaryIO) -> wire.Header:
@@ -48,7 +50,7 @@ def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.H
     file.seek(old.length)
     entry = old.encode() + read_exactly(file, _MARK) + hashlib.sha256(packed).digest()
     # Whoever may read the file must be able to read this.
-    atomic.write(saved, entry, mode=os.fstat(file.fileno()).st_mode & 0o777)
+    atomic.write(saved, entry, mode=os.fstat(file.fileno()).st_mode & 0o777, follow=False)
     file.seek(0)
     view = memoryview(packed)
     while view:
@@ -56,6 +58,11 @@ def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.H
     os.fsync(file.fileno())
     os.unlink(saved)
     atomic.sync_folder(saved.parent)
+
+
+def interrupted(path: PathLike) -> bool:
+    """Whether a rewrap of the file at `path` was broken off; another will finish it."""
+    return os.path.lexists(_beside(path))
 
 
 def forget(path: PathLike) -> None:
@@ -89,16 +96,37 @@ def _checked(header: wire.Header, file: BinaryIO) -> wire.Header:
 
 def _saved_header(path: PathLike, file: BinaryIO, start: bytes) -> wire.Header | None:
     """The header put beside the file, if it is of this body, and `start` is not the one that replaces it."""
+    data = _read_beside(path, os.fstat(file.fileno()).st_uid)
     try:
-        data = _beside(path).read_bytes()
         header = wire.parse_header(data)
-    except (FileNotFoundError, MessageError):
+    except MessageError:
+        return None
+    if header.kind is not wire.Kind.INLINE or len(data) != header.length + _MARK + _HASH:
         return None
     file.seek(header.length)
     # One left over from another file of this name is not for this body.
-    of_this = data[header.length : header.length + _MARK] == read_exactly(file, _MARK)
-    replaced = data[header.length + _MARK :] == hashlib.sha256(start).digest()
+    of_this = data[header.length : -_HASH] == read_exactly(file, _MARK)
+    replaced = data[-_HASH:] == hashlib.sha256(start).digest()
     return header if of_this and not replaced else None
+
+
+def _read_beside(path: PathLike, owner: int) -> bytes:
+    """What is beside the file; nothing where it is not a plain file of who owns the file, or of us.
+
+    Others may be able to put things into the folder: a link, a pipe, something endless.
+    """
+    try:
+        descriptor = os.open(_beside(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (owner, os.geteuid(), 0):
+            return b""
+        with open(descriptor, "rb", closefd=False) as saved:
+            return saved.read(wire.MAX_HEADER + _MARK + _HASH + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _beside(path: PathLike) -> Path:
