@@ -1,15 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what is written whole into those that are open."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 PathLike = str | os.PathLike[str]
 
@@ -23,7 +24,11 @@ def open_regular(path: PathLike, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
     file = open(path, mode, buffering=0, opener=without_waiting)  # noqa: SIM115 - for the caller to close
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise OSError(errno.EINVAL, "not a regular file: use encrypt_stream or decrypt_stream", str(path))
+        raise OSError(
+            errno.EINVAL,
+            "not a regular file: pipes and devices are for the functions that take streams",
+            str(path),
+        )
     return file
 
 
@@ -81,9 +86,21 @@ def write(
 ) -> None:
     """Put `data` under `path`, as `replacing` does."""
     with replacing(path, mode=mode, exclusive=exclusive, follow=follow) as file:
-        view = memoryview(data)
-        while view:
-            view = view[file.write(view) :]
+        write_all(file, data)
+
+
+def write_all(writer: Any, data: Any) -> None:
+    """Write all of `data`, in as many writes as it takes."""
+    view = memoryview(data)
+    while view:
+        count = writer.write(view)
+        if count is None:
+            if isinstance(writer, io.RawIOBase):
+                raise BlockingIOError(errno.EAGAIN, "the writer does not block; give one that does")
+            return  # a plain object with a write method that takes everything
+        if count <= 0:
+            raise OSError(errno.EIO, "the writer takes no more")
+        view = view[count:]
 
 
 def sync_folder(folder: PathLike) -> None:

@@ -176,12 +176,14 @@ def forget_locals(error: BaseException) -> None:
     that the caller was already handling, whose frames are not ours.
     """
     ours: set[FrameType] = set()
+    seen: set[int] = set()  # causes can lead back: whoever raises may set them
     todo: list[tuple[BaseException | None, bool]] = [(error, True)]
     while todo:
         exc, is_ours = todo.pop()
         trace = exc.__traceback__ if exc is not None else None
-        if exc is None or not (is_ours or (trace is not None and trace.tb_frame in ours)):
+        if exc is None or id(exc) in seen or not (is_ours or (trace and trace.tb_frame in ours)):
             continue
+        seen.add(id(exc))
         if exc.__suppress_context__:
             exc.__context__ = None  # not shown, yet kept alive, and its text is a provider's
         while trace is not None:

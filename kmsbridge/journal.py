@@ -52,9 +52,7 @@ def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.H
     # Whoever may read the file must be able to read this.
     atomic.write(saved, entry, mode=os.fstat(file.fileno()).st_mode & 0o777, follow=False)
     file.seek(0)
-    view = memoryview(packed)
-    while view:
-        view = view[file.write(view) :]
+    atomic.write_all(file, packed)
     os.fsync(file.fileno())
     os.unlink(saved)
     atomic.sync_folder(saved.parent)

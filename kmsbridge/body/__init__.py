@@ -8,7 +8,6 @@ from kmsbridge.body.passphrase import passphrase_key
 from kmsbridge.body.reader import ChunkReader, ReadAt
 from kmsbridge.body.sealing import (
     CHUNK,
-    MIN_SEALED,
     OVERHEAD,
     SEALED_CHUNK,
     Opener,
@@ -21,7 +20,6 @@ from kmsbridge.body.sealing import (
 
 __all__ = [
     "CHUNK",
-    "MIN_SEALED",
     "OVERHEAD",
     "SEALED_CHUNK",
     "ChunkReader",

@@ -15,8 +15,6 @@ TAG: Final = 16
 SEALED_CHUNK: Final = CHUNK + TAG
 OVERHEAD: Final = 24 + 32
 """Bytes before the first chunk: salt and commitment."""
-MIN_SEALED: Final = OVERHEAD + TAG
-"""The length of a sealed empty plaintext; nothing shorter is a body."""
 
 LARGE: Final = 2**18
 """From this many bytes on, results are built in place: joining copies costs half of the throughput."""

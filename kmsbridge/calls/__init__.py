@@ -3,7 +3,6 @@
 This is the one retry layer: drivers and their SDKs retry nothing.
 """
 
-from kmsbridge.calls.budget import RetryBudget
 from kmsbridge.calls.key import Answer, Key
 
-__all__ = ["Answer", "Key", "RetryBudget"]
+__all__ = ["Answer", "Key"]

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from kmsbridge import body
 from kmsbridge import message as wire
-from kmsbridge.atomic import PathLike
+from kmsbridge.atomic import PathLike, write_all
 from kmsbridge.cipher import direct, files, many
 from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, text_to_bytes
 from kmsbridge.cipher.files import Progress
@@ -115,7 +115,7 @@ class Encryptor(Opened):
         try:
             entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
             sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
-            files.write_all(writer, entry.header)
+            write_all(writer, entry.header)
             files.seal_stream(sealer, reader, writer, ticker)
             self._encryption.count(entry, ticker.done)
         except BaseException as error:

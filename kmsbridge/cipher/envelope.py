@@ -64,7 +64,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
                 mode = os.fstat(file.fileno()).st_mode & 0o777
                 padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE)
                 with atomic.replacing(path, mode=mode) as copy:
-                    files.write_all(copy, padded.encode())
+                    atomic.write_all(copy, padded.encode())
                     file.seek(old.length)
                     files.copy_rest(file, copy)
                 journal.forget(path)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import io
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
-from kmsbridge.atomic import PathLike
+from kmsbridge.atomic import PathLike, write_all
 from kmsbridge.datakeys import CachedKey
 
 STEP = 64 * body.CHUNK
@@ -118,20 +117,6 @@ def read_into(reader: Any, buffer: memoryview) -> int:
     if count is None:
         raise BlockingIOError(errno.EAGAIN, "the reader does not block; give one that does")
     return int(count)
-
-
-def write_all(writer: Any, data: Any) -> None:
-    """Write all of `data`, in as many writes as it takes."""
-    view = memoryview(data)
-    while view:
-        count = writer.write(view)
-        if count is None:
-            if isinstance(writer, io.RawIOBase):
-                raise BlockingIOError(errno.EAGAIN, "the writer does not block; give one that does")
-            return  # a plain object with a write method that takes everything
-        if count <= 0:
-            raise OSError(errno.EIO, "the writer takes no more")
-        view = view[count:]
 
 
 def copy_rest(reader: BinaryIO, writer: BinaryIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -23,8 +24,9 @@ _open: weakref.WeakSet[Opened] = weakref.WeakSet()
 @atexit.register
 def _close_all() -> None:
     """What a program left open is closed when it ends, so that the audit trail has its counts."""
-    for opened in list(_open):
-        opened.close()
+    with contextlib.ExitStack() as stack:  # each is closed, whatever becomes of the others
+        for opened in list(_open):
+            stack.callback(opened.close)
 
 
 class Opened:

@@ -6,7 +6,8 @@ import io
 from typing import Any, BinaryIO, Final, cast
 
 from kmsbridge import message as wire
-from kmsbridge.cli.streams import Input, write_all
+from kmsbridge.atomic import write_all
+from kmsbridge.cli.streams import Input
 from kmsbridge.errors import MalformedMessage
 
 _STEP: Final = 256 * 1024

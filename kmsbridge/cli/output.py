@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from kmsbridge.atomic import write_all
 from kmsbridge.cli import streams
 
 
@@ -21,7 +22,7 @@ def plain(text: str) -> str:
 def result(text: str) -> None:
     """Print a line, or several, of the result. The caller has passed what is not its own to `plain`."""
     with streams.named("standard output"):
-        streams.write_all(streams.stdout(), f"{text}\n".encode("utf-8", "backslashreplace"))
+        write_all(streams.stdout(), f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def document(value: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import click
 
+from kmsbridge.atomic import write_all
 from kmsbridge.cli import exits, output, streams
 from kmsbridge.cli.each import each
 from kmsbridge.cli.exits import CommandError
@@ -124,7 +125,7 @@ def _rewrap_stream(cipher: EnvelopeCipher, name: str | None, bound: dict[str, An
         text = ArmorWriter(writer) if armored else None
         out = cast(BinaryIO, text or writer)
         # Only the header changes; what comes after the start is passed on as it is.
-        streams.write_all(out, cipher.rewrap(_read(reader), **bound))
+        write_all(out, cipher.rewrap(_read(reader), **bound))
         copy(reader, out)
         if text is not None:
             text.end()

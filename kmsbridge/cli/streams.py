@@ -161,13 +161,3 @@ def check_target(name: str | None, *, force: bool) -> None:
             raise IsADirectoryError(errno.EISDIR, "", name)
         if os.path.lexists(name) and not force:
             raise FileExistsError(errno.EEXIST, "", name)
-
-
-def write_all(writer: Any, data: bytes | bytearray | memoryview) -> None:
-    """Write all of `data`, in as many writes as it takes."""
-    view = memoryview(data)
-    while view:
-        count = writer.write(view)
-        if count is None:
-            raise BlockingIOError(errno.EAGAIN, "")
-        view = view[count:]

@@ -15,9 +15,9 @@ from typing import Any, Final, Literal
 from kmsbridge import body, forks
 from kmsbridge.driver import ErrorKind, KeyState, Secret
 from kmsbridge.errors import AuthenticationError
+from kmsbridge.testing.harness import Role
 
 Operation = Literal["wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"]
-Role = Literal["both", "encrypt-only", "decrypt-only"]
 
 MAX_PLAINTEXT: Final = 4096
 ALLOWED: Final[dict[str, frozenset[str]]] = {

@@ -109,3 +109,18 @@ def test_the_parts_of_a_group_lose_their_locals_too():
     except BaseExceptionGroup as group:
         forget_locals(group)
         assert [locals_of(each, "part") for each in group.exceptions] == [{}, {}]
+
+
+def test_causes_that_lead_back_to_where_they_began_come_to_an_end():
+    """Whoever raises can set a cause to anything."""
+    first, second = ValueError("first"), KeyError("second")
+    for each in (first, second):
+        try:
+            raise each
+        except (ValueError, KeyError):
+            pass
+    first.__cause__, second.__cause__ = second, first
+    group = BaseExceptionGroup("both", [first, second])
+    first.__context__ = group
+    forget_locals(group)
+    forget_locals(first)

@@ -8,11 +8,13 @@ import sys
 
 import pytest
 
-from kmsbridge import EnvelopeCipher
+from kmsbridge import ClosedError, EnvelopeCipher
+from kmsbridge.cipher import opened
 from kmsbridge.local.keyfile import KeyFile
 
 PROGRAM = """
-from kmsbridge import EnvelopeCipher
+from kmsbridge import ClosedError, EnvelopeCipher
+from kmsbridge.cipher import opened
 cipher = EnvelopeCipher.from_uri("local:keys.json#app", audit={"file": "audit.jsonl"})
 for message in [cipher.encrypt(b"x") for _ in range(10)]:
     cipher.decrypt(message)
@@ -35,3 +37,19 @@ def test_a_cipher_refuses_to_be_copied_and_says_what_to_do(cipher, take):
     assert isinstance(cipher, EnvelopeCipher)
     with pytest.raises(TypeError, match="open one in each process"):
         take(cipher)
+
+
+def test_one_that_cannot_be_closed_at_the_end_does_not_keep_the_others_open(service, monkeypatch):
+    """Every cipher is closed, whichever comes first."""
+    ciphers = [EnvelopeCipher.from_uri("fake:app") for _ in range(3)]
+
+    def broken():
+        raise OSError("broken")
+
+    for each in ciphers[:2]:
+        monkeypatch.setattr(each, "_close_role", broken)
+    with pytest.raises(OSError, match="broken"):
+        opened._close_all()
+    for each in ciphers:
+        with pytest.raises(ClosedError):
+            each.encrypt(b"x")
