@@ -31,7 +31,8 @@ JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 # What can differ between Python versions; the command line, the documents and the wheel hardly do.
 LIGHT := $(addprefix tests/,unit aio concurrency faults secrets vectors layers)
-CODE = $(wildcard kmsbridge tests examples benchmarks)
+CODE = $(wildcard kmsbridge plugins/*/kmsbridge_* tests examples benchmarks localstack)
+PLUGINS := $(wildcard plugins/*)
 
 .PHONY: help demo test test-light lint format torture bench setup requirements clean distclean
 
@@ -71,6 +72,7 @@ requirements: ## work out the hashed requirements anew, with uv
 	@# dev first: the others take its pins, so that one environment can hold them all.
 	@$(call compile,dev)
 	@$(call compile,core,-c dev.txt)
+	@$(call compile,drivers,-c dev.txt)
 	@$(call compile,bench,-c dev.txt)
 
 compile = cd requirements && $(UV) --quiet pip compile --universal --python-version 3.11 --generate-hashes \
@@ -102,8 +104,9 @@ $(VENV)/.kmsbridge: $(VENV)/.core pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt | $(VENV)/.kmsbridge
+$(VENV)/.dev: requirements/dev.txt $(PLUGINS:=/pyproject.toml) | $(VENV)/.kmsbridge
 	@$(PIP) --require-hashes --only-binary :all: -r $<
+	@$(PIP) --no-deps --no-build-isolation $(PLUGINS:%=--editable ./%)
 	@touch $@
 
 $(BENCH_VENV)/.bench: requirements/bench.txt

@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NoReturn, Self
+from typing import Any, ClassVar, Final, Literal, NoReturn, Self
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.errors import ConfigError
@@ -31,12 +31,16 @@ __all__ = [
     "KeyState",
     "KeyURI",
     "Options",
+    "PolicyRole",
     "Secret",
     "WrappedKey",
     "report_request_id",
 ]
 
 ENTRY_POINT_GROUP: Final = "kmsbridge.drivers"
+
+PolicyRole = Literal["encryptor", "decryptor", "rewrapper", "admin"]
+"""Whom `KeyDriver.policy` is for: who wraps, who unwraps, who moves messages, who looks after the key."""
 
 
 class Capability(enum.Enum):
@@ -47,7 +51,7 @@ class Capability(enum.Enum):
     BATCH_UNWRAP = enum.auto()
     """`unwrap_many` is one call, or few, for many wrapped keys."""
     SERVER_REWRAP = enum.auto()
-    """`rewrap` is done by the service; the data key is never seen here."""
+    """`rewrap` is done by the service; the data key is never seen here. See `rewraps_from`."""
     REPORTS_VERSION = enum.auto()
     """`WrappedKey.version` and `KeyDescription.version` say which version of the key was used."""
     LOCAL_WRAP = enum.auto()
@@ -67,6 +71,8 @@ class ErrorKind(enum.Enum):
     KEY_DISABLED = enum.auto()
     INVALID_REQUEST = enum.auto()
     UNAUTHENTICATED = enum.auto()
+    CREDENTIAL_MISUSED = enum.auto()
+    """A one-time credential was used before, or comes from where it should not: someone else has it."""
     NOT_AUTHENTIC = enum.auto()
     """The wrapped key is not authentic in this context: changed, of another key or context."""
     TOO_LARGE = enum.auto()
@@ -209,9 +215,10 @@ class KeyDriver(ABC):
 
     scheme: ClassVar[str]
     """The URI scheme; also the name of the entry point."""
-    capabilities: ClassVar[frozenset[Capability]] = frozenset()
-    max_plaintext: ClassVar[int]
-    """The largest payload of one `wrap`, in bytes; at least 64."""
+    capabilities: frozenset[Capability] = frozenset()
+    """What every key of the class can do; `open` may set another on an object whose key differs."""
+    max_plaintext: int
+    """The largest payload of one `wrap`, in bytes; at least 64. As `capabilities`, per class or object."""
     development_only: ClassVar[bool] = False
     """True where the key does not live in a service: a profile with `production = true` refuses it."""
 
@@ -225,8 +232,12 @@ class KeyDriver(ABC):
     def key_id(self) -> str:
         """The key's canonical, stable name: `scheme:name`, at most 1024 bytes. It goes into messages.
 
-        It may cost a call where the URI names an alias; then it is remembered.
+        It may cost a call where the URI names an alias; then it is remembered, and `resolve` is written.
         """
+
+    def resolve(self, *, timeout: float) -> str:
+        """`key_id`, within `timeout` seconds. To be written where it costs a call."""
+        return self.key_id
 
     @abstractmethod
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
@@ -258,12 +269,30 @@ class KeyDriver(ABC):
         """Unwrap many at once, results in the order of `items`. Needs `BATCH_UNWRAP`."""
         raise NotImplementedError
 
+    def rewraps_from(self, key_id: str) -> bool:
+        """Whether `rewrap` takes what the key of this id wrapped. No call; by default, this key alone.
+
+        Asked where `SERVER_REWRAP` is there, and for keys of the caller's `decrypt_with` only.
+        """
+        return key_id == self.key_id
+
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Wrap the same data key anew inside the service. Needs `SERVER_REWRAP`."""
+        """Have the service wrap anew, by this key's current version, what `wrapped` holds.
+
+        `wrapped.key_id` may be another key's for which `rewraps_from` is true. Needs `SERVER_REWRAP`.
+        """
         raise NotImplementedError
 
     def rotate(self, *, timeout: float) -> None:
         """Make a new version and use it from now on. Needs `ROTATE`."""
+        raise NotImplementedError
+
+    def policy(self, role: PolicyRole) -> str:
+        """The least that `role` needs for this key, in the provider's own language for permissions.
+
+        No call. The text ends with a line feed and can be handed to the provider's tools as it is.
+        A `ConfigError` says what is missing, as where an alias does not tell the key's account.
+        """
         raise NotImplementedError
 
 

@@ -146,6 +146,10 @@ class KmsUnauthenticated(KmsError):
     """The caller's credentials are missing, expired, revoked or wrong."""
 
 
+class KmsCredentialMisused(KmsUnauthenticated):
+    """A one-time credential was used before, or comes from elsewhere: a security event, not a fault."""
+
+
 class ProviderFailure(Exception):
     """Stands in, as the cause of a `KmsError`, for the exception of a provider's client library.
 

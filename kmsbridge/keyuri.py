@@ -61,6 +61,19 @@ class KeyURI:
             slashes=path.startswith("//"),
         )
 
+    def parameters(self, *known: str) -> Mapping[str, str]:
+        """The query, in which nothing but `known` may stand; raises `ConfigError` for what else does."""
+        for name in self.query:
+            if name not in known:
+                import difflib
+
+                near = difflib.get_close_matches(name, known, n=1)
+                raise ConfigError(
+                    f"a {self.scheme} URI has the unknown parameter {name[:64]!r}",
+                    remedy=f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}",
+                )
+        return self.query
+
     def __str__(self) -> str:
         query = "&".join(f"{name}=..." for name in self.query)
         path = "//" + _USER_INFO.sub("***@", self.path) if self.slashes else self.path

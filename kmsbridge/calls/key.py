@@ -112,7 +112,7 @@ class Key:
     def key_id(self) -> str:
         """The canonical id; the first use may cost a call."""
         if not self._key_id:
-            key_id = self._call("resolve", lambda _: self.driver.key_id)
+            key_id = self._call("resolve", lambda timeout: self.driver.resolve(timeout=timeout))
             _check_key_id(key_id, self.driver.scheme)
             self._key_id = key_id
         return self._key_id
@@ -136,7 +136,9 @@ class Key:
         _ = self.key_id  # may be a call, whose answer must not be taken for this one's
         payload = plaintext if self.binds_context else plaintext + _context_hash(context)
         wrapped = self._call("wrap", lambda timeout: self.driver.wrap(payload, context, timeout=timeout))
-        self._check_wrapped(wrapped, payload)
+        self._check_wrapped("wrap", wrapped)
+        if len(payload) >= _BOUND and payload in wrapped.ciphertext:
+            raise self._broken("wrap", "it returned the payload unencrypted")
         return wrapped
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext) -> bytes:
@@ -152,6 +154,23 @@ class Key:
         if not isinstance(results, list) or len(results) != len(items):
             raise self._broken("unwrap", "it answered a batch with the wrong number of results")
         return [self._one_of_many(result, item[1]) for result, item in zip(results, items, strict=True)]
+
+    def rewraps_from(self, key_id: str) -> bool:
+        """Whether the service can rewrap, to this key, what the key of this id wrapped."""
+        if Capability.SERVER_REWRAP not in self.capabilities or not self.binds_context:
+            return False
+        _ = self.key_id
+        return self.driver.rewraps_from(key_id)
+
+    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext) -> WrappedKey:
+        """Have the service wrap anew, by this key, what `wrapped` holds; it is never seen here.
+
+        Raises `AuthenticationError`, or a `KmsError`.
+        """
+        _ = self.key_id
+        result = self._call("rewrap", lambda timeout: self.driver.rewrap(wrapped, context, timeout=timeout))
+        self._check_wrapped("rewrap", result)
+        return result
 
     def describe(self) -> KeyDescription:
         """The key's state and current version."""
@@ -256,16 +275,14 @@ class Key:
 
     # --- what comes back --------------------------------------------------------------------------
 
-    def _check_wrapped(self, wrapped: Any, payload: bytes) -> None:
+    def _check_wrapped(self, operation: str, wrapped: Any) -> None:
         if not isinstance(wrapped, WrappedKey) or not isinstance(wrapped.ciphertext, bytes):
-            raise self._broken("wrap", "it returned no WrappedKey")
+            raise self._broken(operation, "it returned no WrappedKey")
         if wrapped.key_id != self.key_id:
-            raise self._broken("wrap", "it answered with another key's id")
+            raise self._broken(operation, "it answered with another key's id")
         fits = _utf8_length(wrapped.version) <= MAX_KEY_VERSION
         if not fits or not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED:
-            raise self._broken("wrap", "its answer does not fit into a message")
-        if len(payload) >= _BOUND and payload in wrapped.ciphertext:
-            raise self._broken("wrap", "it returned the payload unencrypted")
+            raise self._broken(operation, "its answer does not fit into a message")
 
     def _unbind(self, payload: bytes, context: EncryptionContext) -> bytes:
         if not isinstance(payload, bytes):

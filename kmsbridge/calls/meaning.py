@@ -51,6 +51,11 @@ _MEANING: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
         "the credentials are missing, expired, revoked or wrong",
         "give this host valid credentials",
     ),
+    ErrorKind.CREDENTIAL_MISUSED: (
+        errors.KmsCredentialMisused,
+        "a security event: someone else used this host's one-time credential, or put another in its place",
+        "find out who, revoke what was issued with it, and issue a new one",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ from kmsbridge import errors
 
 USAGE: Final = 2
 NEEDS_REWRAP: Final = 10
+MISUSED: Final = 11
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 INTERRUPTED: Final = 130
@@ -36,6 +37,11 @@ TABLE: Final = (
         7,
         "a key service is unavailable, throttles or times out; it may be tried again",
         (errors.KmsUnavailable, errors.KmsThrottled, errors.KmsTimeout),
+    ),
+    Row(
+        MISUSED,
+        "a security event: someone else used this host's one-time credential",
+        (errors.KmsCredentialMisused,),
     ),
     Row(8, "a key service refused: access, credentials, or the key's state", (errors.KmsError,)),
     Row(9, "the audit trail cannot be written, or does not verify", (errors.AuditError,)),

@@ -43,11 +43,11 @@ class LocalDriver(KeyDriver):
     """
 
     scheme: ClassVar[str] = "local"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+    capabilities: frozenset[Capability] = frozenset(
         {Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE}
     )
     # As AWS KMS: what works here must not be too large after a move to a service.
-    max_plaintext: ClassVar[int] = 4096
+    max_plaintext: int = 4096
     development_only: ClassVar[bool] = True
 
     def __init__(self, file: KeyFile, key: StoredKey) -> None:

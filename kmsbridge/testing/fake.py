@@ -34,8 +34,8 @@ class FakeDriver(KeyDriver):
     """
 
     scheme: ClassVar[str] = "fake"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.LOCAL_WRAP}
-    max_plaintext: ClassVar[int] = MAX_PLAINTEXT
+    capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.LOCAL_WRAP}
+    max_plaintext: int = MAX_PLAINTEXT
     development_only: ClassVar[bool] = True
     service: ClassVar[FakeService] = FakeService()
     """One for the whole process, as its keys must be there for every driver that is opened."""
@@ -134,7 +134,7 @@ class UnboundFakeDriver(FakeDriver):
     """`fake-unbound:NAME`: the same service, but binding no context, so that the library has to."""
 
     scheme: ClassVar[str] = "fake-unbound"
-    capabilities: ClassVar[frozenset[Capability]] = FakeDriver.capabilities - {Capability.BINDS_CONTEXT}
+    capabilities: frozenset[Capability] = FakeDriver.capabilities - {Capability.BINDS_CONTEXT}
 
     def bound(self, context: EncryptionContext) -> bytes:
         """Nothing."""

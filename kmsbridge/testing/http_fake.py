@@ -56,8 +56,8 @@ class FakeHttpDriver(KeyDriver):
     """
 
     scheme: ClassVar[str] = "fake-http"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {Capability.LOCAL_WRAP}
-    max_plaintext: ClassVar[int] = MAX_PLAINTEXT
+    capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.LOCAL_WRAP}
+    max_plaintext: int = MAX_PLAINTEXT
     development_only: ClassVar[bool] = True
 
     def __init__(self, name: str, address: str, ca_file: str | None, authorization: Secret) -> None:

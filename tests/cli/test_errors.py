@@ -36,6 +36,7 @@ CODES = {
     "KmsKeyDisabled": 8,
     "KmsInvalidRequest": 8,
     "KmsUnauthenticated": 8,
+    "KmsCredentialMisused": 11,
 }
 
 

@@ -14,7 +14,7 @@ LIBRARY = Path(__file__).parents[2] / "kmsbridge"
 LEVELS = (
     {"atomic", "errors", "forks", "hardening", "secret"},
     {"context", "keyuri", "message", "policy"},
-    {"body", "driver", "journal"},
+    {"body", "driver", "journal", "publickey"},
     {"audit", "calls", "config", "datakeys", "inspection", "local", "registry"},
     {"cipher"},
     {"__init__", "aio"},
@@ -30,7 +30,7 @@ IMPORTED_ONLY_BY = {"cli": set(), "local": {"cli"}, "testing": set()}
 # The only users of other distributions. What is not here is used by nobody: no provider's SDK is.
 DISTRIBUTIONS = {
     "click": {"cli"},
-    "cryptography": {"body", "testing"},  # testing: certificates for its servers
+    "cryptography": {"body", "publickey", "testing"},  # testing: certificates for its servers
     "opentelemetry": {"audit"},
     "pytest": {"testing"},
     "rich": {"cli"},

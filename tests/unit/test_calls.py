@@ -24,6 +24,7 @@ CLASSES = {
     ErrorKind.KEY_DISABLED: errors.KmsKeyDisabled,
     ErrorKind.INVALID_REQUEST: errors.KmsInvalidRequest,
     ErrorKind.UNAUTHENTICATED: errors.KmsUnauthenticated,
+    ErrorKind.CREDENTIAL_MISUSED: errors.KmsCredentialMisused,
     ErrorKind.NOT_AUTHENTIC: errors.AuthenticationError,
     ErrorKind.TOO_LARGE: errors.LimitExceeded,
 }

@@ -62,7 +62,7 @@ class StripsPayloads(FakeDriver):
 class OverstatesItsLimit(FakeDriver):
     """Says that it wraps more than the service takes."""
 
-    max_plaintext: ClassVar[int] = FakeDriver.max_plaintext + 1
+    max_plaintext: int = FakeDriver.max_plaintext + 1
 
 
 @caught_by("test_each_truncation_is_refused")

@@ -75,10 +75,10 @@ class SqliteDriver(KeyDriver):
     """Binds the context as AES-GCM's associated data."""
 
     scheme: ClassVar[str] = "sqlite-kms"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+    capabilities: frozenset[Capability] = frozenset(
         {Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE}
     )
-    max_plaintext: ClassVar[int] = 1024
+    max_plaintext: int = 1024
 
     def __init__(self, path: str, name: str) -> None:
         self._path, self._name = path, name
