@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests import backends
+
 # Here, because only the topmost conftest.py may, and xdist's summary needs it.
 pytest_plugins = ["kmsbridge.testing.plugin"]
 
@@ -32,11 +34,31 @@ class Torture:
 _TORTURE = pytest.StashKey[Torture]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without-backend",
+        action="append",
+        default=[],
+        choices=sorted(backends.GIVEN),
+        help="skip what needs this server; may be repeated",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    backends.configure(config)
     # Set in the environment as well, because xdist's workers inherit it and must agree on the seed.
     seed = int(os.environ.setdefault(_SEED, str(secrets.randbits(32))))
     full = os.environ.get("KMSBRIDGE_TORTURE") == "full"
     config.stash[_TORTURE] = Torture(scale=1.0 if full else 0.1, seed=seed)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    backends.unconfigure(config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if backends.summary():
+        terminalreporter.section(backends.summary())
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Literal, overload
 
 from kmsbridge import body, cipher
 from kmsbridge import message as wire
@@ -19,7 +20,7 @@ from kmsbridge.cipher.direct import DirectOpener
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import CachedKey, Pairs, name_of, without_padding
-from kmsbridge.errors import forget_locals
+from kmsbridge.errors import KmsBridgeError, forget_locals
 
 
 class Decryptor(Opened[cipher.Decryptor]):
@@ -57,11 +58,37 @@ class Decryptor(Opened[cipher.Decryptor]):
             del aad
             raise
 
+    @overload
     async def decrypt_many(
-        self, messages: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
-    ) -> list[bytes]:
+        self,
+        messages: Iterable[Buffer],
+        *,
+        context: Pairs = ...,
+        aads: Sequence[Buffer] | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> list[bytes]: ...
+
+    @overload
+    async def decrypt_many(
+        self,
+        messages: Iterable[Buffer],
+        *,
+        context: Pairs = ...,
+        aads: Sequence[Buffer] | None = ...,
+        errors: Literal["raise", "return"],
+    ) -> list[bytes | KmsBridgeError]: ...
+
+    async def decrypt_many(
+        self,
+        messages: Iterable[Buffer],
+        *,
+        context: Pairs = None,
+        aads: Sequence[Buffer] | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> list[bytes] | list[bytes | KmsBridgeError]:
         """As `kmsbridge.Decryptor.decrypt_many`; always on a thread."""
-        return await asyncio.to_thread(self._sync.decrypt_many, messages, context=context, aads=aads)
+        work = functools.partial(self._sync.decrypt_many, context=context, aads=aads, errors=errors)
+        return await asyncio.to_thread(work, messages)
 
     async def decrypt_file(
         self,

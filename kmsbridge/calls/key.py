@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
 from kmsbridge.calls import meaning
+from kmsbridge.calls.breaker import Breaker
 from kmsbridge.calls.budget import RetryBudget
 from kmsbridge.driver import (
     Capability,
@@ -72,6 +73,7 @@ class Key:
         self._closed = False
         self._lock = threading.Lock()
         self._budget = RetryBudget()
+        self._breaker = Breaker(clock)
         self._driver: KeyDriver | None = open_driver()
         forks.watch(self)
 
@@ -90,6 +92,7 @@ class Key:
         """A child opens a driver of its own, when it first needs one."""
         self._lock = threading.Lock()
         self._budget = RetryBudget()
+        self._breaker = Breaker(self._clock)
         # Kept, because ending it could say goodbye on the connections that the parent goes on using.
         self._parents_driver, self._driver = self._driver, None
 
@@ -111,8 +114,26 @@ class Key:
     @property
     def key_id(self) -> str:
         """The canonical id; the first use may cost a call."""
+        return self.identify()
+
+    @property
+    def known_id(self) -> str:
+        """The canonical id; empty where it would cost a call."""
+        return self._key_id
+
+    @property
+    def ailing(self) -> bool:
+        """Whether the service failed and has not answered since."""
+        return self._breaker.ailing
+
+    def take_probe(self) -> bool:
+        """Whether it is time to see how an ailing key does; true for one caller about every 5 s."""
+        return self._breaker.take_probe()
+
+    def identify(self, *, attempts: int | None = None) -> str:
+        """`key_id`, found with at most so many attempts."""
         if not self._key_id:
-            key_id = self._call("resolve", lambda timeout: self.driver.resolve(timeout=timeout))
+            key_id = self._call("resolve", lambda timeout: self.driver.resolve(timeout=timeout), attempts)
             _check_key_id(key_id, self.driver.scheme)
             self._key_id = key_id
         return self._key_id
@@ -141,9 +162,13 @@ class Key:
             raise self._broken("wrap", "it returned the payload unencrypted")
         return wrapped
 
-    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext) -> bytes:
-        """What was wrapped. Raises `AuthenticationError`, or a `KmsError`."""
-        payload = self._call("unwrap", lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout))
+    def unwrap(
+        self, wrapped: WrappedKey, context: EncryptionContext, *, attempts: int | None = None
+    ) -> bytes:
+        """What was wrapped, by at most so many attempts. Raises `AuthenticationError`, or a `KmsError`."""
+        payload = self._call(
+            "unwrap", lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout), attempts
+        )
         return self._unbind(payload, context)
 
     def unwrap_many(
@@ -206,13 +231,16 @@ class Key:
 
     # --- one call ---------------------------------------------------------------------------------
 
-    def _call(self, operation: str, attempt: Callable[[float], T]) -> T:
+    def _call(self, operation: str, attempt: Callable[[float], T], attempts: int | None = None) -> T:
         if self._closed:
             raise errors.ClosedError("the key is closed", remedy="open a new cipher")
+        if not self._breaker.allows():
+            raise self._not_asked(operation)
         started = self._clock()
         deadline = started + self._policy.deadline
+        most = min(attempts or self._policy.max_attempts, self._policy.max_attempts)
         self._budget.earn()
-        for number in range(1, self._policy.max_attempts + 1):
+        for number in range(1, most + 1):
             take_request_id()
             try:
                 left = min(self._policy.attempt_timeout, deadline - self._clock())
@@ -222,12 +250,14 @@ class Key:
             except Exception as error:  # noqa: BLE001 - whatever a provider's client library raises
                 failure = error
             else:
+                self._breaker.succeeded()
                 self._last.answer = Answer(take_request_id(), number)
                 return result
             # Outside the except block, so that the provider's exception is not chained as context.
             kind = self._classify(operation, failure)
+            self._note(kind)
             pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**number))  # noqa: S311 - jitter
-            if kind not in meaning.RETRIED or not self._may_retry(number, deadline, pause):
+            if kind not in meaning.RETRIED or not self._may_retry(most - number, deadline, pause):
                 told = self._translate(operation, kind, failure, number, self._clock() - started)
                 cause = errors.ProviderFailure.of(failure)
                 del failure
@@ -236,10 +266,28 @@ class Key:
             self._sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _may_retry(self, number: int, deadline: float, pause: float) -> bool:
-        """Whether there is an attempt left, the time to make it, and the budget."""
+    def _may_retry(self, left: int, deadline: float, pause: float) -> bool:
+        """Whether there is an attempt left, the time to make it, the budget, and hope."""
         in_time = self._clock() + pause < deadline
-        return number < self._policy.max_attempts and in_time and self._budget.spend()
+        return left > 0 and in_time and self._breaker.allows() and self._budget.spend()
+
+    def _note(self, kind: ErrorKind) -> None:
+        if kind in meaning.RETRIED:
+            self._breaker.failed()
+        else:
+            self._breaker.succeeded()
+
+    def _not_asked(self, operation: str) -> KmsError:
+        breaker = self._breaker
+        return errors.KmsUnavailable(
+            f"{operation} with {self}: not tried, because the key service has failed most calls "
+            f"for {breaker.failing_for:.0f} s; it is asked again in {breaker.next_probe_in:.0f} s",
+            remedy="check its address and health; the call may be repeated",
+            key_id=self._key_id,
+            operation=operation,
+            provider_code="",
+            attempts=0,
+        )
 
     def _classify(self, operation: str, error: Exception) -> ErrorKind:
         try:

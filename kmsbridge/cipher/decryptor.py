@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Literal, overload
 
 from kmsbridge import body
 from kmsbridge import message as wire
@@ -14,7 +14,7 @@ from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import DecryptionKeys, Pairs
-from kmsbridge.errors import RoleError, forget_locals
+from kmsbridge.errors import KmsBridgeError, RoleError, forget_locals
 
 
 class Decryptor(Opened):
@@ -68,16 +68,53 @@ class Decryptor(Opened):
             del aad
             raise
 
+    @overload
     def decrypt_many(
-        self, messages: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
-    ) -> list[bytes]:
+        self,
+        messages: Iterable[Buffer],
+        *,
+        context: Pairs = ...,
+        aads: Sequence[Buffer] | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> list[bytes]: ...
+
+    @overload
+    def decrypt_many(
+        self,
+        messages: Iterable[Buffer],
+        *,
+        context: Pairs = ...,
+        aads: Sequence[Buffer] | None = ...,
+        errors: Literal["raise", "return"],
+    ) -> list[bytes | KmsBridgeError]: ...
+
+    def decrypt_many(
+        self,
+        messages: Iterable[Buffer],
+        *,
+        context: Pairs = None,
+        aads: Sequence[Buffer] | None = None,
+        errors: Literal["raise", "return"] = "raise",
+    ) -> list[bytes] | list[bytes | KmsBridgeError]:
         """The plaintext of each message, in order; every distinct wrapped key is unwrapped once.
 
-        All messages are of one context; `aads` has one for each. The first error is raised.
+        In the provider's batches where it has them, else at most 16 at a time. All messages are of one
+        context; `aads` has one for each. `errors="raise"` raises the first error in the messages' order;
+        `errors="return"` puts each error in the place of its message and loses none of the others.
         """
+        if errors not in ("raise", "return"):
+            raise ValueError('errors must be "raise" or "return"')
         try:
-            return many.decrypt(self._decryption, list(messages), context, aads)
+            results: list[bytes | KmsBridgeError] = []
+            for result in many.decrypt(self._decryption, list(messages), context, aads):
+                if isinstance(result, KmsBridgeError):
+                    if errors == "raise":
+                        raise result
+                    self._failed(result, context)
+                results.append(result)
+            return results
         except BaseException as error:
+            results = []
             self._failed(error, context)
             raise
 

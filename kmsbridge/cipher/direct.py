@@ -22,7 +22,7 @@ def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Buffer
 
 def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Buffer) -> bytes:
     """The payload of a direct message."""
-    payload, _ = keys.try_each(header, bound_context(context, aad))
+    payload, _ = keys.unwrapping.try_each(header, bound_context(context, aad))
     return payload
 
 

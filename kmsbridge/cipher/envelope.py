@@ -8,13 +8,22 @@ import time
 from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
+from kmsbridge.calls import Key, in_parallel
 from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.arguments import Buffer, as_bytes
 from kmsbridge.cipher.decryptor import Decryptor
 from kmsbridge.cipher.encryptor import Encryptor
 from kmsbridge.config import Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, name_of, told_of_messages, without_padding
+from kmsbridge.datakeys import (
+    KeyCache,
+    Pairs,
+    data_key_context,
+    name_of,
+    rewrapped_by_service,
+    told_of_messages,
+    without_padding,
+)
 from kmsbridge.driver import Capability
 from kmsbridge.secret import Secret
 
@@ -93,7 +102,10 @@ class EnvelopeCipher(Encryptor, Decryptor):
     def _new_header(self, header: wire.Header, pairs: Pairs, aad: Buffer) -> wire.Header:
         if header.kind is wire.Kind.DIRECT:
             bound = direct.bound_context(pairs, aad)
-            payload, _ = self._decryption.try_each(header, bound)
+            new = self._by_service(header, bound)
+            if new is not None:
+                return new
+            payload, _ = self._decryption.unwrapping.try_each(header, bound)
             return self._encryption.wrap(Secret(payload), bound, wire.Kind.DIRECT, "rewrap")
         context = EncryptionContext.of(pairs)
         old = without_padding(header)
@@ -102,17 +114,29 @@ class EnvelopeCipher(Encryptor, Decryptor):
         known = self._rewraps.use(name, 0)
         if known is not None:
             return wire.parse_header(known.header)
-        secret = self._decryption.get(old, context, 0).key
-        new = self._encryption.wrap(secret, data_key_context(context), operation="rewrap")
-        self._rewraps.put(name, secret, new, new.recipients[0], context)
+        bound = data_key_context(context)
+        new = self._by_service(old, bound)
+        if new is None:
+            secret = self._decryption.get(old, context, 0).key
+            new = self._encryption.wrap(secret, bound, operation="rewrap")
+        # Of the data key itself nothing is wanted any more.
+        self._rewraps.put(name, Secret(b""), new, new.recipients[0], context)
         return new
+
+    def _by_service(self, header: wire.Header, bound: EncryptionContext) -> wire.Header | None:
+        if not any(Capability.SERVER_REWRAP in key.capabilities for key in self._encryption.keys):
+            return None
+        matches, _ = self._decryption.unwrapping.matches(header)
+        return rewrapped_by_service(header, bound, self._encryption.keys, matches, self._audit)
 
     def _current_versions(self) -> Versions:
         now = time.monotonic()
         if not self._versions or now >= self._versions_until:
-            self._versions = tuple(
-                (key.key_id, key.describe().version if Capability.REPORTS_VERSION in key.capabilities else "")
-                for key in self._encryption.keys
-            )
+            self._versions = tuple(in_parallel(_current_version, self._encryption.keys))
             self._versions_until = now + CURRENT_FOR
         return self._versions
+
+
+def _current_version(key: Key) -> tuple[str, str]:
+    version = key.describe().version if Capability.REPORTS_VERSION in key.capabilities else ""
+    return key.key_id, version

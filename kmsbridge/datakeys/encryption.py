@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 from kmsbridge import body, message
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key
+from kmsbridge.calls import Key, in_parallel
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
 from kmsbridge.datakeys.flight import SingleFlight
@@ -62,11 +62,11 @@ class EncryptionKeys:
         kind: message.Kind = message.Kind.INLINE,
         operation: str = "wrap",
     ) -> message.Header:
-        """A header, without padding, in which every key has wrapped `secret`.
+        """A header, without padding, in which every key has wrapped `secret`: the slowest counts.
 
         `bound` is the context with its reserved pairs.
         """
-        recipients = [self._wrap_by(key, secret, bound, operation) for key in self.keys]
+        recipients = in_parallel(lambda key: self._wrap_by(key, secret, bound, operation), self.keys)
         return message.inline(tuple(recipients), kind=kind)
 
     def _wrap_by(

@@ -1,5 +1,7 @@
 """More than one key: a message opens while one of them can open it."""
 
+import threading
+
 import pytest
 
 from kmsbridge import (
@@ -125,3 +127,92 @@ def test_a_message_wrapped_with_another_context_is_not_authentic_with_any_key(bo
     message = both.encrypt(b"x", context={"a": "b"})
     with pytest.raises(AuthenticationError):
         both.decrypt(message, context={"a": "c"})
+
+
+# --- a key that does not answer -------------------------------------------------------------------
+
+
+@pytest.fixture
+def patient(tmp_path, service):
+    """Decrypts with app, then with other; three attempts, as by default."""
+    path = tmp_path / "kmsbridge.toml"
+    path.write_text(
+        '[keys.app]\nuri = "fake:app"\n[keys.other]\nuri = "fake:other"\n'
+        '[profiles.p]\nencrypt_to = ["app", "other"]\ndecrypt_with = ["app", "other"]\n'
+        "data_keys = { max_messages = 1 }\n"
+    )
+    with EnvelopeCipher.from_config(path) as cipher:
+        yield cipher
+
+
+@pytest.mark.parametrize(
+    "kind", [ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.THROTTLED], ids=lambda kind: kind.name
+)
+def test_an_unreachable_key_costs_one_attempt_and_then_nothing(service, patient, kind):
+    """Many readers later it has been asked once."""
+    message = patient.encrypt(b"x")
+    service.app.fail("unwrap", kind)
+    for _ in range(100):
+        assert patient.decrypt(message) == b"x"
+    assert service.app.calls["unwrap"] == 1
+    assert service.other.calls["unwrap"] == 100
+
+
+def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch, service, patient):
+    """By a probe on another thread, when its time has come; then it is the first again."""
+    message = patient.encrypt(b"x")
+    service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
+    assert patient.decrypt(message) == b"x"
+    service.app.heal()
+    app = patient._keys["app"]
+    assert app.ailing
+    threads = []
+    service.before = lambda operation: threads.append(threading.current_thread().name)
+    monkeypatch.setattr(app._breaker, "_next_probe", 0.0)
+    assert patient.decrypt(message) == b"x"
+    for thread in threading.enumerate():
+        if thread.name == "kmsbridge-probe":
+            thread.join(30)
+    assert not app.ailing
+    assert sorted(threads) == sorted([threading.current_thread().name, "kmsbridge-probe"])
+    asked = service.other.calls["unwrap"]
+    assert patient.decrypt(message) == b"x"
+    assert service.other.calls["unwrap"] == asked
+
+
+def test_a_denial_is_told_though_another_key_helps(service, patient, caplog):
+    """In the audit trail; and it does not make the key one that is passed over."""
+    message = patient.encrypt(b"x")
+    service.app.fail("unwrap", ErrorKind.ACCESS_DENIED)
+    caplog.set_level("INFO", "kmsbridge.audit")
+    assert [patient.decrypt(message), patient.decrypt(message)] == [b"x", b"x"]
+    outcomes = [
+        record.kmsbridge["outcome"] for record in caplog.records if record.kmsbridge["operation"] == "unwrap"
+    ]
+    assert outcomes == ["KmsAccessDenied", "ok"] * 2
+
+
+def test_a_denial_is_raised_before_an_outage(service, patient):
+    """It will not pass by itself."""
+    message = patient.encrypt(b"x")
+    service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
+    service.other.fail("unwrap", ErrorKind.ACCESS_DENIED)
+    with pytest.raises(KmsAccessDenied) as caught:
+        patient.decrypt(message)
+    assert any("fake:app" in note for note in caught.value.__notes__)
+
+
+def test_several_keys_wrap_at_the_same_time(service, patient):
+    """The slowest counts and not the sum."""
+    together = threading.Barrier(2)
+    service.before = lambda operation: together.wait(30) if operation == "wrap" else None
+    assert patient.decrypt(patient.encrypt(b"x")) == b"x"
+
+
+def test_the_last_key_gets_every_attempt(service, patient):
+    """There is no other to turn to."""
+    message = patient.encrypt(b"x")
+    service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
+    service.other.fail("unwrap", ErrorKind.UNAVAILABLE, times=2)
+    assert patient.decrypt(message) == b"x"
+    assert (service.app.calls["unwrap"], service.other.calls["unwrap"]) == (1, 3)

@@ -2,6 +2,7 @@
 
 import array
 import contextlib
+import threading
 
 import pytest
 
@@ -9,6 +10,7 @@ from kmsbridge import (
     AuthenticationError,
     ClosedError,
     ConfigError,
+    Decryptor,
     EnvelopeCipher,
     KmsBridgeError,
     LimitExceeded,
@@ -367,3 +369,87 @@ def test_an_unbound_provider_gets_the_context_bound_for_it(service):
         assert cipher.decrypt(message, context=CONTEXT) == b"x"
         with pytest.raises(AuthenticationError):
             cipher.decrypt(message, context={"tenant": "other"})
+
+
+# --- errors among many ----------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[True, False], ids=["in batches", "each by a call"])
+def reader(request, service):
+    """Decrypts with `fake:app`, which has batches or has none."""
+    without = FakeDriver.capabilities - {Capability.BATCH_UNWRAP}
+    capabilities = FakeDriver.capabilities if request.param else without
+    driver = type("Driver", (FakeDriver,), {"capabilities": capabilities, "service": service})
+    with installed(driver), Decryptor.from_uri("fake:app") as reader:
+        yield reader
+
+
+def test_one_bad_message_does_not_lose_the_rest(service, reader, direct):
+    """With `errors="return"` each error stands in its message's place, whatever is wrong with it."""
+    with EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 1}) as writer:
+        good = writer.encrypt_many([b"0", b"1", b"2"], context=CONTEXT)
+        moved = writer.encrypt(b"x", context={"another": "context"})
+    with EnvelopeCipher.from_uri("fake:other") as foreign:
+        elsewhere = foreign.encrypt(b"x", context=CONTEXT)
+    changed = good[0][:-1] + bytes([good[0][-1] ^ 1])
+    whole = direct.encrypt(b"3", context=CONTEXT)
+    results = reader.decrypt_many(
+        [good[0], b"no message", good[1], changed, moved, elsewhere, good[2], whole],
+        context=CONTEXT,
+        errors="return",
+    )
+    assert [results[n] for n in (0, 2, 6, 7)] == [b"0", b"1", b"2", b"3"]
+    assert [type(results[n]).__name__ for n in (1, 3, 4, 5)] == [
+        "MalformedMessage",
+        "AuthenticationError",
+        "AuthenticationError",
+        "NoMatchingKey",
+    ]
+
+
+def test_the_first_error_in_the_messages_order_is_raised(reader, cipher):
+    """By default, and whichever turned up first."""
+    good = cipher.encrypt(b"x")
+    changed = good[:-1] + bytes([good[-1] ^ 1])
+    with pytest.raises(AuthenticationError):
+        reader.decrypt_many([good, changed, b"no message"])
+    with pytest.raises(MalformedMessage):
+        reader.decrypt_many([good, b"no message", changed])
+
+
+def test_returned_refusals_are_audited(reader, cipher, caplog):
+    """As raised ones are."""
+    caplog.set_level("INFO", "kmsbridge.audit")
+    good = cipher.encrypt(b"x")
+    reader.decrypt_many([good, good[:-1] + bytes([good[-1] ^ 1])], errors="return")
+    refusals = [each.kmsbridge for each in caplog.records if each.kmsbridge["operation"] == "refusal"]
+    assert [each["outcome"] for each in refusals] == ["AuthenticationError"]
+
+
+def test_a_service_that_is_down_fails_each_message_after_few_calls(service, reader):
+    """Not one call for each of them, one after the other."""
+    with EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 1}) as writer:
+        messages = writer.encrypt_many([b"x"] * 100)
+    service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
+    service.app.fail("unwrap_many", ErrorKind.UNAVAILABLE)
+    results = reader.decrypt_many(messages, errors="return")
+    assert {type(each).__name__ for each in results} == {"KmsUnavailable"}
+    assert service.app.calls["unwrap"] + service.app.calls["unwrap_many"] <= 60
+
+
+def test_many_wrapped_keys_are_unwrapped_side_by_side(service, cipher):
+    """Sixteen at a time where the provider has no batches."""
+    without = FakeDriver.capabilities - {Capability.BATCH_UNWRAP}
+    driver = type("Driver", (FakeDriver,), {"capabilities": without, "service": service})
+    with EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 1}) as writer:
+        messages = writer.encrypt_many([bytes([n]) for n in range(16)])
+    together = threading.Barrier(16)
+    service.before = lambda operation: together.wait(30)
+    with installed(driver), Decryptor.from_uri("fake:app") as reader:
+        assert reader.decrypt_many(messages * 50) == [bytes([n]) for n in range(16)] * 50
+    assert service.app.calls["unwrap"] == 16
+
+
+def test_how_errors_are_wanted_is_checked(cipher):
+    with pytest.raises(ValueError, match="raise"):
+        cipher.decrypt_many([], errors="ignore")

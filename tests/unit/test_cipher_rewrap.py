@@ -15,6 +15,7 @@ from kmsbridge import (
     inspect_file,
 )
 from kmsbridge.cipher import envelope
+from kmsbridge.driver import ErrorKind
 from kmsbridge.local.keyfile import KeyFile
 
 CONTEXT = {"tenant": "acme"}
@@ -182,3 +183,56 @@ def test_local_keys_rotate_and_rewrap(tmp_path):
     new = KeyFile.create(tmp_path / "new.json", "app").path
     with EnvelopeCipher.from_uri(f"local:{new}") as other, pytest.raises((NoMatchingKey, KmsKeyNotFound)):
         other.decrypt(moved)
+
+
+# --- by the service ---------------------------------------------------------------------------------
+
+
+def test_the_service_rewraps_where_it_can(service, cipher):
+    """Nobody here sees the data key: no unwrap and no wrap."""
+    message = cipher.encrypt(b"x")
+    service.app.rotate()
+    service.app.calls.clear()
+    with EnvelopeCipher.from_uri("fake:app") as other:
+        again = other.rewrap(message)
+        assert (service.app.calls["rewrap"], service.app.calls["unwrap"], service.app.calls["wrap"]) == (
+            1,
+            0,
+            0,
+        )
+        assert inspect(again).recipients[0].key_version == "2"
+        assert other.decrypt(again) == b"x"
+
+
+def test_a_caller_that_may_not_rewrap_unwraps_and_wraps(service, cipher):
+    """As one that may do both is allowed to."""
+    message = cipher.encrypt(b"x")
+    service.app.fail("rewrap", ErrorKind.ACCESS_DENIED)
+    with EnvelopeCipher.from_uri("fake:app") as other:
+        assert other.decrypt(other.rewrap(message)) == b"x"
+    assert (service.app.calls["rewrap"], service.app.calls["unwrap"]) == (1, 2)
+
+
+def test_a_service_is_not_asked_to_rewrap_what_another_key_wrapped(service, cipher, mover):
+    """Unless its driver says that it takes that key's."""
+    service.other.calls.clear()
+    mover.rewrap(cipher.encrypt(b"x"))
+    assert service.other.calls["rewrap"] == 0
+    assert service.other.calls["wrap"] == 1
+
+
+def test_a_rewrap_by_the_service_wants_the_context_too(service, cipher):
+    message = cipher.encrypt(b"x", context={"a": "b"})
+    with EnvelopeCipher.from_uri("fake:app") as other, pytest.raises(AuthenticationError):
+        other.rewrap(message, context={"a": "c"})
+
+
+def test_direct_messages_are_rewrapped_by_the_service_too(service):
+    with EnvelopeCipher.from_uri("fake:app", direct=True) as direct:
+        message = direct.encrypt(b"x", aad=b"1")
+        service.app.rotate()
+        service.app.calls.clear()
+        again = direct.rewrap(message, aad=b"1")
+        assert service.app.calls["unwrap"] == 0
+        assert direct.decrypt(again, aad=b"1") == b"x"
+        assert inspect(again).recipients[0].key_version == "2"

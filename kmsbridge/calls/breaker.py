@@ -1,0 +1,96 @@
+"""Whether a key service is worth asking."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+WINDOW: Final = 10
+"""Seconds over which calls are counted."""
+LEAST: Final = 20
+"""Calls in the window before it can open."""
+PAUSE: Final = 5.0
+"""Seconds, a fifth more or less, between two probes of a service that fails."""
+
+
+class Breaker:
+    """Keeps calls away from one key's service while it fails; safe for threads.
+
+    It opens when at least half of 20 or more calls in 10 s failed because the service did not do its
+    part. Open, it lets one call through about every 5 s, and the first that succeeds closes it. A
+    service that refuses a caller answers, so refusals count as successes.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seconds: deque[list[int]] = deque()  # [second, calls, failures]
+        self._open = False
+        self._next_probe = 0.0
+        self._failing_since: float | None = None
+
+    @property
+    def ailing(self) -> bool:
+        """Whether the service failed and has not succeeded since."""
+        return self._failing_since is not None
+
+    @property
+    def failing_for(self) -> float:
+        """Seconds since the first of the failures that no success has followed."""
+        since = self._failing_since
+        return 0.0 if since is None else self._clock() - since
+
+    @property
+    def next_probe_in(self) -> float:
+        """Seconds until a call will be let through again."""
+        return max(0.0, self._next_probe - self._clock()) if self._open else 0.0
+
+    def allows(self) -> bool:
+        """Whether a call may be made; where it is open, the one who is let through is the probe."""
+        return not self._open or self.take_probe()
+
+    def take_probe(self) -> bool:
+        """Whether it is time to see how a failing service does; true for one caller at a time."""
+        with self._lock:
+            now = self._clock()
+            if self._failing_since is None or now < self._next_probe:
+                return False
+            self._next_probe = now + _pause()
+            return True
+
+    def succeeded(self) -> None:
+        """The service answered a call."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._seconds.clear()
+            self._failing_since = None
+            self._count(0)
+
+    def failed(self) -> None:
+        """The service did not do its part."""
+        with self._lock:
+            now = self._clock()
+            if self._failing_since is None:
+                self._failing_since, self._next_probe = now, now + _pause()
+            self._count(1)
+            calls, failures = (sum(second[n] for second in self._seconds) for n in (1, 2))
+            if not self._open and calls >= LEAST and 2 * failures >= calls:
+                self._open, self._next_probe = True, now + _pause()
+
+    def _count(self, failures: int) -> None:
+        second = int(self._clock())
+        while self._seconds and self._seconds[0][0] <= second - WINDOW:
+            self._seconds.popleft()
+        if not self._seconds or self._seconds[-1][0] != second:
+            self._seconds.append([second, 0, 0])
+        self._seconds[-1][1] += 1
+        self._seconds[-1][2] += failures
+
+
+def _pause() -> float:
+    # So that many hosts that lost a service at once do not all come back at once.
+    return PAUSE * random.uniform(0.8, 1.2)  # noqa: S311 - jitter

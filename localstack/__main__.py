@@ -1,0 +1,58 @@
+"""`python -m localstack` runs every server until Ctrl-C, and prints a configuration that uses them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from localstack import servers
+
+
+def main(arguments: list[str]) -> None:
+    """Run all; or, for the tests, `keep NAME FOLDER PID`."""
+    match arguments:
+        case ["keep", name, folder, process]:
+            servers.keep(name, Path(folder), int(process))
+        case []:
+            run_all()
+        case _:
+            sys.exit("usage: python -m localstack")
+
+
+def run_all() -> None:
+    """Start the servers side by side, print what to do with them, and wait."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with tempfile.TemporaryDirectory(prefix="kmsbridge-backends-") as folder:
+        running = {name: servers.make(name, _folder(folder, name)) for name in ("aws", "gcp", "vault")}
+        try:
+            with ThreadPoolExecutor() as pool:
+                started = {name: pool.submit(server.start) for name, server in running.items()}
+                facts = {name: each.result() for name, each in started.items()}
+            print(configuration(facts), flush=True)
+            print("# the servers run until Ctrl-C", flush=True)
+            while not ended.wait(1):
+                pass
+        finally:
+            for server in running.values():
+                server.close()
+
+
+def configuration(facts: dict[str, dict[str, str]]) -> str:
+    """A kmsbridge.toml with a profile for each server."""
+    return "\n".join(each["configuration"] for each in facts.values())
+
+
+def _folder(parent: str, name: str) -> Path:
+    folder = Path(parent, name)
+    folder.mkdir()
+    return folder
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
