@@ -25,6 +25,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip -qq --no-input --disable-pip-version-check install
 BENCH_VENV := .venv-bench
 BENCH_PY := $(BENCH_VENV)/bin/python
+LOCALSTACK_VENV := .venv-localstack
 
 UV ?= uv
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
@@ -34,7 +35,7 @@ LIGHT := $(addprefix tests/,unit aio concurrency faults secrets vectors layers)
 CODE = $(wildcard kmsbridge plugins/*/kmsbridge_* tests examples benchmarks localstack)
 PLUGINS := $(wildcard plugins/*)
 
-.PHONY: help demo test test-light lint format torture bench setup requirements clean distclean
+.PHONY: help demo test test-light lint format torture bench backends setup requirements clean distclean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -42,7 +43,7 @@ help: ## list the targets
 demo: $(VENV)/.kmsbridge ## see real files protected, rotated, rewrapped and refused
 	@$(PY) examples/demo.py
 
-test: $(VENV)/.dev ## run the whole test suite, torture at a tenth of its size
+test: $(VENV)/.dev $(LOCALSTACK_VENV)/.localstack ## start the real servers and run the whole test suite, torture at a tenth of its size
 	@$(PYTEST) tests
 
 test-light: $(VENV)/.dev ## run the core's quick tests; meant with PYTHON=
@@ -58,10 +59,13 @@ format: $(VENV)/.dev ## put the code into its format and fix what can be fixed s
 	@$(PY) -m ruff format
 
 torture: $(VENV)/.dev ## run mutations, kills, forks and files of 1 GiB at their full size (takes long); KMSBRIDGE_SEED= repeats a run
-	@KMSBRIDGE_TORTURE=full $(PYTEST) --timeout=0 tests/torture tests/concurrency tests/faults
+	@KMSBRIDGE_TORTURE=full $(PYTEST) --timeout=0 tests/torture tests/concurrency tests/faults tests/providers/test_outage.py
 
 bench: $(BENCH_VENV)/.kmsbridge ## measure, beside a bare loop, the AWS Encryption SDK and Tink
 	@$(BENCH_PY) -m benchmarks
+
+backends: $(VENV)/.dev $(LOCALSTACK_VENV)/.localstack ## run LocalStack, OpenBao and the Cloud KMS emulator until Ctrl-C, and print a configuration
+	@$(PY) -m localstack
 
 setup: $(VENV)/.dev ## make the environment and stop
 	@$(PY) --version
@@ -74,9 +78,12 @@ requirements: ## work out the hashed requirements anew, with uv
 	@$(call compile,core,-c dev.txt)
 	@$(call compile,drivers,-c dev.txt)
 	@$(call compile,bench,-c dev.txt)
+	@cd localstack && rm -f requirements.txt && $(UV) --quiet pip compile $(COMPILE) \
+	  --exclude-newer 2025-12-15 requirements.in -o requirements.txt >/dev/null
 
-compile = cd requirements && $(UV) --quiet pip compile --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(2) $(1).in -o $(1).txt >/dev/null
+COMPILE := --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links
+compile = cd requirements && $(UV) --quiet pip compile $(COMPILE) $(2) $(1).in -o $(1).txt >/dev/null
 
 clean: ## remove what tools left behind; environments stay
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -107,6 +114,12 @@ $(VENV)/.kmsbridge: $(VENV)/.core pyproject.toml
 $(VENV)/.dev: requirements/dev.txt $(PLUGINS:=/pyproject.toml) | $(VENV)/.kmsbridge
 	@$(PIP) --require-hashes --only-binary :all: -r $<
 	@$(PIP) --no-deps --no-build-isolation $(PLUGINS:%=--editable ./%)
+	@touch $@
+
+# An environment of its own: it pins what the others must not.
+$(LOCALSTACK_VENV)/.localstack: localstack/requirements.txt
+	$(new_venv)
+	@$(LOCALSTACK_VENV)/bin/python -m pip -qq --no-input --disable-pip-version-check install --require-hashes -r $<
 	@touch $@
 
 $(BENCH_VENV)/.bench: requirements/bench.txt

@@ -20,7 +20,7 @@ class Breaker:
     """Keeps calls away from one key's service while it fails; safe for threads.
 
     It opens when at least half of 20 or more calls in 10 s failed because the service did not do its
-    part. Open, it lets one call through about every 5 s, and the first that succeeds closes it. A
+    part, or 20 in a row: a busy caller's earlier successes say nothing of a service that is gone. Open, it lets one call through about every 5 s, and the first that succeeds closes it. A
     service that refuses a caller answers, so refusals count as successes.
     """
 
@@ -28,6 +28,7 @@ class Breaker:
         self._clock = clock
         self._lock = threading.Lock()
         self._seconds: deque[list[int]] = deque()  # [second, calls, failures]
+        self._in_a_row = 0
         self._open = False
         self._next_probe = 0.0
         self._failing_since: float | None = None
@@ -68,6 +69,7 @@ class Breaker:
                 self._open = False
                 self._seconds.clear()
             self._failing_since = None
+            self._in_a_row = 0
             self._count(0)
 
     def failed(self) -> None:
@@ -77,12 +79,18 @@ class Breaker:
             if self._failing_since is None:
                 self._failing_since, self._next_probe = now, now + _pause()
             self._count(1)
-            calls, failures = (sum(second[n] for second in self._seconds) for n in (1, 2))
-            if not self._open and calls >= LEAST and 2 * failures >= calls:
+            if not self._open and self._is_enough():
                 self._open, self._next_probe = True, now + _pause()
+
+    def _is_enough(self) -> bool:
+        calls, failures = (sum(second[n] for second in self._seconds) for n in (1, 2))
+        return calls >= LEAST and (2 * failures >= calls or self._in_a_row >= LEAST)
 
     def _count(self, failures: int) -> None:
         second = int(self._clock())
+        if self._seconds and self._seconds[-1][0] <= second - WINDOW:
+            self._in_a_row = 0
+        self._in_a_row += failures
         while self._seconds and self._seconds[0][0] <= second - WINDOW:
             self._seconds.popleft()
         if not self._seconds or self._seconds[-1][0] != second:

@@ -43,6 +43,14 @@ def test_it_stays_closed_while_most_calls_succeed(breaker):
     assert breaker.allows()
 
 
+def test_it_opens_at_twenty_failures_in_a_row(breaker):
+    """However many calls succeeded just before."""
+    call(breaker, *[True] * 2000, *[False] * (LEAST - 1), True, *[False] * (LEAST - 1))
+    assert breaker.allows()
+    call(breaker, False)
+    assert not breaker.allows()
+
+
 def test_only_the_last_ten_seconds_count(breaker, clock):
     """Nineteen failures of long ago and one of now are no outage."""
     call(breaker, *[False] * (LEAST - 1))
