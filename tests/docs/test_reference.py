@@ -75,7 +75,7 @@ def test_signatures_are_those_of_the_code(cls: type) -> None:
         bare = [
             each.replace(annotation=inspect.Parameter.empty) for each in parameters if each.name != "self"
         ]
-        signature = str(inspect.Signature(bare)).replace("b''", 'b""')
+        signature = str(inspect.Signature(bare)).replace("'", '"')
         assert f"\n{name}{signature}" in shown, f"{name}{signature}"
 
 
