@@ -9,7 +9,19 @@ from typing import Any, NoReturn
 
 import click
 
-from kmsbridge.cli import audit, completion, config, crypt, execute, init, inspecting, keys, rewrap
+from kmsbridge.cli import (
+    audit,
+    completion,
+    config,
+    crypt,
+    doctor,
+    execute,
+    init,
+    inspecting,
+    keys,
+    policy,
+    rewrap,
+)
 from kmsbridge.cli.exits import TABLE
 from kmsbridge.cli.options import Group, global_options
 from kmsbridge.cli.process import run
@@ -68,6 +80,8 @@ for command in (
     keys.rotate,
     keys.keys,
     keys.providers,
+    doctor.doctor,
+    policy.policy,
     config.config,
     audit.audit,
     execute.execute,

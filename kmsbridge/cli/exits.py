@@ -10,6 +10,7 @@ from kmsbridge import errors
 USAGE: Final = 2
 NEEDS_REWRAP: Final = 10
 MISUSED: Final = 11
+UNEXPECTED: Final = 12
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 INTERRUPTED: Final = 130
@@ -46,6 +47,10 @@ TABLE: Final = (
     Row(8, "a key service refused: access, credentials, or the key's state", (errors.KmsError,)),
     Row(9, "the audit trail cannot be written, or does not verify", (errors.AuditError,)),
     Row(NEEDS_REWRAP, "`rewrap --check` found messages that need it"),
+    Row(
+        UNEXPECTED,
+        "`doctor` found that this host can do less with a key than it needs, or other than expected",
+    ),
     Row(NOT_EXECUTABLE, "`exec` found the command and could not run it"),
     Row(NOT_FOUND, "`exec` did not find the command"),
     Row(INTERRUPTED, "interrupted with Ctrl-C; 143 and 129 stand for SIGTERM and SIGHUP"),

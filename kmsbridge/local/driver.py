@@ -17,6 +17,7 @@ from kmsbridge.driver import (
     KeyState,
     KeyURI,
     Options,
+    PolicyRole,
     WrappedKey,
 )
 from kmsbridge.errors import AuthenticationError, ConfigError, LimitExceeded
@@ -104,6 +105,13 @@ class LocalDriver(KeyDriver):
     def rotate(self, *, timeout: float) -> None:
         """Add a version to the file; all older ones stay."""
         self._file.rotate(self._name, expected_id=self._id, timeout=timeout)
+
+    def policy(self, role: PolicyRole) -> str:
+        """There is none: raises `ConfigError`."""
+        raise ConfigError(
+            f"no policy can separate roles for {self._key_id}: who may read its key file may do everything",
+            remedy="use a key service's key for that; docs/how-to/separate-roles.md says how",
+        )
 
     def classify(self, error: BaseException) -> ErrorKind:
         """From the tables here and in `LocalKeyError`."""

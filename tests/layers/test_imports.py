@@ -17,7 +17,7 @@ LEVELS = (
     {"body", "driver", "journal", "publickey"},
     {"audit", "calls", "config", "datakeys", "inspection", "local", "registry"},
     {"cipher"},
-    {"__init__", "aio"},
+    {"__init__", "aio", "doctor"},
     {"cli", "testing"},
 )
 

@@ -1,0 +1,122 @@
+"""Tries what can be done with each key."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final
+
+from kmsbridge.audit import AuditTrail
+from kmsbridge.calls import Key
+from kmsbridge.cipher import direct
+from kmsbridge.cipher.opened import open_key
+from kmsbridge.config import KeyConfig, Profile
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys import data_key_context
+from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial, judged
+from kmsbridge.doctor.trying import Message, Tries
+from kmsbridge.errors import ConfigError, KmsBridgeError, UnsupportedMessage, forget_locals
+from kmsbridge.message import Header, Kind
+
+PARALLEL: Final = 8
+"""The most keys that are examined at once."""
+
+Pairs = Mapping[str, str]
+
+
+def examine(
+    profile: Profile,
+    *,
+    expect: Expectation | None = None,
+    context: Pairs | None = None,
+    header: Header | None = None,
+    aad: bytes = b"",
+) -> Report:
+    """Try to wrap, unwrap and rewrap a probe with each key of `profile`, several keys at a time.
+
+    A probe is 32 random bytes, bound to `context` and the reserved pair `kmsbridge` = `probe`, so that it
+    is never taken for a data key. `header` is of a message of that context and aad, for keys that may
+    unwrap and not wrap. No key is tried again once its service does not answer in the profile's deadline.
+    Raises `AuditError`, and `UnsupportedMessage` for a header without recipients.
+    """
+    try:
+        pairs = EncryptionContext.of(context)
+        message = None if header is None else _message(header, pairs, aad)
+        return Report(profile.name, expect, _each(profile, expect, pairs, message))
+    except BaseException as error:
+        forget_locals(error)
+        raise
+
+
+def _each(
+    profile: Profile, expect: Expectation | None, pairs: EncryptionContext, message: Message | None
+) -> tuple[KeyReport, ...]:
+    configs = {each.name: each for each in profile.encrypt_to + profile.decrypt_with}.values()
+    with (
+        ThreadPoolExecutor(min(PARALLEL, len(configs)), "kmsbridge-doctor") as pool,
+        contextlib.ExitStack() as end,
+    ):
+        # Closed before the pool ends: whoever interrupts this waits for the calls under way, for no others.
+        audit = AuditTrail(profile.audit, profile=profile.name)
+        end.callback(audit.close)
+        waiting = [
+            pool.submit(_examined, _blank(each, profile), Tries(key, audit, pairs, message))
+            if isinstance(key, Key)
+            else pool.submit(_unopened, _blank(each, profile), key)
+            for each, key in ((each, _opened(each, profile, end)) for each in configs)
+        ]
+        return tuple(judged(each.result(), expect) for each in waiting)
+
+
+def _message(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
+    if header.kind is Kind.REFERENCE:
+        raise UnsupportedMessage(
+            "the message's data key is in a key store", remedy="give a message that has recipients"
+        )
+    is_direct = header.kind is Kind.DIRECT
+    bound = direct.bound_context(pairs, aad) if is_direct else data_key_context(pairs)
+    return Message({each.key_id: each for each in header.recipients}, bound)
+
+
+def _blank(each: KeyConfig, profile: Profile) -> KeyReport:
+    return KeyReport(
+        each.name,
+        str(each.uri),
+        encrypt_to=each.name in [one.name for one in profile.encrypt_to],
+        decrypt_with=each.name in [one.name for one in profile.decrypt_with],
+    )
+
+
+def _opened(each: KeyConfig, profile: Profile, end: contextlib.ExitStack) -> Key | ConfigError:
+    try:
+        key = open_key(each, profile)
+    except ConfigError as error:
+        return error
+    end.callback(key.close)
+    return key
+
+
+def _unopened(blank: KeyReport, error: KmsBridgeError) -> KeyReport:
+    failed = Trial(error=type(error).__name__, problem=error.message, remedy=error.remedy)
+    return replace(blank, describe=failed, wrap=failed, unwrap=failed, rewrap=failed)
+
+
+def _examined(blank: KeyReport, tries: Tries) -> KeyReport:
+    describe, told = tries.describe()
+    wrap, sample = tries.wrap()
+    sample = sample or tries.sample(told.version if told else "")
+    unwrap, payload = tries.unwrap(sample)
+    found = replace(
+        blank,
+        key_id=tries.key_id,
+        reachable=tries.reachable,
+        describe=describe,
+        wrap=wrap,
+        unwrap=unwrap,
+        rewrap=tries.rewrap(sample, payload, wrap, unwrap),
+    )
+    if told is None:
+        return found
+    return replace(found, state=told.state.value, version=told.version, rotation=told.rotation)

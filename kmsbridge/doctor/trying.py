@@ -1,0 +1,247 @@
+"""One key's trials, from the first call to the last."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from kmsbridge.audit import AuditTrail
+from kmsbridge.calls import Key
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys.trail import Told, told_call
+from kmsbridge.doctor.report import Measured, Trial
+from kmsbridge.driver import Capability, KeyDescription, WrappedKey
+from kmsbridge.errors import (
+    AuditError,
+    AuthenticationError,
+    ClosedError,
+    KmsAccessDenied,
+    KmsBridgeError,
+    KmsError,
+    KmsInvalidRequest,
+    KmsKeyNotFound,
+    KmsTimeout,
+    KmsUnauthenticated,
+    KmsUnavailable,
+)
+from kmsbridge.message import Recipient
+
+T = TypeVar("T")
+
+PROBE: Final = "probe"
+"""The value of the reserved pair `kmsbridge` that a probe is bound to."""
+LENGTH: Final = 32
+_REFUSED: Final = (KmsAccessDenied, KmsUnauthenticated)
+_SILENT: Final = (KmsUnavailable, KmsTimeout)
+# What a service says of a wrapped key that is none, once it has let the caller ask.
+_LET_ASK: Final = (AuthenticationError, KmsInvalidRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """The recipients of a message by key id, and what they are bound to."""
+
+    recipients: Mapping[str, Recipient]
+    bound: EncryptionContext
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A wrapped key to unwrap. `payload` is what must come back, where that is known."""
+
+    measured: Measured
+    wrapped: WrappedKey
+    bound: EncryptionContext
+    payload: bytes | None = field(default=None, repr=False)
+
+
+class Tries:
+    """Each method makes a trial and gives what the call gave, None where it failed or was not made.
+
+    Once the service is silent nothing else is tried, so that it is waited for once. Raises `AuditError`.
+    """
+
+    def __init__(
+        self, key: Key, audit: AuditTrail, pairs: EncryptionContext, message: Message | None
+    ) -> None:
+        self.key_id = ""
+        self.reachable: bool | None = None
+        self._key, self._audit, self._message = key, audit, message
+        self._bound = pairs.with_reserved(kmsbridge=PROBE)
+        self._exists = False
+        self._stopped: Trial | None = None
+
+    def describe(self) -> tuple[Trial, KeyDescription | None]:
+        """The key's id and state."""
+        trial, key_id = self._try("resolve", "service", lambda: self._key.key_id)
+        if key_id is None:
+            self._stop("resolve", trial)
+            return trial, None
+        self.key_id = key_id
+        trial, told = self._try("describe", "service", self._key.describe)
+        self._exists = told is not None
+        return trial, told
+
+    def wrap(self) -> tuple[Trial, Sample | None]:
+        """A probe."""
+        local = Capability.LOCAL_WRAP in self._key.capabilities and bool(self.key_id)
+        measured: Measured = "local" if local else "probe"
+        payload = os.urandom(LENGTH)
+        trial, wrapped = self._try(
+            "wrap", measured, lambda: self._key.wrap(payload, self._bound), bound=self._bound
+        )
+        if wrapped is None:
+            return trial, None
+        return trial, Sample("probe", wrapped, self._bound, payload)
+
+    def sample(self, version: str) -> Sample:
+        """What can be had without wrapping: the message's wrapped key, or one that is not authentic."""
+        if self._message is not None and self.key_id in self._message.recipients:
+            it = self._message.recipients[self.key_id]
+            return Sample("message", WrappedKey(it.key_id, it.key_version, it.wrapped), self._message.bound)
+        # With Vault's prefix, and all of it text: Vault takes nothing else, and others take any bytes.
+        noise = base64.b64encode(os.urandom(LENGTH + 28)).decode()
+        ciphertext = f"vault:v{version if version.isdecimal() else '1'}:{noise}".encode()
+        return Sample("forged", WrappedKey(self.key_id, version, ciphertext), self._bound)
+
+    def unwrap(self, sample: Sample) -> tuple[Trial, bytes | None]:
+        """The sample."""
+        return self._try(
+            "unwrap", sample.measured, lambda: self._unwrapped(sample), sample.bound, sample.wrapped.version
+        )
+
+    def rewrap(self, sample: Sample, payload: bytes | None, wrap: Trial, unwrap: Trial) -> Trial:
+        """The sample, by the service where it can; else what the other trials say. `payload` is in it."""
+        if self._stopped is not None:
+            return self._stopped
+        if not self._key.rewraps_from(self.key_id):
+            return _combined(wrap, unwrap)
+        trial, new = self._try(
+            "rewrap",
+            sample.measured,
+            lambda: self._key.rewrap(sample.wrapped, sample.bound),
+            sample.bound,
+            sample.wrapped.version,
+        )
+        if new is None or payload is None:
+            return trial
+        check, _ = self.unwrap(Sample("probe", new, sample.bound, payload))
+        return trial if check.may else replace(check, milliseconds=trial.milliseconds)
+
+    def _unwrapped(self, sample: Sample) -> bytes:
+        try:
+            payload = self._key.unwrap(sample.wrapped, sample.bound)
+        except AuthenticationError:
+            if sample.measured != "probe":
+                raise
+            payload = b""
+        if sample.measured == "forged":
+            raise KmsError(
+                "a wrapped key that is not authentic was unwrapped",
+                remedy="report it to the driver's author, and do not use it",
+                operation="unwrap",
+            )
+        if sample.payload is not None and payload != sample.payload:
+            raise KmsError(
+                "what was wrapped a moment ago does not come back",
+                remedy="see that wrapping and unwrapping lead to one key: its address, its public key; "
+                "if they do, report it to the driver's author",
+                operation="unwrap",
+            )
+        return payload
+
+    def _try(
+        self,
+        operation: str,
+        measured: Measured,
+        call: Callable[[], T],
+        bound: EncryptionContext | None = None,
+        version: str = "",
+    ) -> tuple[Trial, T | None]:
+        if self._stopped is not None and measured != "local":
+            return self._stopped, None
+        trial, started = Trial(measured=measured), time.perf_counter()
+        try:
+            with self._told(operation, bound, version) as told:
+                try:
+                    result = call()
+                finally:
+                    trial = replace(trial, milliseconds=round((time.perf_counter() - started) * 1000, 3))
+                told.version = version or getattr(result, "version", "")
+        except (AuditError, ClosedError):
+            raise
+        except KmsBridgeError as error:
+            return self._failed(operation, trial, error), None
+        if operation != "resolve" and measured != "local":  # which may need no service
+            self.reachable = True
+        return replace(trial, may=True, proven=True, request_id=self._key.last_answer.request_id), result
+
+    @contextlib.contextmanager
+    def _told(self, operation: str, bound: EncryptionContext | None, version: str) -> Iterator[Told]:
+        if bound is None:  # asking for a key's id or state uses no key
+            yield Told()
+            return
+        with told_call(self._audit, operation, self._key, bound) as told:
+            told.version = version
+            yield told
+
+    def _failed(self, operation: str, trial: Trial, error: KmsBridgeError) -> Trial:
+        if isinstance(error, KmsError) and not isinstance(error, _SILENT):
+            self.reachable = True
+        let_ask = isinstance(error, _LET_ASK) or (self._exists and isinstance(error, KmsKeyNotFound))
+        if let_ask and trial.measured in ("message", "forged"):
+            return _unproven(trial, error)
+        trial = replace(
+            trial,
+            may=False if isinstance(error, _REFUSED) else None,
+            proven=isinstance(error, _REFUSED),
+            request_id=getattr(error, "request_id", ""),
+            error=type(error).__name__,
+            problem=error.message.removeprefix(f"{operation} with {self._key}: "),
+            remedy=error.remedy,
+        )
+        if isinstance(error, _SILENT):
+            self.reachable = self.reachable or False
+            self._stop(operation, trial)
+        return trial
+
+    def _stop(self, operation: str, trial: Trial) -> None:
+        problem = f"{operation}: {trial.problem}"
+        self._stopped = Trial(error=trial.error, problem=problem, remedy=trial.remedy)
+
+
+def _unproven(trial: Trial, error: KmsBridgeError) -> Trial:
+    if trial.measured == "message":
+        problem = "allowed to ask, not proven: the message's wrapped key was not taken"
+        remedy = "give its context and aad"
+    else:
+        problem = "allowed to ask, not proven: tried with a wrapped key that is not authentic"
+        remedy = "give --message"
+    return replace(
+        trial,
+        may=True,
+        request_id=getattr(error, "request_id", ""),
+        error=type(error).__name__,
+        problem=problem,
+        remedy=remedy,
+    )
+
+
+def _combined(wrap: Trial, unwrap: Trial) -> Trial:
+    """Rewrapping where it is unwrapping and wrapping."""
+    parts = (unwrap, wrap)
+    worst = next((each for each in parts if each.may is False), None) or next(
+        (each for each in parts if each.may is None), unwrap
+    )
+    times = [each.milliseconds for each in parts if each.milliseconds is not None]
+    return replace(
+        worst,
+        measured="combined",
+        milliseconds=round(sum(times), 3) if worst.may else None,
+        request_id="",
+    )
