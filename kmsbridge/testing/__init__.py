@@ -13,12 +13,19 @@ if TYPE_CHECKING:
     from kmsbridge.testing.contract import DriverContract
     from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
     from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
-    from kmsbridge.testing.harnesses import FakeHarness, FakeHttpHarness, ProxiedHarness, UnboundFakeHarness
+    from kmsbridge.testing.harnesses import (
+        FakeHarness,
+        FakeHttpHarness,
+        PublicKeyFakeHarness,
+        UnboundFakeHarness,
+    )
     from kmsbridge.testing.http_fake import FakeHttpDriver
     from kmsbridge.testing.http_service import HttpKeyService
     from kmsbridge.testing.install import counted, installed
     from kmsbridge.testing.peers import register_peer
+    from kmsbridge.testing.proxied import ProxiedHarness
     from kmsbridge.testing.proxy import FaultProxy
+    from kmsbridge.testing.public_fake import FakeKeyPair, PublicKeyFakeDriver
     from kmsbridge.testing.service import FakeError, FakeKey, FakeService
 
 __all__ = [
@@ -29,6 +36,7 @@ __all__ = [
     "FakeHttpDriver",
     "FakeHttpHarness",
     "FakeKey",
+    "FakeKeyPair",
     "FakeService",
     "Fault",
     "FaultProxy",
@@ -38,6 +46,8 @@ __all__ = [
     "LoopbackCertificates",
     "Misdirection",
     "ProxiedHarness",
+    "PublicKeyFakeDriver",
+    "PublicKeyFakeHarness",
     "Role",
     "UnboundFakeDriver",
     "UnboundFakeHarness",
@@ -52,12 +62,14 @@ _MODULES = {
     "contract": ("DriverContract",),
     "fake": ("FakeDriver", "UnboundFakeDriver"),
     "harness": ("Fault", "Harness", "KeyAddress", "Misdirection", "Role", "Which"),
-    "harnesses": ("FakeHarness", "FakeHttpHarness", "ProxiedHarness", "UnboundFakeHarness"),
+    "harnesses": ("FakeHarness", "FakeHttpHarness", "PublicKeyFakeHarness", "UnboundFakeHarness"),
     "http_fake": ("FakeHttpDriver",),
     "http_service": ("HttpKeyService",),
     "install": ("counted", "installed"),
     "peers": ("register_peer",),
+    "proxied": ("ProxiedHarness",),
     "proxy": ("FaultProxy",),
+    "public_fake": ("FakeKeyPair", "PublicKeyFakeDriver"),
     "service": ("FakeError", "FakeKey", "FakeService"),
 }
 _LATE = {name: f"kmsbridge.testing.{module}" for module, names in _MODULES.items() for name in names}

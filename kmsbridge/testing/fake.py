@@ -16,6 +16,7 @@ from kmsbridge.driver import (
     KeyDriver,
     KeyURI,
     Options,
+    PolicyRole,
     Secret,
     WrappedKey,
     report_request_id,
@@ -24,6 +25,12 @@ from kmsbridge.errors import ClosedError, ConfigError
 from kmsbridge.testing.service import ALLOWED, MAX_PLAINTEXT, Caller, FakeError, FakeService, Operation
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+_NEEDS: Final[dict[PolicyRole, tuple[Operation, ...]]] = {
+    "encryptor": ("wrap", "describe"),
+    "decryptor": ("unwrap", "unwrap_many", "describe"),
+    "rewrapper": ("rewrap", "describe"),
+    "admin": ("describe", "rotate"),
+}
 
 
 class FakeDriver(KeyDriver):
@@ -73,8 +80,9 @@ class FakeDriver(KeyDriver):
         return results
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """The same under the current version."""
-        return self._wrapped(self.call("rewrap", (wrapped.ciphertext, self.bound(context)), timeout))
+        """The same under this key's current version; the service asks both keys."""
+        _, _, source = wrapped.key_id.partition(":")
+        return self._wrapped(self.call("rewrap", (source, wrapped.ciphertext, self.bound(context)), timeout))
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """The state and version, and what the role allows."""
@@ -92,6 +100,10 @@ class FakeDriver(KeyDriver):
     def rotate(self, *, timeout: float) -> None:
         """Make a new version."""
         self.call("rotate", None, timeout)
+
+    def policy(self, role: PolicyRole) -> str:
+        """A line for each operation that the role needs."""
+        return "".join(f"allow {operation} on {self.name}\n" for operation in _NEEDS[role])
 
     def classify(self, error: BaseException) -> ErrorKind:
         """The kind that the service names."""
@@ -143,7 +155,8 @@ class UnboundFakeDriver(FakeDriver):
 
 def checked_name(uri: KeyURI) -> str:
     """The key's name in `uri`. Raises `ConfigError`."""
-    if uri.query or uri.fragment or not _NAME.fullmatch(uri.path):
+    uri.parameters()
+    if uri.fragment or not _NAME.fullmatch(uri.path):
         raise ConfigError(
             f"a {uri.scheme} URI names no key that can be",
             remedy=f"write {uri.scheme}:NAME with 1 to 128 of A-Z a-z 0-9 _ -, beginning with no sign",

@@ -16,29 +16,65 @@ Role = Literal["both", "encrypt-only", "decrypt-only"]
 
 
 class Fault(enum.Enum):
-    """What can go wrong between a driver and its service."""
+    """What can go wrong between a driver and its service. A page is HTML, of something in between."""
 
     REFUSED = "connection refused"
     RESET_BEFORE = "reset before the request"
     RESET_AFTER = "reset after the request"
+    RESET_AMID = "reset amid the answer"
+    CLOSED = "closed without an answer"
+    HALF = "half an answer"
+
     HANG = "no answer"
     TRICKLE = "an answer byte by byte"
-    HALF = "half an answer"
-    CLOSED = "closed without an answer"
+    STALLED = "half an answer and then nothing"
+    CONTINUE = "status 100 and then nothing"
+    EARLY_HINTS = "status 103 and then nothing"
+
     FOREIGN = "an answer of another protocol"
+    TLS_ALERT = "a TLS alert"
+    TLS_PORT = "status 400 of a TLS port"
     UNREADABLE = "an answer that does not parse"
+    EMPTY = "an empty answer"
+    NULL = "an answer of null"
+    LIST = "an answer of another shape"
+    OBJECT = "an answer without its fields"
+    CUT_BY_LENGTH = "a length that cuts the answer"
+    BROKEN_CHUNKS = "chunks that are none"
+    BROKEN_GZIP = "compressed data that is none"
+    ENDLESS_BODY = "an answer without end"
+    ENDLESS_HEAD = "headers without end"
+
+    REDIRECT = "a redirect to another host"
+    REDIRECT_307 = "a redirect to another host with the request"
+
+    LOGIN_PAGE = "status 200 with a page"
+    BLOCKED_PAGE = "status 403 with a page"
+    NOT_FOUND_PAGE = "status 404 with a page"
+    GATEWAY_PAGE = "status 502 with a page"
+    PROXY_LOGIN = "status 407"
+    REQUEST_TIMEOUT = "status 408"
+    MISDIRECTED = "status 421"
     THROTTLED = "status 429"
     INTERNAL = "status 500"
+    INTERNAL_LIST = "status 500 of another shape"
     BAD_GATEWAY = "status 502"
     UNAVAILABLE = "status 503"
     GATEWAY_TIMEOUT = "status 504"
+    UNKNOWN_STATUS = "status 520"
+
     DELAY = "an answer half a second late"
+    STALE = "idle connections closed"
+    VANISHED = "idle connections gone silent"
 
 
 class Misdirection(enum.Enum):
     """Why a service cannot be reached at the address that a driver is given."""
 
     UNKNOWN_CA = "a certificate of an unknown CA"
+    OTHER_HOST = "a certificate of another host"
+    EXPIRED = "an expired certificate"
+    NO_TLS = "no TLS where it is expected"
     NO_SUCH_HOST = "a host name that does not exist"
 
 
@@ -116,12 +152,16 @@ class Harness(ABC):
         """How many connections, or calls, reached the network's fault since `break_network`."""
         self._lacks("break_network")
 
+    def astray(self) -> int:
+        """How many connections came to the host that the redirects lead to, since `break_network`."""
+        self._lacks("astray")
+
     def misdirected(self, why: Misdirection) -> KeyAddress:
         """The first key at an address where its service cannot be reached."""
         self._lacks("misdirected")
 
     def calls(self, which: Which) -> int:
-        """How many wraps and unwraps, batches as one and refused ones too, the service was asked for so far."""
+        """How many wraps, unwraps and rewraps the service was asked for so far, a batch as one, refused ones too."""
         self._lacks("calls")
 
     def close(self) -> None:  # noqa: B027 - there may be nothing to do

@@ -1,28 +1,26 @@
-"""Harnesses for the fake drivers, and what a harness for any service behind HTTP can build on."""
+"""Harnesses for the fake drivers."""
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, Final
 
 from kmsbridge.driver import ErrorKind, KeyDriver, KeyState
-from kmsbridge.testing.certificates import LoopbackCertificates
 from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
 from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
 from kmsbridge.testing.http_fake import FakeHttpDriver
 from kmsbridge.testing.http_service import HttpKeyService
-from kmsbridge.testing.proxy import FaultProxy
+from kmsbridge.testing.proxied import DELAY, ProxiedHarness
+from kmsbridge.testing.public_fake import FakeKeyPair, PublicKeyFakeDriver
 from kmsbridge.testing.service import FakeKey, FakeService, Operation
 
 _OPERATIONS: Final[tuple[Operation, ...]] = (
     *("wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"),
 )
-_DELAYS: Final = {Fault.HANG: 30.0, Fault.TRICKLE: 30.0, Fault.DELAY: 0.5}
-_TRICKLE: Final = 20.0
+_NEVER: Final = 30.0
+_SLOW: Final = (Fault.HANG, Fault.TRICKLE, Fault.STALLED, Fault.CONTINUE, Fault.EARLY_HINTS)
 
 
 class _ServiceHarness(Harness):
@@ -37,8 +35,12 @@ class _ServiceHarness(Harness):
     def key(self, which: Which) -> FakeKey:
         """The key itself."""
         if which not in self._keys:
-            self._keys[which] = self.service.create(f"{which}-{secrets.token_hex(8)}")
+            self._keys[which] = self.service.put(self.made(which, f"{which}-{secrets.token_hex(8)}"))
         return self._keys[which]
+
+    def made(self, which: Which, name: str) -> FakeKey:
+        """A new key of this name."""
+        return FakeKey(name)
 
     def rotate(self, which: Which) -> None:
         """Make a new version."""
@@ -65,9 +67,9 @@ class _ServiceHarness(Harness):
         self.service.expire(self._token)
 
     def calls(self, which: Which) -> int:
-        """Wraps, unwraps and batches."""
+        """Wraps, unwraps, batches and rewraps."""
         counted = self.key(which).calls
-        return counted["wrap"] + counted["unwrap"] + counted["unwrap_many"]
+        return sum(counted[operation] for operation in ("wrap", "unwrap", "unwrap_many", "rewrap"))
 
 
 class FakeHarness(_ServiceHarness):
@@ -98,11 +100,7 @@ class FakeHarness(_ServiceHarness):
         self._before = self._total()
         for key in self._keys.values():
             for operation in _OPERATIONS:
-                if fault in _DELAYS:
-                    key.delay(operation, _DELAYS[fault])
-                else:
-                    throttled = fault is Fault.THROTTLED
-                    key.fail(operation, ErrorKind.THROTTLED if throttled else ErrorKind.UNAVAILABLE)
+                _suffer(key, operation, fault)
 
     def heal_network(self) -> None:
         """End the faults."""
@@ -113,6 +111,10 @@ class FakeHarness(_ServiceHarness):
         """Calls of any operation."""
         return self._total() - self._before
 
+    def astray(self) -> int:
+        """None: keys in memory have no other host."""
+        return 0
+
     @property
     def _scheme(self) -> str:
         assert self.driver is not None
@@ -122,61 +124,47 @@ class FakeHarness(_ServiceHarness):
         return sum(key.calls.total() for key in self._keys.values())
 
 
+def _suffer(key: FakeKey, operation: Operation, fault: Fault) -> None:
+    if fault in _SLOW:
+        key.delay(operation, _NEVER)
+    elif fault is Fault.DELAY:
+        key.delay(operation, DELAY)
+    elif fault is Fault.VANISHED:
+        key.delay(operation, _NEVER, times=1)
+    elif fault is not Fault.STALE:
+        key.fail(operation, ErrorKind.THROTTLED if fault is Fault.THROTTLED else ErrorKind.UNAVAILABLE)
+
+
 class UnboundFakeHarness(FakeHarness):
     """For the fake driver that binds no context."""
 
     driver: ClassVar[type[KeyDriver] | None] = UnboundFakeDriver
 
 
-class ProxiedHarness(Harness):
-    """Has the network broken by a `FaultProxy` in front of the HTTP service at `host`:`port`.
+class PublicKeyFakeHarness(FakeHarness):
+    """For the fake driver that wraps with a pinned public key."""
 
-    The addresses that a subclass gives lead to `proxy.address`; its `close` calls this one's.
-    """
+    driver: ClassVar[type[KeyDriver] | None] = PublicKeyFakeDriver
+    cannot: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {**FakeHarness.cannot, "rotate": "another key pair would be another key"}
+    )
 
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__()
-        self.proxy = FaultProxy(host, port)
+    def made(self, which: Which, name: str) -> FakeKey:
+        """One of the same two pairs in every harness: to make one takes long."""
+        return FakeKeyPair(name, 1 if which == "first" else 2)
 
-    def break_network(self, fault: Fault) -> None:
-        """Tell the proxy."""
-        _FAULTS[fault](self.proxy)
+    def address(self, which: Which, role: Role = "both") -> KeyAddress:
+        """With the public key pinned."""
+        return self._pinned(super().address(which, role), which)
 
-    def heal_network(self) -> None:
-        """Tell the proxy."""
-        self.proxy.heal()
+    def named(self, name: str) -> KeyAddress:
+        """With the first key's public key."""
+        return self._pinned(super().named(name), "first")
 
-    def arrivals(self) -> int:
-        """Connections to the proxy."""
-        return self.proxy.connections
-
-    def close(self) -> None:
-        """End the proxy."""
-        self.proxy.close()
-
-
-def _status(status: str, body: bytes = b"{}") -> Callable[[FaultProxy], None]:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return lambda proxy: proxy.answer(head.encode() + b"Connection: close\r\n\r\n" + body)
-
-
-_FAULTS: Final[dict[Fault, Callable[[FaultProxy], None]]] = {
-    Fault.REFUSED: FaultProxy.refuse,
-    Fault.RESET_BEFORE: FaultProxy.reset,
-    Fault.RESET_AFTER: lambda proxy: proxy.reset_after(0),
-    Fault.HANG: FaultProxy.hang,
-    Fault.TRICKLE: lambda proxy: proxy.slow(_TRICKLE),
-    Fault.HALF: FaultProxy.half,
-    Fault.CLOSED: FaultProxy.end,
-    Fault.FOREIGN: lambda proxy: proxy.answer(b"220 mail.example ESMTP\r\n"),
-    Fault.UNREADABLE: _status("200 OK", b'{"plaintext": <html>'),
-    Fault.THROTTLED: _status("429 Too Many Requests"),
-    Fault.INTERNAL: _status("500 Internal Server Error"),
-    Fault.BAD_GATEWAY: _status("502 Bad Gateway"),
-    Fault.UNAVAILABLE: _status("503 Service Unavailable"),
-    Fault.GATEWAY_TIMEOUT: _status("504 Gateway Timeout"),
-    Fault.DELAY: lambda proxy: proxy.delay(_DELAYS[Fault.DELAY]),
-}
+    def _pinned(self, address: KeyAddress, which: Which) -> KeyAddress:
+        pair = self.key(which)
+        assert isinstance(pair, FakeKeyPair)
+        return KeyAddress(address.uri, {**address.options, "public_key": pair.public_pem})
 
 
 class FakeHttpHarness(_ServiceHarness, ProxiedHarness):
@@ -187,10 +175,9 @@ class FakeHttpHarness(_ServiceHarness, ProxiedHarness):
     """Nothing that the driver uses: it stands for an SDK, and a mutant imports it too early."""
 
     def __init__(self) -> None:
-        self._end = contextlib.ExitStack()
-        server = self._end.enter_context(HttpKeyService())
-        _ServiceHarness.__init__(self, server.keys)
-        self.proxy = self._end.enter_context(FaultProxy(server.host, server.port))
+        self._server = HttpKeyService()
+        _ServiceHarness.__init__(self, self._server.keys)
+        ProxiedHarness.__init__(self, self._server.host, self._server.port)
 
     def address(self, which: Which, role: Role = "both") -> KeyAddress:
         """`fake-http:NAME` at the proxy."""
@@ -202,22 +189,15 @@ class FakeHttpHarness(_ServiceHarness, ProxiedHarness):
         return KeyAddress(f"fake-http:{name}", {"address": address, "token": self._token})
 
     def misdirected(self, why: Misdirection) -> KeyAddress:
-        """At a host that is not there, or behind TLS of another CA than the driver is told to trust."""
-        if why is Misdirection.NO_SUCH_HOST:
-            return self._at("first", "http://no-such-host.invalid:80")
-        theirs, ours = (
-            LoopbackCertificates.make(self._end.enter_context(tempfile.TemporaryDirectory()))
-            for _ in range(2)
-        )
-        tls = FaultProxy(*self.proxy.address, tls=theirs.server_context())
-        self._end.enter_context(tls)
-        address = "https://{}:{}".format(*tls.address)
-        return self._at("first", address, ca_file=ours.ca_file)
+        """At a host that is not there, or that cannot prove to be the one."""
+        url, ca_file = self.wrong_address(why)
+        return self._at("first", url, ca_file=ca_file)
 
     def close(self) -> None:
         """End the proxies and the service."""
-        self._end.close()
+        ProxiedHarness.close(self)
+        self._server.close()
 
-    def _at(self, which: Which, address: str, role: Role = "both", **more: str) -> KeyAddress:
-        options = {"address": address, "role": role, "token": self._token, **more}
+    def _at(self, which: Which, address: str, role: Role = "both", ca_file: str = "") -> KeyAddress:
+        options = {"address": address, "role": role, "token": self._token, "ca_file": ca_file}
         return KeyAddress(f"fake-http:{self.key(which).name}", options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -29,20 +30,28 @@ from kmsbridge.driver import (
 )
 from kmsbridge.errors import ClosedError, ConfigError
 from kmsbridge.testing.fake import caller_of, checked_name
-from kmsbridge.testing.http_service import STATUS, from_json, to_json
+from kmsbridge.testing.http_service import from_json, to_json
 from kmsbridge.testing.service import MAX_PLAINTEXT
 
-_KINDS: Final = {status: kind for kind, status in STATUS.items()}
-_LARGEST: Final = 2**24
+_KINDS: Final = {429: ErrorKind.THROTTLED, 408: ErrorKind.TIMEOUT, 504: ErrorKind.TIMEOUT}
+"""By a status that came without the service's own code; every other is an outage."""
+_SHAPES: Final[dict[str, type | tuple[type, ...]]] = {
+    "wrap": (str, bytes),
+    "rewrap": (str, bytes),
+    "unwrap": bytes,
+    "unwrap_many": list,
+    "describe": (str, str),
+    "rotate": (str, str),
+}
+_LARGEST: Final = 2**22
 
 
 class HttpStatusError(Exception):
-    """The service answered with a status that is no success; its text is not kept."""
+    """An answer with a status that is no success; of its text the service's own code alone is kept."""
 
-    def __init__(self, status: int, request_id: str) -> None:
-        super().__init__(status, request_id)
-        self.status = status
-        self.request_id = request_id
+    def __init__(self, status: int, code: str, request_id: str) -> None:
+        super().__init__(status, code, request_id)
+        self.status, self.code, self.request_id = status, code, request_id
 
 
 class UnreadableAnswer(Exception):
@@ -75,7 +84,7 @@ class FakeHttpDriver(KeyDriver):
             raise ConfigError(f"{options.name}.address is no address", remedy="give http://HOST:PORT")
         ca_file = options.text("ca_file")
         authorization = Secret.of_text(f"Bearer {caller.role}/{caller.credential.reveal_text()}")
-        return cls(name, address, ca_file and os.path.join(options.folder, ca_file), authorization)
+        return cls(name, address, os.path.join(options.folder, ca_file) if ca_file else None, authorization)
 
     @property
     def key_id(self) -> str:
@@ -101,8 +110,8 @@ class FakeHttpDriver(KeyDriver):
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """The same under the current version."""
-        answer = self._call("rewrap", (wrapped.ciphertext, context.canonical()), timeout)
-        return WrappedKey(self.key_id, *answer)
+        arguments = (self.name, wrapped.ciphertext, context.canonical())
+        return WrappedKey(self.key_id, *self._call("rewrap", arguments, timeout))
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """The state and version."""
@@ -114,10 +123,12 @@ class FakeHttpDriver(KeyDriver):
         self._call("rotate", None, timeout)
 
     def classify(self, error: BaseException) -> ErrorKind:
-        """From the status; what the network does to a call is an outage or, where time ran out, a timeout."""
+        """From the service's code; what the network does to a call is an outage or, where time ran out, a timeout.
+
+        A status alone refuses nothing: whatever stands in between can have sent it.
+        """
         if isinstance(error, HttpStatusError):
-            unknown = ErrorKind.UNAVAILABLE if error.status >= 500 else ErrorKind.INVALID_REQUEST  # noqa: PLR2004
-            return _KINDS.get(error.status, unknown)
+            return ErrorKind[error.code] if error.code else _KINDS.get(error.status, ErrorKind.UNAVAILABLE)
         if isinstance(error, TimeoutError):
             return ErrorKind.TIMEOUT
         if isinstance(error, (OSError, http.client.HTTPException, UnreadableAnswer)):
@@ -127,7 +138,7 @@ class FakeHttpDriver(KeyDriver):
     def error_details(self, error: BaseException) -> ErrorDetails:
         """The status as code, and the request id."""
         if isinstance(error, HttpStatusError):
-            return ErrorDetails(code=str(error.status), request_id=error.request_id)
+            return ErrorDetails(code=error.code or str(error.status), request_id=error.request_id)
         return ErrorDetails()
 
     def close(self) -> None:
@@ -138,19 +149,21 @@ class FakeHttpDriver(KeyDriver):
         if self._closed:
             raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
         deadline = time.monotonic() + timeout
-        body = json.dumps(to_json(arguments)).encode()
         with self._connect(deadline) as sock:
-            # Nothing is read from it by http.client itself: it could only time each read, not all.
-            connection = http.client.HTTPConnection(self._address.netloc)
-            connection.sock = sock
-            connection.request(
-                "POST",
-                f"/v1/{quote(self.name)}/{operation}",
-                body,
-                {"Authorization": self._authorization.reveal_text(), "Connection": "close"},
-            )
-            answer = self._receive(sock, deadline)
-        return _parsed(answer)
+            self._send(sock, operation, json.dumps(to_json(arguments)).encode())
+            received = self._receive(sock, deadline)
+        return self._answer(operation, received)
+
+    def _send(self, sock: socket.socket, operation: str, body: bytes) -> None:
+        # Nothing is read from it by http.client itself: it could only time each read, not all.
+        connection = http.client.HTTPConnection(self._address.netloc)
+        connection.sock = sock
+        connection.request(
+            "POST",
+            f"/v1/{quote(self.name)}/{operation}",
+            body,
+            {"Authorization": self._authorization.reveal_text(), "Connection": "close"},
+        )
 
     def _connect(self, deadline: float) -> socket.socket:
         host, tls = self._address.hostname or "", self._address.scheme == "https"
@@ -169,7 +182,7 @@ class FakeHttpDriver(KeyDriver):
         return ssl.create_default_context(cafile=self._ca_file)
 
     def _receive(self, sock: socket.socket, deadline: float) -> bytes:
-        """All that comes until the end, by `deadline`, however slowly it comes."""
+        """All that comes until the end, by `deadline` however slowly it comes, and no more than a service says."""
         data = bytearray()
         while len(data) < _LARGEST:
             sock.settimeout(_left(deadline))
@@ -178,6 +191,16 @@ class FakeHttpDriver(KeyDriver):
                 break
             data += block
         return bytes(data)
+
+    def _answer(self, operation: str, received: bytes) -> Any:
+        status, request_id, body = _parsed(received)
+        report_request_id(request_id)
+        if status != http.client.OK:
+            raise HttpStatusError(status, _code(body), request_id)
+        answer = _decoded(body)
+        if not _fits(answer, _SHAPES[operation]):
+            raise UnreadableAnswer
+        return answer
 
     def __repr__(self) -> str:
         return f"FakeHttpDriver({self.key_id!r})"
@@ -200,16 +223,29 @@ class _Received:
         return io.BytesIO(self._data)
 
 
-def _parsed(data: bytes) -> Any:
+def _parsed(data: bytes) -> tuple[int, str, bytes]:
     answer = http.client.HTTPResponse(_Received(data))  # type: ignore[arg-type]
     answer.begin()
-    body = answer.read()
-    request_id = answer.headers.get("X-Request-Id", "")
-    report_request_id(request_id)
-    if answer.status != http.client.OK:
-        raise HttpStatusError(answer.status, request_id)
-    try:
+    return answer.status, answer.headers.get("X-Request-Id", ""), answer.read()
+
+
+def _code(body: bytes) -> str:
+    """The name of the `ErrorKind` that the service gives; empty where the answer is not the service's."""
+    with contextlib.suppress(ValueError):
+        answer = json.loads(body)
+        code = answer.get("code") if isinstance(answer, dict) else None
+        return code if isinstance(code, str) and code in ErrorKind.__members__ else ""
+    return ""
+
+
+def _decoded(body: bytes) -> Any:
+    # Without what was raised, which would carry the answer along.
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         return from_json(json.loads(body))
-    except (ValueError, KeyError, TypeError):
-        pass  # raised below: the exception would carry the answer along
-    raise UnreadableAnswer
+    return None
+
+
+def _fits(answer: Any, shape: type | tuple[type, ...]) -> bool:
+    if isinstance(shape, type):
+        return isinstance(answer, shape)
+    return isinstance(answer, list) and tuple(map(type, answer)) == shape

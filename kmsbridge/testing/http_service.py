@@ -74,6 +74,7 @@ class HttpKeyService:
 
 def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
         timeout = _PATIENCE
 
         def do_POST(self) -> None:

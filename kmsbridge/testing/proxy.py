@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+import contextlib
 import ssl
-import struct
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-_BLOCK: Final = 65536
-_QUIET: Final = 0.02
-"""Seconds without a byte after which an answer is taken to be complete."""
+from kmsbridge.testing.streams import (
+    BLOCK,
+    abort,
+    bound,
+    forward,
+    half_of,
+    say,
+    say_for_ever,
+    swallow,
+    whole,
+)
 
 _Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+_End = Callable[[asyncio.StreamWriter], None]
 
 
 class FaultProxy:
@@ -28,11 +36,13 @@ class FaultProxy:
 
     def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
         self._target, self._tls = (host, port), tls
-        self._reserved = _bound(0)
+        self._reserved = bound(0)
         self.address: tuple[str, int] = self._reserved.getsockname()
         self.connections = 0
         self._behaviour: _Behaviour = self._pass
+        self._end: _End = abort
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._silent: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="FaultProxy", daemon=True)
@@ -53,7 +63,7 @@ class FaultProxy:
 
     def reset_after(self, count: int) -> None:
         """Pass requests on, and reset when `count` bytes of the answer were passed."""
-        self._become(lambda reader, writer: self._answered(reader, writer, count, _abort))
+        self._become(lambda reader, writer: self._answered(reader, writer, count, abort))
 
     def hang(self) -> None:
         """Take what comes and answer nothing."""
@@ -69,15 +79,35 @@ class FaultProxy:
 
     def half(self) -> None:
         """Pass on half of an answer (of its body where it looks like HTTP), and close."""
-        self._become(lambda reader, writer: self._answered(reader, writer, None, _finish))
+        self._become(lambda reader, writer: self._answered(reader, writer, None, _close))
+
+    def reset_amid(self) -> None:
+        """Pass on half of an answer, and reset."""
+        self._become(lambda reader, writer: self._answered(reader, writer, None, abort))
+
+    def stall(self) -> None:
+        """Pass on half of an answer, and then nothing."""
+        self._become(lambda reader, writer: self._answered(reader, writer, None, None))
 
     def end(self) -> None:
         """Read a request and close without an answer."""
         self.answer(b"")
 
-    def answer(self, data: bytes) -> None:
-        """Read a request, answer with `data`, and close."""
-        self._become(lambda reader, writer: _say(reader, writer, data))
+    def answer(self, data: bytes, *, then_end: bool = True) -> None:
+        """Read a request and answer with `data`; then close, or with `then_end` false say no more."""
+        self._become(lambda reader, writer: say(reader, writer, data, then_end=then_end))
+
+    def endless(self, head: bytes, block: bytes) -> None:
+        """Read a request and answer with `head` and then `block`, again and again (for 256 MiB)."""
+        self._become(lambda reader, writer: say_for_ever(reader, writer, head, block))
+
+    def drop(self) -> None:
+        """Close the connections that are open, in good order; pass on everything of new ones."""
+        self._become(self._pass, _close)
+
+    def vanish(self) -> None:
+        """Be silent on the connections that are open, for ever; pass on everything of new ones."""
+        asyncio.run_coroutine_threadsafe(self._fall_silent(), self._loop).result()
 
     def close(self) -> None:
         """End the proxy; may be repeated."""
@@ -99,24 +129,28 @@ class FaultProxy:
 
     # --- in the loop's thread ---------------------------------------------------------------------
 
-    def _become(self, behaviour: _Behaviour | None) -> None:
-        asyncio.run_coroutine_threadsafe(self._switch(behaviour), self._loop).result()
+    def _become(self, behaviour: _Behaviour | None, end: _End = abort) -> None:
+        asyncio.run_coroutine_threadsafe(self._switch(behaviour, end), self._loop).result()
 
-    async def _switch(self, behaviour: _Behaviour | None) -> None:
-        self._behaviour = behaviour or self._reset
+    async def _switch(self, behaviour: _Behaviour | None, end: _End) -> None:
+        self._behaviour, self._end = behaviour or self._reset, end
         if behaviour is None and self._server is not None:
             # Closed at once, it would lose those it has accepted and not yet handed to `_serve`.
             self._loop.remove_reader(self._server.sockets[0].fileno())
+        ended = list(self._open.values())
         for task in list(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+        for writer in ended:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
         if behaviour is None and self._server is not None:
             await self._rest()
             self._server.close()
             await self._server.wait_closed()
             self._server = None
         elif behaviour is not None and self._server is None:
-            listening = _bound(self.address[1])
+            listening = bound(self.address[1])
             self._server = await asyncio.start_server(self._serve, sock=listening, ssl=self._tls)
         self.connections = 0
 
@@ -131,16 +165,35 @@ class FaultProxy:
         assert task is not None
         self._open[task] = writer
         try:
-            await self._behaviour(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            _abort(writer)
+            await self._behave(task, reader, writer)
+        except OSError:
+            abort(writer)
+        except asyncio.CancelledError:
+            self._end(writer)
         finally:
-            _finish(writer)
+            writer.close()
+            self._silent.discard(task)
             del self._open[task]
+
+    async def _behave(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await self._behaviour(reader, writer)
+        except asyncio.CancelledError:
+            if task not in self._silent:
+                raise
+            await swallow(reader)
+
+    async def _fall_silent(self) -> None:
+        self._silent.update(self._open)
+        for task in self._open:
+            task.cancel()
+        self._behaviour, self.connections = self._pass, 0
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def back(upstream: asyncio.StreamReader) -> None:
-            while data := await upstream.read(_BLOCK):
+            while data := await upstream.read(BLOCK):
                 writer.write(data)
                 await writer.drain()
 
@@ -159,7 +212,7 @@ class FaultProxy:
 
     async def _late(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: float) -> None:
         async def back(upstream: asyncio.StreamReader) -> None:
-            while answer := await _whole(upstream):
+            while answer := await whole(upstream):
                 await asyncio.sleep(pause)
                 writer.write(answer)
                 await writer.drain()
@@ -171,22 +224,24 @@ class FaultProxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         count: int | None,
-        end: Callable[[asyncio.StreamWriter], None],
+        end: _End | None,
     ) -> None:
         async def back(upstream: asyncio.StreamReader) -> None:
-            answer = await _whole(upstream)
-            writer.write(answer[: _half(answer) if count is None else count])
+            answer = await whole(upstream)
+            writer.write(answer[: half_of(answer) if count is None else count])
             await writer.drain()
-            end(writer)
+            if end is None:
+                await asyncio.Event().wait()  # until the fault is over
+            else:
+                end(writer)
 
         await self._connected(reader, back)
 
     async def _reset(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        _abort(writer)
+        abort(writer)
 
     async def _hang(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while await reader.read(_BLOCK):
-            pass
+        await swallow(reader)
 
     async def _connected(
         self,
@@ -196,65 +251,15 @@ class FaultProxy:
         """Pass requests on to the service until `back`, which is handed its answers, is done."""
         upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
         answers = asyncio.create_task(back(upstream_reader))
-        requests = asyncio.create_task(_forward(reader, upstream_writer))
+        requests = asyncio.create_task(forward(reader, upstream_writer))
         try:
             await answers
         finally:
-            _finish(upstream_writer)
+            upstream_writer.close()
             for task in (answers, requests):
                 task.cancel()
             await asyncio.gather(answers, requests, return_exceptions=True)
 
 
-async def _forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_BLOCK):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
-
-
-async def _whole(reader: asyncio.StreamReader) -> bytes:
-    data = await reader.read(_BLOCK)
-    try:
-        while more := await asyncio.wait_for(reader.read(_BLOCK), _QUIET):
-            data += more
-    except TimeoutError:
-        pass
-    return data
-
-
-async def _say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> None:
-    await _whole(reader)
-    writer.write(data)
-    await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
-        # Closing with bytes of the request unread would turn the answer into a reset.
-        while await reader.read(_BLOCK):
-            pass
-
-
-def _half(answer: bytes) -> int:
-    head, end, body = answer.partition(b"\r\n\r\n")
-    return len(head + end) + len(body) // 2 if end else len(answer) // 2
-
-
-def _finish(writer: asyncio.StreamWriter) -> None:
+def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
-
-
-def _abort(writer: asyncio.StreamWriter) -> None:
-    raw: socket.socket | None = writer.get_extra_info("socket")
-    if raw is not None and raw.fileno() >= 0:
-        # Lingering for no time turns the end of a connection into a reset.
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-def _bound(port: int) -> socket.socket:
-    """A socket that holds the port and shares it with another of ours: bound, it refuses until it listens."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(("127.0.0.1", port))
-    return sock

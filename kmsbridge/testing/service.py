@@ -146,7 +146,11 @@ class FakeService:
 
     def create(self, name: str) -> FakeKey:
         """A new key, in place of any that had this name."""
-        self._keys[name] = key = FakeKey(name)
+        return self.put(FakeKey(name))
+
+    def put(self, key: FakeKey) -> FakeKey:
+        """The key, in place of any that had its name."""
+        self._keys[key.name] = key
         return key
 
     def delete(self, name: str) -> None:
@@ -178,7 +182,8 @@ class FakeService:
 
         `arguments` and result: wrap `(plaintext, context) -> (version, ciphertext)`; unwrap
         `(ciphertext, context) -> plaintext`; unwrap_many a list of such, with an `ErrorKind` for each
-        that fails; rewrap as unwrap, with wrap's result; describe and rotate `None -> (state, version)`.
+        that fails; rewrap `(source, ciphertext, context)`, `source` the name of the key that wrapped it,
+        with wrap's result; describe and rotate `None -> (state, version)`.
         """
         if name in self._keys:
             wrong_answer = self._keys[name].suffer(operation, timeout)
@@ -187,12 +192,21 @@ class FakeService:
         key = self.key(name, operation, caller)
         if operation == "describe":
             return key.state, key.version
-        if key.state is not KeyState.ENABLED:
-            raise FakeError(ErrorKind.KEY_DISABLED)
+        _check_enabled(key)
         if operation == "rotate":
             key.rotate()
             return key.state, key.version
+        if operation == "rewrap":
+            source, ciphertext, context = arguments
+            origin = self.key(source, operation, caller)
+            _check_enabled(origin)
+            return _wrap(key, (origin.open(ciphertext, context), context))
         return _OPERATIONS[operation](key, arguments)
+
+
+def _check_enabled(key: FakeKey) -> None:
+    if key.state is not KeyState.ENABLED:
+        raise FakeError(ErrorKind.KEY_DISABLED)
 
 
 def _wrap(key: FakeKey, arguments: tuple[bytes, bytes]) -> tuple[str, bytes]:
@@ -217,13 +231,8 @@ def _unwrap_many(key: FakeKey, arguments: list[tuple[bytes, bytes]]) -> list[byt
     return [one(item) for item in arguments]
 
 
-def _rewrap(key: FakeKey, arguments: tuple[bytes, bytes]) -> tuple[str, bytes]:
-    return _wrap(key, (key.open(*arguments), arguments[1]))
-
-
 _OPERATIONS: Final[dict[str, Any]] = {
     "wrap": _wrap,
     "unwrap": _unwrap,
     "unwrap_many": _unwrap_many,
-    "rewrap": _rewrap,
 }

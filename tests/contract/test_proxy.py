@@ -144,6 +144,27 @@ def test_half_an_answer_has_its_head_and_half_its_body(proxy):
     assert ask(proxy) == HEAD + BODY[: len(BODY) // 2]
 
 
+def test_answer_is_reset_in_the_middle(proxy):
+    proxy.reset_amid()
+    with contextlib.closing(connected(proxy)) as sock:
+        sock.sendall(b"request")
+        with pytest.raises(ConnectionResetError):
+            received(sock, most=len(HEAD) + len(BODY) // 2)
+
+
+def test_answer_stops_in_the_middle(proxy):
+    """And the connection stays open."""
+    proxy.stall()
+    with contextlib.closing(connected(proxy)) as sock:
+        sock.sendall(b"request")
+        data = b""
+        while len(data) < len(HEAD) + len(BODY) // 2:
+            data += sock.recv(4096)
+        sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+
+
 def test_connection_is_closed_without_an_answer(proxy, server):
     proxy.end()
     assert ask(proxy) == b""
@@ -154,6 +175,62 @@ def test_answer_of_ones_own_is_given(proxy, server):
     proxy.answer(b"220 something else\r\n")
     assert ask(proxy) == b"220 something else\r\n"
     assert _Answer.requests == 0
+
+
+def test_connection_stays_open_after_an_answer_of_ones_own(proxy):
+    proxy.answer(b"wait\r\n", then_end=False)
+    with contextlib.closing(connected(proxy)) as sock:
+        sock.sendall(b"request")
+        assert sock.recv(4096) == b"wait\r\n"
+        sock.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+
+
+def test_answer_without_end_goes_on(proxy):
+    """For as long as it is read."""
+    proxy.endless(b"head", b"x" * 1000)
+    with contextlib.closing(connected(proxy)) as sock:
+        sock.sendall(b"request")
+        data = b""
+        while len(data) < 10**6:
+            data += sock.recv(1 << 20)
+    assert data.startswith(b"headx")
+    assert not data[4:].strip(b"x")
+
+
+def test_idle_connection_is_closed_in_good_order(proxy):
+    """When that is done the end is there already, and new connections work."""
+    with contextlib.closing(connected(proxy)) as idle:
+        assert ask(proxy) == HEAD + BODY
+        proxy.drop()
+        idle.setblocking(False)
+        assert idle.recv(1) == b""
+    assert ask(proxy) == HEAD + BODY
+
+
+def test_idle_connection_goes_silent(proxy, server):
+    """Nothing comes back on it, nor does its end; new connections work; when it is over it is reset."""
+    with contextlib.closing(connected(proxy)) as idle:
+        assert ask(proxy) == HEAD + BODY
+        proxy.vanish()
+        idle.sendall(b"request")
+        assert ask(proxy) == HEAD + BODY
+        idle.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            idle.recv(1)
+        assert _Answer.requests == 2
+        proxy.heal()
+        with pytest.raises(ConnectionResetError):
+            idle.recv(1)
+
+
+def test_connections_since_a_fault_are_counted(proxy):
+    """Of every kind of fault."""
+    for fault in (proxy.heal, proxy.drop, proxy.vanish, proxy.end):
+        ask(proxy)
+        fault()
+        assert proxy.connections == 0
 
 
 def test_open_connections_end_when_the_fault_changes(proxy):

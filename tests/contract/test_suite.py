@@ -6,13 +6,25 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from kmsbridge import EnvelopeCipher, KmsThrottled, KmsUnavailable, ProviderNotFound, registry
+from kmsbridge import (
+    EnvelopeCipher,
+    KmsThrottled,
+    KmsTimeout,
+    KmsUnavailable,
+    ProviderNotFound,
+    registry,
+)
 from kmsbridge.driver import ErrorKind
-from kmsbridge.testing import FakeDriver, UnboundFakeDriver, counted, installed
+from kmsbridge.testing import FakeDriver, Fault, Misdirection, UnboundFakeDriver, counted, installed
+from kmsbridge.testing.contract.network import ERRORS, MAX_MEMORY, OVERCOME
 from kmsbridge.testing.contract.secrecy import Canaries
+from kmsbridge.testing.proxied import FAULTS
+
+REFERENCE = (Path(__file__).parents[2] / "docs/reference/contract-suite.md").read_text()
 
 MODULE = '''
 import pytest
@@ -53,14 +65,14 @@ TestBare = type("TestBare", (DriverContract,), {})
 
 ROTATION = "test_rotation_keeps_the_key_id"
 NAMES = "test_hostile_name_is_refused"
-FAULTS = "test_fault_is_told_and_survived"
+TOLD = "test_fault_is_told_and_survived"
 CASES = (
     f"TestLacking::{ROTATION}",
     f"TestDeclaring::{ROTATION}",
     f"TestDeclaring::{NAMES}[slash]",
     f"TestDeclaring::{NAMES}[parent]",
-    f"TestDeclaring::{FAULTS}[status 503-wrap]",
-    f"TestDeclaring::{FAULTS}[status 500-wrap]",
+    f"TestDeclaring::{TOLD}[status 503-wrap]",
+    f"TestDeclaring::{TOLD}[status 500-wrap]",
     "TestDeclaring::test_close_twice",
     "TestDeclaring::test_close_before_any_call",
     "TestMisspelling::test_harness_declares_only_abilities_and_cases",
@@ -109,7 +121,7 @@ def test_missing_fixture_says_what_to_write(output):
     ("left_out", "left_in"),
     (
         (f"{NAMES}[slash]", f"{NAMES}[parent]"),
-        (f"{FAULTS}[status 503-wrap]", f"{FAULTS}[status 500-wrap]"),
+        (f"{TOLD}[status 503-wrap]", f"{TOLD}[status 500-wrap]"),
         ("test_close_twice", "test_close_before_any_call"),
     ),
     ids=("one of several", "one fault", "one case"),
@@ -131,6 +143,32 @@ def test_misspelt_declaration_fails(output):
     """Else it would leave out nothing, unseen."""
     case = "TestMisspelling::test_harness_declares_only_abilities_and_cases"
     assert outcome(output, case) == "FAILED"
+
+
+# --- what is promised, and where it stands ---------------------------------------------------------------
+
+
+def test_there_are_enough_faults():
+    """At least 25 that a call fails of, each with the class that it is told as, and some that it overcomes."""
+    assert len(ERRORS) >= 25
+    assert {*ERRORS, *OVERCOME} == {*Fault}
+    assert {*FAULTS} == {*Fault}
+    assert {kind for kinds in ERRORS.values() for kind in kinds} == {KmsUnavailable, KmsTimeout, KmsThrottled}
+
+
+@pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.value)
+def test_reference_says_how_each_fault_is_told(fault):
+    """In its table, with the text that `cannot` names it by."""
+    told = " or ".join(f"`{kind.__name__}`" for kind in ERRORS.get(fault, ())) or "works"
+    assert f"\n| `{fault.name}` | `{fault.value}` | {told} |\n" in REFERENCE
+
+
+def test_reference_counts_the_faults():
+    """In words that a reader can check."""
+    counted = f"{len(ERRORS)} faults and {len(Misdirection)} misdirections that a call fails of"
+    assert counted in REFERENCE
+    assert f"{len(OVERCOME)} faults that it overcomes" in REFERENCE
+    assert f"{MAX_MEMORY >> 20} MiB of memory" in REFERENCE
 
 
 # --- drivers without an entry point ---------------------------------------------------------------------

@@ -5,20 +5,23 @@ from __future__ import annotations
 import pytest
 
 _MODULES = (
-    *("base", "binding", "lifetime", "names", "network", "portable"),
-    *("refusals", "roundtrip", "secrecy", "shape", "tampering", "versions"),
+    *("base", "binding", "lifetime", "local_wrap", "names", "network", "portable", "refusals"),
+    *("rewrapping", "roundtrip", "secrecy", "settings", "shape", "tampering", "versions"),
 )
 # Before they are imported, so that their asserts tell what they compared.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from kmsbridge.testing.contract.binding import BindingCases  # noqa: E402
 from kmsbridge.testing.contract.lifetime import LifetimeCases  # noqa: E402
+from kmsbridge.testing.contract.local_wrap import LocalWrapCases  # noqa: E402
 from kmsbridge.testing.contract.names import NameCases  # noqa: E402
 from kmsbridge.testing.contract.network import NetworkCases  # noqa: E402
 from kmsbridge.testing.contract.portable import PortableCases  # noqa: E402
 from kmsbridge.testing.contract.refusals import RefusalCases  # noqa: E402
+from kmsbridge.testing.contract.rewrapping import RewrapCases  # noqa: E402
 from kmsbridge.testing.contract.roundtrip import RoundtripCases  # noqa: E402
 from kmsbridge.testing.contract.secrecy import SecrecyCases  # noqa: E402
+from kmsbridge.testing.contract.settings import SettingCases  # noqa: E402
 from kmsbridge.testing.contract.shape import ShapeCases  # noqa: E402
 from kmsbridge.testing.contract.tampering import TamperingCases  # noqa: E402
 from kmsbridge.testing.contract.versions import VersionCases  # noqa: E402
@@ -28,6 +31,7 @@ __all__ = ["DriverContract"]
 
 class DriverContract(
     ShapeCases,
+    SettingCases,
     RoundtripCases,
     BindingCases,
     TamperingCases,
@@ -38,6 +42,8 @@ class DriverContract(
     SecrecyCases,
     NameCases,
     PortableCases,
+    RewrapCases,
+    LocalWrapCases,
 ):
     """All cases. A driver's author derives a class whose name begins with Test, with a fixture `harness`::
 

@@ -6,7 +6,7 @@ import pytest
 
 from kmsbridge.calls import Key
 from kmsbridge.context import MAX_BYTES, MAX_PAIRS, EncryptionContext
-from kmsbridge.driver import Capability, ErrorKind
+from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError
 from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
 
@@ -88,20 +88,3 @@ class BindingCases(Cases):
             [(one, contexts[0]), (one, contexts[1]), (other, contexts[1]), (other, contexts[0])]
         )
         assert [type(each) for each in mixed] == [bytes, AuthenticationError] * 2
-
-    def test_rewrap_by_the_service_keeps_the_binding(self, keys: Keys, key: Key, plaintext: bytes) -> None:
-        """What the service rewraps opens in its context alone, and in no other can it be rewrapped."""
-        driver = keys.driver()
-        wrapped = key.wrap(plaintext, bound())
-        if Capability.SERVER_REWRAP not in key.capabilities:
-            with pytest.raises(NotImplementedError):
-                driver.rewrap(wrapped, bound(), timeout=10)
-            return
-        again = driver.rewrap(wrapped, bound(), timeout=10)
-        assert again.ciphertext != wrapped.ciphertext
-        assert key.unwrap(again, bound()) == plaintext
-        refused(lambda: key.unwrap(again, bound({"a": "b"})), AuthenticationError)
-        if key.binds_context:
-            with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
-                driver.rewrap(wrapped, bound({"a": "b"}), timeout=10)
-            assert driver.classify(caught.value) is ErrorKind.NOT_AUTHENTIC

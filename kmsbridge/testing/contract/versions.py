@@ -86,19 +86,6 @@ class VersionCases(Cases):
         assert [key.unwrap(each, bound()) for each in (before, after)] == [plaintext] * 2
 
     @needs("rotate")
-    def test_rewrap_by_the_service_carries_the_new_version(
-        self, harness: Harness, keys: Keys, key: Key, plaintext: bytes
-    ) -> None:
-        """Where the service rewraps, it does so under the current version."""
-        wrapped = key.wrap(plaintext, bound())
-        harness.rotate("first")
-        if Capability.SERVER_REWRAP in key.capabilities:
-            again = keys.driver().rewrap(wrapped, bound(), timeout=10)
-            assert again.key_id == key.key_id
-            assert again.version == key.describe().version
-            assert key.unwrap(again, bound()) == plaintext
-
-    @needs("rotate")
     def test_batch_opens_every_version(self, harness: Harness, key: Key, plaintext: bytes) -> None:
         """Old and new wrapped keys in one batch, where there are batches."""
         items = []

@@ -3,7 +3,15 @@
 A suite that has never failed proves little: this is what says that it fails where it must.
 """
 
-from kmsbridge.testing.mutants import binding, calls, life, memory, payload  # noqa: F401 - they fill MUTANTS
+from kmsbridge.testing.mutants import (  # noqa: F401 - they fill MUTANTS
+    binding,
+    calls,
+    life,
+    memory,
+    network,
+    payload,
+    rewrap,
+)
 from kmsbridge.testing.mutants.base import MUTANTS, Mutant
 
 __all__ = ["MUTANTS", "Mutant"]

@@ -86,7 +86,8 @@ class SqliteDriver(KeyDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        if not NAME.fullmatch(uri.fragment) or uri.query:
+        uri.parameters()
+        if not NAME.fullmatch(uri.fragment):
             raise ConfigError(
                 "no such key name can be", remedy="write sqlite-kms:PATH#NAME, NAME of a-z 0-9 -"
             )
