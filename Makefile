@@ -61,7 +61,7 @@ format: $(VENV)/.dev ## put the code into its format and fix what can be fixed s
 torture: $(VENV)/.dev ## run mutations, kills, forks and files of 1 GiB at their full size (takes long); KMSBRIDGE_SEED= repeats a run
 	@KMSBRIDGE_TORTURE=full $(PYTEST) --timeout=0 tests/torture tests/concurrency tests/faults tests/providers/test_outage.py
 
-bench: $(BENCH_VENV)/.kmsbridge ## measure, beside a bare loop, the AWS Encryption SDK and Tink
+bench: $(BENCH_VENV)/.kmsbridge $(LOCALSTACK_VENV)/.localstack ## measure, beside a bare loop, the providers' SDKs, the AWS Encryption SDK and Tink
 	@$(BENCH_PY) -m benchmarks
 
 backends: $(VENV)/.dev $(LOCALSTACK_VENV)/.localstack ## run LocalStack, OpenBao and the Cloud KMS emulator until Ctrl-C, and print a configuration
@@ -128,7 +128,7 @@ $(BENCH_VENV)/.bench: requirements/bench.txt
 	  --require-hashes --only-binary :all: -r $<
 	@touch $@
 
-$(BENCH_VENV)/.kmsbridge: $(BENCH_VENV)/.bench pyproject.toml
+$(BENCH_VENV)/.kmsbridge: $(BENCH_VENV)/.bench pyproject.toml $(PLUGINS:=/pyproject.toml)
 	@$(BENCH_PY) -m pip -qq --no-input --disable-pip-version-check install \
-	  --no-deps --no-build-isolation --editable .
+	  --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable ./%)
 	@touch $@

@@ -106,8 +106,9 @@ def _start(name, folder):
 
 
 def _is_alive(process):
-    with suppress(ChildProcessError):
-        return os.waitpid(process, os.WNOHANG) == (0, 0)
+    for keeper in _keepers:
+        if keeper.pid == process:
+            return keeper.poll() is None
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -1,0 +1,54 @@
+"""What each role needs, in Vault's own language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kmsbridge.driver import PolicyRole
+from kmsbridge_vault.names import KeyName
+
+_READ: Final = ("keys", ("read",))
+
+_AEAD: Final[Mapping[PolicyRole, Sequence[tuple[str, Sequence[str]]]]] = {
+    "encryptor": (("encrypt", ("update",)), _READ),
+    "decryptor": (("decrypt", ("update",)),),
+    "rewrapper": (("decrypt", ("update",)), ("encrypt", ("update",)), _READ),
+    "admin": (),
+}
+_DERIVED: Final[Mapping[PolicyRole, Sequence[tuple[str, Sequence[str]]]]] = {
+    "encryptor": (("encrypt", ("update",)), _READ),
+    "decryptor": (("decrypt", ("update",)), _READ),
+    "rewrapper": (("rewrap", ("update",)), _READ),
+    "admin": (),
+}
+_ABOUT: Final[Mapping[tuple[PolicyRole, bool], str]] = {
+    ("encryptor", False): "Wraps data keys; cannot unwrap them.",
+    ("encryptor", True): "Wraps data keys; cannot unwrap them. Without the read it does not wrap.",
+    ("decryptor", False): "Unwraps data keys; cannot wrap any.",
+    ("decryptor", True): "Unwraps data keys; cannot wrap any. Without the read it does not unwrap.",
+    ("rewrapper", False): (
+        "Unwraps and wraps: Vault cannot rewrap with associated data, so this role can decrypt."
+    ),
+    ("rewrapper", True): "Has Vault rewrap data keys, which it never sees; cannot unwrap them.",
+    ("admin", False): "Makes, configures and rotates the key; cannot use it.",
+    ("admin", True): "Makes, configures and rotates the key; cannot use it.",
+}
+
+
+def policy(name: KeyName, role: PolicyRole, *, derived: bool) -> str:
+    """HCL, for `bao policy write` in the namespace of the key."""
+    if role == "admin":
+        grants = [
+            (name.path("keys"), ("create", "read", "update")),
+            (f"{name.path('keys')}/rotate", ("update",)),
+            (f"{name.path('keys')}/config", ("update",)),
+        ]
+    else:
+        table = _DERIVED if derived else _AEAD
+        grants = [(name.path(operation), tuple(rights)) for operation, rights in table[role]]
+    rules = [
+        'path "{}" {{\n  capabilities = [{}]\n}}\n'.format(path, ", ".join(f'"{each}"' for each in rights))
+        for path, rights in grants
+    ]
+    return f"# {role} of {name.mount}/{name.key}. {_ABOUT[role, derived]}\n" + "\n".join(rules)

@@ -1,0 +1,207 @@
+"""The token of a driver: got when it is first needed, renewed ahead of its end, replaced when it is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, Final, Literal
+
+from kmsbridge.driver import ErrorKind
+from kmsbridge_vault.failures import VaultFailure
+from kmsbridge_vault.logins import Grant, Login, grant_of, number
+from kmsbridge_vault.server import Server
+
+_DUE: Final = 2 / 3
+"""Of a token's ttl, when it is renewed."""
+_NEAR_ITS_END: Final = 1 / 2
+"""Of the ttl of the login: where a renewal gives less, the token's greatest age is near."""
+_RENEWAL: Final = 10.0
+_LEARNING: Final = 1.0
+_LEAST_PAUSE: Final = 0.5
+_JOIN: Final = 2.0
+
+
+class Tokens:
+    """Threads may share it: however many need a token, one of them logs in.
+
+    A thread of its own waits for the time of renewal, only where there is a token that ends, and until
+    `close` or until nobody holds this object any more.
+    """
+
+    def __init__(self, server: Server, login: Login) -> None:
+        self._server, self._login = server, login
+        self._lock = threading.Lock()
+        self._grant: Grant | None = None
+        self._flight: Future[Grant] | None = None
+        self._learnt = not login.learns
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        weakref.finalize(self, self._wake.set)
+
+    def grant(self) -> Grant:
+        """A token. Raises `VaultFailure`."""
+        return self._grant or self._instead_of(None)
+
+    def after_refusal(self, refused: Grant) -> Grant | None:
+        """Another token where this one is dead; None where it lives, so that the refusal is a denial.
+
+        Raises `VaultFailure`, of kind UNAUTHENTICATED where the token is dead and there is no other.
+        """
+        if self._grant is refused and self._lives(refused):
+            return None
+        return self._instead_of(refused)
+
+    def learn(self) -> None:
+        """Ask, once, when a token ends that was given and not got by a login. To be called after a success."""
+        grant = self._grant
+        if self._learnt or grant is None:
+            return
+        from kmsbridge_vault.deadline import within
+
+        self._learnt = True
+        with contextlib.suppress(VaultFailure, TimeoutError), within(_LEARNING):
+            data = self._ask_of("GET", "auth/token/lookup-self", grant).get("data")
+            if isinstance(data, dict) and data.get("renewable") is True and not data.get("num_uses"):
+                ttl = number(data.get("ttl"))
+                self._adopt(Grant(grant.token, ttl, renewable=True, full=number(data.get("creation_ttl"))))
+
+    def close(self) -> None:
+        """End the renewal; may be repeated."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_JOIN)
+
+    def _lives(self, grant: Grant) -> bool:
+        try:
+            self._ask_of("GET", "auth/token/lookup-self", grant)
+        except VaultFailure as failure:
+            if failure.kind is not ErrorKind.ACCESS_DENIED:
+                raise
+            return failure.denied
+        return True
+
+    def _ask_of(self, method: Literal["GET", "POST"], path: str, grant: Grant) -> Mapping[str, Any]:
+        """About the token itself, where it is at home."""
+        return self._server.request(method, path, token=grant.token, namespace=self._login.namespace)
+
+    # --- one login for all ------------------------------------------------------------------------
+
+    def _instead_of(self, old: Grant | None) -> Grant:
+        from kmsbridge_vault.deadline import left
+
+        with self._lock:
+            if self._grant is not None and self._grant is not old:
+                return self._grant
+            flight, leads = self._flight, self._flight is None
+            if flight is None:
+                flight = self._flight = Future()
+        if leads:
+            return self._fly(flight, old)
+        try:
+            return flight.result(left())
+        except VaultFailure as failure:
+            told = failure.again()
+        except TimeoutError:
+            told = VaultFailure(ErrorKind.TIMEOUT, "timeout")
+        raise told
+
+    def _fly(self, flight: Future[Grant], old: Grant | None) -> Grant:
+        failure = VaultFailure(ErrorKind.UNAVAILABLE, "login-interrupted")
+        try:
+            grant = self._login(self._server)
+            if old is not None and grant.token.reveal() == old.token.reveal():
+                remedy = "the token is expired, revoked or used up: give this host another"
+                raise VaultFailure(ErrorKind.UNAUTHENTICATED, "token-refused", remedy=remedy)
+            self._adopt(grant)
+        except VaultFailure as error:
+            failure = error.again()
+            raise
+        else:
+            flight.set_result(grant)
+            return grant
+        finally:
+            with self._lock:
+                self._flight = None
+            if not flight.done():
+                flight.set_exception(failure)
+            del flight, failure
+
+    def _adopt(self, grant: Grant) -> None:
+        with self._lock:
+            self._grant = grant
+            if self._closed or grant.ttl <= 0:
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_renew, args=(weakref.ref(self), self._wake), name="kmsbridge-vault", daemon=True
+                )
+                self._thread.start()
+        self._wake.set()
+
+    # --- in the thread ----------------------------------------------------------------------------
+
+    def next_step(self) -> float | None:
+        """Renew where it is due; the seconds until the next step, None where there is none."""
+        grant = self._grant
+        if grant is not None and grant.ttl > 0 and time.monotonic() >= _due(grant):
+            with contextlib.suppress(VaultFailure, TimeoutError):
+                self._renew(grant)
+        now = time.monotonic()
+        with self._lock:
+            after = self._grant
+            ended = after is None or after.ttl <= 0 or now >= after.born + after.ttl
+            if self._closed or after is None or ended:
+                self._thread = None
+                return None
+        if after is grant and now >= _due(grant):
+            return max((grant.born + grant.ttl - now) / 4, _LEAST_PAUSE)  # it failed; there is some time
+        return max(_due(after) - now, _LEAST_PAUSE)
+
+    def _renew(self, grant: Grant) -> None:
+        from kmsbridge_vault.deadline import within
+
+        with within(_RENEWAL):
+            renewed = self._renewed(grant) if grant.renewable else None
+            if renewed is not None and renewed.ttl >= grant.full * _NEAR_ITS_END:
+                self._adopt(renewed)
+                return
+            try:
+                self._instead_of(grant)
+            except VaultFailure:
+                if renewed is None or renewed.ttl <= _LEAST_PAUSE:
+                    raise
+                self._adopt(renewed)
+
+    def _renewed(self, grant: Grant) -> Grant | None:
+        try:
+            answer = self._ask_of("POST", "auth/token/renew-self", grant)
+        except VaultFailure as failure:
+            if failure.kind not in (ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST):
+                raise
+            return None
+        told = grant_of(answer)
+        return Grant(grant.token, told.ttl, told.renewable, grant.full)
+
+
+def _due(grant: Grant) -> float:
+    return grant.born + grant.ttl * _DUE
+
+
+def _renew(tokens: weakref.ref[Tokens], wake: threading.Event) -> None:
+    """Until the token ends for good. Nothing here keeps the `Tokens` alive while it waits."""
+    while True:
+        wake.clear()
+        alive = tokens()
+        pause = alive.next_step() if alive is not None else None
+        del alive
+        if pause is None:
+            return
+        wake.wait(min(pause, threading.TIMEOUT_MAX))
