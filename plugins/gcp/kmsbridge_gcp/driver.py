@@ -1,0 +1,178 @@
+"""The `gcp-kms` driver: `gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K`."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+
+from kmsbridge.driver import (
+    Capability,
+    EncryptionContext,
+    ErrorDetails,
+    ErrorKind,
+    KeyDescription,
+    KeyDriver,
+    KeyURI,
+    Options,
+    PolicyRole,
+    WrappedKey,
+    report_request_id,
+)
+from kmsbridge.errors import ClosedError, LimitExceeded
+from kmsbridge_gcp import failures, settings
+from kmsbridge_gcp.asymmetric import AsymmetricKey
+from kmsbridge_gcp.policies import policy
+from kmsbridge_gcp.settings import Access, Asymmetric
+from kmsbridge_gcp.symmetric import SymmetricKey
+
+if TYPE_CHECKING:
+    from google.cloud.kms_v1 import KeyManagementServiceClient
+
+    from kmsbridge_gcp.connection import Connection
+
+_LIMIT: Final = 4096
+_SMALLEST: Final = 190
+"""Bytes that the smallest RSA key of Cloud KMS, 2048 bits, wraps: which one this is, is not known yet."""
+_SYMMETRIC: Final = frozenset({Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE})
+_LEAST: Final = 0.001
+
+
+class GcpKmsDriver(KeyDriver):
+    """A key of Cloud KMS. Its id is `gcp-kms:` and the key's name, without a version.
+
+    A program that makes its own clients sets `make_client`, which is called with the key's name when a
+    driver first needs one; options that say where and as whom to call are not used then.
+    """
+
+    scheme: ClassVar[str] = "gcp-kms"
+    capabilities: frozenset[Capability] = _SYMMETRIC
+    # As AWS KMS, so that what fits one fits the other; an HSM key takes 8192 with the context.
+    max_plaintext: int = _LIMIT
+    make_client: ClassVar[Callable[[str], KeyManagementServiceClient] | None] = None
+
+    def __init__(self, name: str, access: Access, asymmetric: Asymmetric | None) -> None:
+        self._name, self._access, self._asymmetric = name, access, asymmetric
+        self._key: SymmetricKey | AsymmetricKey = SymmetricKey(name, self._call)
+        if asymmetric is not None:
+            self._key = AsymmetricKey(name, asymmetric, self._call)
+            pinned = asymmetric.public_key
+            self.capabilities = frozenset({Capability.REPORTS_VERSION})
+            self.max_plaintext = _SMALLEST
+            if pinned is not None:
+                self.capabilities |= {Capability.LOCAL_WRAP}
+                self.max_plaintext = pinned.max_plaintext
+        self._lock = threading.Lock()
+        self._connection: Connection | _Injected | None = None
+        self._closed = False
+        self._last = threading.local()
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        """Reads no file and connects to nothing."""
+        name, version = settings.key_name(uri)
+        return cls(name, settings.access(options), settings.asymmetric(options, version))
+
+    @property
+    def key_id(self) -> str:
+        """`gcp-kms:projects/P/locations/L/keyRings/R/cryptoKeys/K`."""
+        return f"{self.scheme}:{self._name}"
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        """Encrypt under the primary version; with an asymmetric key, by its public key."""
+        self._check_open()
+        if len(plaintext) > self.max_plaintext:
+            raise LimitExceeded(
+                f"{len(plaintext)} bytes are more than {self.key_id} wraps at once",
+                remedy=f"its limit is {self.max_plaintext} bytes",
+            )
+        version, ciphertext = self._key.wrap(plaintext, context, timeout)
+        return WrappedKey(self.key_id, version, ciphertext)
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
+        """Decrypt; Cloud KMS finds the version of a symmetric key by itself."""
+        try:
+            return self._key.unwrap(wrapped.version, wrapped.ciphertext, context, timeout)
+        except Exception as error:
+            if not failures.is_refused_ciphertext(error):
+                raise
+        # Raised here, for its cause would be Google's text.
+        raise failures.GcpKmsFailure(ErrorKind.NOT_AUTHENTIC, "INVALID_ARGUMENT")
+
+    def describe(self, *, timeout: float) -> KeyDescription:
+        """Two calls: what the caller may do, then the state, which is UNKNOWN to who may not ask for it."""
+        return self._key.describe(self.key_id, timeout)
+
+    def rotate(self, *, timeout: float) -> None:
+        """Make a version and have it be the primary one: two calls."""
+        if not isinstance(self._key, SymmetricKey):
+            raise NotImplementedError
+        self._key.rotate(timeout)
+
+    def policy(self, role: PolicyRole) -> str:
+        """The IAM policy of the key, as `gcloud kms keys set-iam-policy` takes it."""
+        asymmetric = self._asymmetric
+        pinned = asymmetric is not None and asymmetric.public_key is not None
+        return policy(self._name, role, asymmetric=asymmetric is not None, pinned=pinned)
+
+    def classify(self, error: BaseException) -> ErrorKind:
+        """From the gRPC status code, and the type of google-auth's errors."""
+        return failures.kind_of(error)
+
+    def error_details(self, error: BaseException) -> ErrorDetails:
+        """The name of the status code; the request id is the one that this thread's last call was sent with."""
+        return failures.details_of(error, getattr(self._last, "reason", ""))
+
+    def close(self) -> None:
+        """Refuse every call from now on, and let go of the connection when those under way are done."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def __repr__(self) -> str:
+        return f"GcpKmsDriver({self.key_id!r})"
+
+    def _call(self, method: str, request: Any, timeout: float) -> Any:
+        """One request, under an id that Cloud Audit Logs show as the reason of the request."""
+        deadline = time.monotonic() + timeout
+        self._last.reason = reason = secrets.token_hex(16)
+        report_request_id(reason)
+        connection = self._connected()
+        return connection.call(method, request, max(deadline - time.monotonic(), _LEAST), reason)
+
+    def _connected(self) -> Connection | _Injected:
+        with self._lock:
+            self._check_open()
+            if self._connection is None:
+                from kmsbridge_gcp.connection import Connection
+
+                make = type(self).make_client
+                self._connection = Connection(self._access) if make is None else _Injected(make(self._name))
+            return self._connection
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
+
+
+class _Injected:
+    """A client that the program made, and that it closes itself."""
+
+    def __init__(self, client: KeyManagementServiceClient) -> None:
+        self._client = client
+
+    def call(self, method: str, request: Any, timeout: float, reason: str) -> Any:
+        from kmsbridge_gcp.forks import amid_call
+
+        metadata = [("x-goog-request-reason", reason)]
+        with amid_call():
+            return getattr(self._client, method)(
+                request=request, retry=None, timeout=timeout, metadata=metadata
+            )
+
+    def close(self) -> None:
+        """Leave it to who made it."""

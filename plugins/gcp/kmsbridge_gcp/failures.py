@@ -1,0 +1,149 @@
+"""What the errors of Google's libraries mean, and the few errors of this driver's own."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kmsbridge.driver import ErrorDetails, ErrorKind
+
+
+class GcpKmsFailure(Exception):
+    """A failure that this driver tells by itself; it quotes nothing that was sent or received."""
+
+    def __init__(self, kind: ErrorKind, code: str, remedy: str = "") -> None:
+        super().__init__(code)
+        self.kind, self.code, self.remedy = kind, code, remedy
+
+
+def corrupted(field: str) -> GcpKmsFailure:
+    """A checksum or a name in the answer does not fit what was sent: try again."""
+    return GcpKmsFailure(
+        ErrorKind.UNAVAILABLE,
+        f"CORRUPTED_{field.upper()}",
+        "the call may be repeated; if it goes on, something between this host and Cloud KMS changes data",
+    )
+
+
+def wrong_purpose(purpose: str) -> GcpKmsFailure:
+    """The key is for something else than wrapping data keys in the configured way."""
+    return GcpKmsFailure(ErrorKind.INVALID_REQUEST, f"WRONG_PURPOSE_{purpose}", PURPOSE)
+
+
+PURPOSE: Final = (
+    "use a key of purpose ENCRYPT_DECRYPT without algorithm, or one of ASYMMETRIC_DECRYPT (RSA, OAEP, SHA-256) "
+    'with algorithm = "RSA-OAEP-SHA-256"'
+)
+
+_KINDS: Final = {
+    "UNAVAILABLE": ErrorKind.UNAVAILABLE,
+    "INTERNAL": ErrorKind.UNAVAILABLE,
+    "UNKNOWN": ErrorKind.UNAVAILABLE,
+    "ABORTED": ErrorKind.UNAVAILABLE,
+    "CANCELLED": ErrorKind.UNAVAILABLE,
+    "DATA_LOSS": ErrorKind.UNAVAILABLE,
+    "DEADLINE_EXCEEDED": ErrorKind.TIMEOUT,
+    "RESOURCE_EXHAUSTED": ErrorKind.THROTTLED,
+    "UNAUTHENTICATED": ErrorKind.UNAUTHENTICATED,
+    "PERMISSION_DENIED": ErrorKind.ACCESS_DENIED,
+    "NOT_FOUND": ErrorKind.KEY_NOT_FOUND,
+}
+_STATES: Final = {"KEY_DESTROYED": ErrorKind.KEY_NOT_FOUND}
+_DENIED: Final = {
+    "SERVICE_DISABLED": "enable the Cloud KMS API in the project: gcloud services enable cloudkms.googleapis.com",
+    "BILLING_DISABLED": "enable billing for the project",
+}
+_NO_CREDENTIALS: Final = (
+    "there are no application default credentials: give credentials_file, set GOOGLE_APPLICATION_CREDENTIALS, "
+    "or run gcloud auth application-default login"
+)
+_REMEDIES: Final = {
+    "PERMISSION_DENIED": "grant this caller a role on the key: kmsbridge policy shows the least it needs",
+    "UNAUTHENTICATED": "check the credentials of this host: they are expired, revoked, or not for this service",
+    "RESOURCE_EXHAUSTED": "raise the project's quota of Cloud KMS, or let one data key serve more messages",
+    "UNIMPLEMENTED": "check the endpoint: what answers there is not Cloud KMS",
+}
+
+
+def code_of(error: BaseException) -> str:
+    """The name of the gRPC status code, or empty."""
+    return str(getattr(getattr(error, "grpc_status_code", None), "name", ""))
+
+
+def is_refused_ciphertext(error: BaseException) -> bool:
+    """Whether an error of a well-formed Decrypt is about the ciphertext or the context it is bound to."""
+    return code_of(error) == "INVALID_ARGUMENT" and not _is_checksum(error)
+
+
+def kind_of(error: BaseException) -> ErrorKind:
+    """The kind of any exception."""
+    if isinstance(error, GcpKmsFailure):
+        return error.kind
+    code = code_of(error)
+    if code == "FAILED_PRECONDITION":
+        return _precondition(error)
+    if code == "INVALID_ARGUMENT" and _is_checksum(error):
+        return ErrorKind.UNAVAILABLE
+    if code:
+        return _KINDS.get(code, ErrorKind.INVALID_REQUEST)
+    if isinstance(error, TimeoutError):
+        return ErrorKind.TIMEOUT
+    of_auth = _auth_kind(error)
+    if of_auth is not None:
+        return of_auth
+    return ErrorKind.UNAVAILABLE if isinstance(error, OSError) else ErrorKind.INVALID_REQUEST
+
+
+def details_of(error: BaseException, request_id: str) -> ErrorDetails:
+    """Its code, and what to do."""
+    if isinstance(error, GcpKmsFailure):
+        return ErrorDetails(error.code, request_id, error.remedy)
+    code = code_of(error)
+    if not code:
+        return ErrorDetails(*_auth_details(error))
+    remedy = _REMEDIES.get(code, "")
+    kind = kind_of(error)
+    if code == "PERMISSION_DENIED":
+        remedy = _DENIED.get(str(getattr(error, "reason", "")), remedy)
+    elif code == "FAILED_PRECONDITION" and kind is ErrorKind.INVALID_REQUEST:
+        remedy = PURPOSE
+    elif code == "FAILED_PRECONDITION" and kind is ErrorKind.KEY_DISABLED:
+        remedy = "enable the version of the key, or restore it: gcloud kms keys versions enable, or restore"
+    return ErrorDetails(code, request_id, remedy)
+
+
+def _precondition(error: BaseException) -> ErrorKind:
+    details: Any = getattr(error, "details", None) or ()
+    found = [violation.type for each in details for violation in getattr(each, "violations", ())]
+    states = [each for each in found if each.startswith("KEY_")]
+    if states:
+        return _STATES.get(states[0], ErrorKind.KEY_DISABLED)
+    # No code tells the two apart where this detail is missing.
+    disabled = "is not enabled" in str(getattr(error, "message", ""))
+    return ErrorKind.KEY_DISABLED if disabled else ErrorKind.INVALID_REQUEST
+
+
+def _is_checksum(error: BaseException) -> bool:
+    # Cloud KMS has no code for what was damaged on the way, and it can be tried again.
+    return "_crc32c" in str(getattr(error, "message", ""))
+
+
+def _auth_kind(error: BaseException) -> ErrorKind | None:
+    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__ == "google.auth.exceptions"}
+    if "TransportError" in names or ("RefreshError" in names and getattr(error, "retryable", False)):
+        return ErrorKind.UNAVAILABLE
+    return ErrorKind.UNAUTHENTICATED if names else None
+
+
+def _auth_details(error: BaseException) -> tuple[str, str, str]:
+    kind, name = _auth_kind(error), type(error).__name__
+    if kind is ErrorKind.UNAVAILABLE:
+        return name, "", "check that this host reaches the service that issues its tokens"
+    if name == "DefaultCredentialsError":
+        return name, "", _NO_CREDENTIALS
+    if kind is ErrorKind.UNAUTHENTICATED:
+        return (
+            name,
+            "",
+            "no token was issued for these credentials: check that they are not revoked or deleted",
+        )
+    return "", "", ""
