@@ -10,8 +10,7 @@ from __future__ import annotations
 import binascii
 import enum
 import struct
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from kmsbridge.errors import ConfigError, LimitExceeded, MalformedMessage, UnsupportedMessage
 
@@ -46,17 +45,18 @@ class Kind(enum.IntEnum):
     """There is none: the recipients wrap the payload itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """A key's id and version, and what it wrapped."""
 
     key_id: str
     key_version: str
-    wrapped: bytes = field(repr=False)
+    wrapped: bytes
+
+    def __repr__(self) -> str:
+        return f"Recipient({self.key_id!r}, {self.key_version!r}, {len(self.wrapped)} bytes)"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """A parsed header. `length` (H) includes padding: the body starts there."""
 
     kind: Kind

@@ -7,8 +7,7 @@ holds keys.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmsbridge.driver import ENTRY_POINT_GROUP, KeyDriver
 from kmsbridge.errors import ConfigError, ProviderFailure, ProviderLoadError, ProviderNotFound
@@ -24,8 +23,7 @@ PACKAGES: Final = {
 """The distributions that bring the schemes this project knows of, to name in an error."""
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(NamedTuple):
     """An installed driver, not imported: its scheme, `module:class`, and the distribution it is from."""
 
     scheme: str

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from kmsbridge.audit.event import AuditEvent
 from kmsbridge.audit.trail import AuditTrail
-from kmsbridge.audit.verification import VerifyResult, verify
+
+if TYPE_CHECKING:
+    from kmsbridge.audit.verification import VerifyResult, verify
 
 __all__ = ["AuditEvent", "AuditTrail", "VerifyResult", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what only a check of a file needs when it is first asked for (PEP 562)."""
+    if name not in ("VerifyResult", "verify"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from kmsbridge.audit import verification
+
+    return getattr(verification, name)

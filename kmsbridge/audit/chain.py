@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 START: Final = b'{"seq":'
 NO_HASH: Final = "0" * 64
@@ -20,8 +19,7 @@ _SUM: Final = b',"sum":"'
 _TAIL: Final = len(_SUM) + 64 + len(b'"}')
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """The end of a chain: the number of its last line, and that line's hash."""
 
     seq: int = 0

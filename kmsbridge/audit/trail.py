@@ -6,12 +6,14 @@ import dataclasses
 import errno
 import logging
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kmsbridge.audit.event import AuditEvent
-from kmsbridge.audit.file import AuditFile
 from kmsbridge.errors import AuditError, ClosedError
 from kmsbridge.policy import AuditPolicy
+
+if TYPE_CHECKING:
+    from kmsbridge.audit.file import AuditFile
 
 WARN_EVERY: Final = 60.0
 """Seconds between two warnings about one failing sink."""
@@ -34,7 +36,11 @@ class AuditTrail:
     def __init__(self, policy: AuditPolicy, *, profile: str) -> None:
         self.profile = profile
         self._required = policy.required
-        self._file = AuditFile(policy.file, durable=policy.required) if policy.file else None
+        self._file: AuditFile | None = None
+        if policy.file:
+            from kmsbridge.audit.file import AuditFile
+
+            self._file = AuditFile(policy.file, durable=policy.required)
         self._path = policy.file
         self._warned: dict[str, float] = {}
         self._closed = False

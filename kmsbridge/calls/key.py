@@ -9,8 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from kmsbridge import errors, forks
 from kmsbridge.calls import meaning
@@ -40,12 +39,14 @@ _BOUND: Final = 32
 """Bytes of SHA-256 that travel with the payload to a provider that binds no context."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the audit trail wants to know of a call that succeeded."""
+class Answer(NamedTuple):
+    """What the audit trail wants to know of a call that the service answered."""
 
     request_id: str
     attempts: int
+
+
+_NONE: Final = Answer("", 0)
 
 
 class Key:
@@ -140,8 +141,8 @@ class Key:
 
     @property
     def last_answer(self) -> Answer:
-        """Of this thread's latest successful call."""
-        answer: Answer = getattr(self._last, "answer", Answer("", 0))
+        """Of this thread's latest call, whether it succeeded or failed; each call has an object of its own."""
+        answer: Answer = getattr(self._last, "answer", _NONE)
         return answer
 
     def wrap(self, plaintext: bytes, context: EncryptionContext) -> WrappedKey:
@@ -258,7 +259,9 @@ class Key:
             self._note(kind)
             pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**number))  # noqa: S311 - jitter
             if kind not in meaning.RETRIED or not self._may_retry(most - number, deadline, pause):
-                told = self._translate(operation, kind, failure, number, self._clock() - started)
+                details = self._details(failure)
+                self._last.answer = Answer(details.request_id, number)
+                told = self._translate(operation, kind, details, number, self._clock() - started)
                 cause = errors.ProviderFailure.of(failure)
                 del failure
                 raise told from cause
@@ -301,22 +304,22 @@ class Key:
         del error  # else this frame would keep the provider's text alive
         raise self._broken(operation, "its classify() gave no ErrorKind") from cause
 
-    def _details(self, error: BaseException | None) -> ErrorDetails:
+    def _details(self, error: BaseException) -> ErrorDetails:
         try:
-            details = self.driver.error_details(error) if error is not None else None
+            details: Any = self.driver.error_details(error)
         except Exception:  # noqa: BLE001 - as above
             details = None
         return details if isinstance(details, ErrorDetails) else ErrorDetails()
 
     def _translate(
-        self, operation: str, kind: ErrorKind, error: BaseException | None, attempts: int, elapsed: float
+        self, operation: str, kind: ErrorKind, details: ErrorDetails, attempts: int, elapsed: float
     ) -> KmsBridgeError:
         return meaning.error(
             kind,
             operation,
             key=str(self),
             key_id=self._key_id,
-            details=self._details(error),
+            details=details,
             attempts=attempts,
             elapsed=elapsed,
         )
@@ -344,7 +347,7 @@ class Key:
 
     def _one_of_many(self, result: bytes | ErrorKind, context: EncryptionContext) -> bytes | KmsBridgeError:
         if isinstance(result, ErrorKind):
-            return self._translate("unwrap", result, None, 1, 0.0)
+            return self._translate("unwrap", result, ErrorDetails(), 1, 0.0)
         try:
             return self._unbind(result, context)
         except KmsBridgeError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
 
 from kmsbridge.cli import output
@@ -23,6 +21,6 @@ def explain(as_json: bool) -> None:
 
     found = configuration.explain(settings().config, profile=settings().profile)
     if as_json:
-        output.document([dataclasses.asdict(each) for each in found])
+        output.document([each._asdict() for each in found])
     else:
         output.table(((each.name, each.value, each.origin) for each in found), ("SETTING", "VALUE", "FROM"))

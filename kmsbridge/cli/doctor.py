@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kmsbridge.doctor import KeyReport, Report, Trial
     from kmsbridge.message import Header
 
-EXPECTATIONS: Final = ("encrypt-only", "decrypt-only", "full")
+EXPECTATIONS: Final = ("encrypt-only", "decrypt-only", "rewrap-only", "full")
 _HOW: Final = {
     "local": ", wrapped by this host itself with the public key",
     "message": ", measured with the message",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import click
@@ -74,7 +73,7 @@ def providers(as_json: bool) -> None:
 
     found = registry.providers()
     if as_json:
-        output.document([dataclasses.asdict(each) for each in found])
+        output.document([each._asdict() for each in found])
         return
     rows = ((each.scheme, each.distribution, each.version, each.target) for each in found)
     output.table(rows, ("SCHEME", "PACKAGE", "VERSION", "DRIVER"))

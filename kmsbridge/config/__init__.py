@@ -79,7 +79,7 @@ def _load(
     if found is None:
         return _from_variable(profile, env)
     folder = os.path.dirname(_absolute(found))
-    source = Source(found, folder, env)
+    source = Source(found, folder, env, [])
     source.note("config", found, origin)
     document = read(found, origin if origin.startswith("environment") else "")
     with about(f"{found}: "):
@@ -123,7 +123,7 @@ def _from_variable(profile: str | None, env: Mapping[str, str]) -> tuple[Profile
     uri = env[_KEY]
     if is_reference(uri):
         raise ConfigError(f"{_KEY} holds a reference", remedy="set it to the key URI itself")
-    source = Source(_KEY, _absolute("."), env, given_by=f"environment variable {_KEY}")
+    source = Source(_KEY, _absolute("."), env, [], given_by=f"environment variable {_KEY}")
     source.note("profile", _KEY, source.given_by)
     table = {"encrypt_to": [_KEY], "decrypt_with": [_KEY]}
     return build(_KEY, table, f"profiles.{_KEY}", {_KEY: {"uri": uri}}, source), source.settings
@@ -132,7 +132,7 @@ def _from_variable(profile: str | None, env: Mapping[str, str]) -> tuple[Profile
 def _from_uri(uri: str, decrypt_uris: Sequence[str], options: Mapping[str, object]) -> Profile:
     if isinstance(decrypt_uris, str):
         raise TypeError("decrypt_uris must be a list of key URIs, not one str")
-    source = Source("from_uri", _absolute("."), os.environ, given_by=ARGUMENT)
+    source = Source("from_uri", _absolute("."), os.environ, [], given_by=ARGUMENT)
     own = {name: value for name, value in options.items() if name in (*POLICIES, *FLAGS)}
     others = {name: value for name, value in options.items() if name not in own}
     tables: dict[str, dict[str, Any]] = {"uri": {**others, "uri": uri}}

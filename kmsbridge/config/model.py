@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class KeyConfig:
+class KeyConfig(NamedTuple):
     """One key of a profile. `options` are for its driver; references in them are resolved."""
 
     name: str
@@ -18,8 +17,7 @@ class KeyConfig:
     allow_in_production: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(NamedTuple):
     """Which keys to encrypt to and to decrypt with, and how.
 
     A key in both tuples is one `KeyConfig` object. `origin` says for people where this came from:
@@ -29,16 +27,15 @@ class Profile:
     name: str
     encrypt_to: tuple[KeyConfig, ...] = ()
     decrypt_with: tuple[KeyConfig, ...] = ()
-    data_keys: DataKeyPolicy = field(default_factory=DataKeyPolicy)
-    calls: CallPolicy = field(default_factory=CallPolicy)
-    audit: AuditPolicy = field(default_factory=AuditPolicy)
+    data_keys: DataKeyPolicy = DataKeyPolicy()
+    calls: CallPolicy = CallPolicy()
+    audit: AuditPolicy = AuditPolicy()
     production: bool = False
     direct: bool = False
     origin: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One effective value: its dotted name, what of it may be shown, and where it came from."""
 
     name: str

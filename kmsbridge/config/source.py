@@ -6,8 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kmsbridge.config.model import Setting
 from kmsbridge.config.words import dotted, quoted
@@ -28,8 +27,7 @@ _TAIL = re.compile(r"[?#]")
 _PARAMETER = re.compile(r"(?<=[?&#])([^=?&#]*=)?[^&#]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """One configuration being read: what errors call it, and where its references point to.
 
     `label` is the file's path, `KMSBRIDGE_KEY` or `from_uri`; `given_by` says who gave all values
@@ -38,9 +36,12 @@ class Source:
 
     label: str
     folder: str
-    env: Mapping[str, str] = field(repr=False)
+    env: Mapping[str, str]
+    settings: list[Setting]
     given_by: str = ""
-    settings: list[Setting] = field(default_factory=list, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Source({self.label!r})"
 
     def resolve(self, value: Any, name: str) -> tuple[Any, str]:
         """The value, and where it came from; a reference gives the text that it refers to.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from kmsbridge.audit import AuditEvent, AuditTrail
 from kmsbridge.calls import Answer, Key
@@ -13,21 +12,23 @@ from kmsbridge.datakeys.cache import CachedKey
 from kmsbridge.errors import ClosedError, KmsBridgeError, KmsError
 
 
-@dataclass(slots=True)
 class Told:
     """What a call turned out to have used; set inside the `told_call` block.
 
     `answer` need only be set where another call follows in the block.
     """
 
-    version: str = ""
-    answer: Answer | None = None
+    __slots__ = ("answer", "version")
+
+    def __init__(self) -> None:
+        self.version = ""
+        self.answer: Answer | None = None
 
 
 @contextlib.contextmanager
 def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionContext) -> Iterator[Told]:
     """Record the call to `key` made inside the block, however it ends."""
-    told = Told()
+    told, before = Told(), key.last_answer
 
     def record(outcome: str, request_id: str, attempts: int) -> None:
         audit.record(
@@ -52,7 +53,9 @@ def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionCo
         record(type(error).__name__, error.request_id, error.attempts)
         raise
     except KmsBridgeError as error:
-        record(type(error).__name__, "", 1)
+        # Of one class for all causes, it has no request id; but a call that led to it had.
+        answer = key.last_answer
+        record(type(error).__name__, *(("", 1) if answer is before else answer))
         raise
     answer = told.answer or key.last_answer
     record("ok", answer.request_id, answer.attempts)

@@ -7,19 +7,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-Expectation = Literal["encrypt-only", "decrypt-only", "full"]
+Expectation = Literal["encrypt-only", "decrypt-only", "rewrap-only", "full"]
 Measured = Literal["", "service", "probe", "local", "message", "forged", "combined"]
 """How: by asking the service, with a probe, with one that this host wrapped by itself, with a message,
 with a wrapped key that is not authentic, or by unwrap and wrap together; empty for what was not tried."""
 
-_WANTED: Final[dict[str | None, tuple[bool, bool]]] = {
-    "encrypt-only": (True, False),
-    "decrypt-only": (False, True),
-    "full": (True, True),
+# Wrap, unwrap and rewrap: whether this host must, or must not, be able to; None where it does not matter.
+_WANTED: Final[dict[str | None, tuple[bool | None, bool | None, bool | None]]] = {
+    "encrypt-only": (True, False, None),
+    "decrypt-only": (False, True, None),
+    "rewrap-only": (False, False, True),
+    "full": (True, True, None),
 }
-# Whose policy has the operation, and whose is all that is left without it.
-_NEEDS: Final = {"wrap": "encryptor", "unwrap": "decryptor"}
-_LACKS: Final = {"wrap": "decryptor", "unwrap": "encryptor", "rewrap": "encryptor"}
+# Whose policy has the operation, and whose is all that is left of what is too much.
+_NEEDS: Final = {"wrap": "encryptor", "unwrap": "decryptor", "rewrap": "rewrapper"}
+_LEFT: Final[dict[str | None, str]] = {
+    "encrypt-only": "encryptor",
+    "decrypt-only": "decryptor",
+    "rewrap-only": "rewrapper",
+}
 _UNUSABLE: Final = ("disabled", "pending deletion")
 
 
@@ -88,8 +94,15 @@ def judged(key: KeyReport, expect: Expectation | None) -> KeyReport:
 
 
 def _problems(key: KeyReport, expect: Expectation | None) -> Iterator[str]:
-    wrap, unwrap = _WANTED.get(expect, (key.encrypt_to or None, key.decrypt_with or None))
-    for operation, trial, wanted in (("wrap", key.wrap, wrap), ("unwrap", key.unwrap, unwrap)):
+    if expect == "rewrap-only" and key.rewrap.measured == "combined":
+        yield (
+            "rewrap-only is expected, and with this key the service does not rewrap: who rewraps must unwrap "
+            "and wrap; expect full"
+        )
+        return
+    lists = (key.encrypt_to or None, key.decrypt_with or None, None)
+    for operation, wanted in zip(("wrap", "unwrap", "rewrap"), _WANTED.get(expect, lists), strict=True):
+        trial: Trial = getattr(key, operation)
         if wanted is not None and trial.may is not wanted:
             yield (
                 _more(key.name, operation, trial, expect)
@@ -111,7 +124,7 @@ def _more(name: str, operation: str, trial: Trial, expect: Expectation | None) -
         )
     return (
         f"this host may {operation}, and {expect} is expected; take the permission away, "
-        f"{_policy(name, _LACKS[operation])}"
+        f"{_policy(name, _LEFT[expect])}"
     )
 
 

@@ -194,14 +194,16 @@ class Tries:
         if isinstance(error, KmsError) and not isinstance(error, _SILENT):
             self.reachable = True
         let_ask = isinstance(error, _LET_ASK) or (self._exists and isinstance(error, KmsKeyNotFound))
+        # An error of authenticity has no id of its own, and comes only after a call.
+        asked = error if isinstance(error, KmsError) else self._key.last_answer
+        told_as = asked.request_id if isinstance(error, (KmsError, AuthenticationError)) else ""
+        trial = replace(trial, request_id=told_as, error=type(error).__name__)
         if let_ask and trial.measured in ("message", "forged"):
-            return _unproven(trial, error)
+            return _unproven(trial)
         trial = replace(
             trial,
             may=False if isinstance(error, _REFUSED) else None,
             proven=isinstance(error, _REFUSED),
-            request_id=getattr(error, "request_id", ""),
-            error=type(error).__name__,
             problem=error.message.removeprefix(f"{operation} with {self._key}: "),
             remedy=error.remedy,
         )
@@ -215,21 +217,14 @@ class Tries:
         self._stopped = Trial(error=trial.error, problem=problem, remedy=trial.remedy)
 
 
-def _unproven(trial: Trial, error: KmsBridgeError) -> Trial:
+def _unproven(trial: Trial) -> Trial:
     if trial.measured == "message":
         problem = "allowed to ask, not proven: the message's wrapped key was not taken"
         remedy = "give its context and aad"
     else:
         problem = "allowed to ask, not proven: tried with a wrapped key that is not authentic"
         remedy = "give --message"
-    return replace(
-        trial,
-        may=True,
-        request_id=getattr(error, "request_id", ""),
-        error=type(error).__name__,
-        problem=problem,
-        remedy=remedy,
-    )
+    return replace(trial, may=True, problem=problem, remedy=remedy)
 
 
 def _combined(wrap: Trial, unwrap: Trial) -> Trial:

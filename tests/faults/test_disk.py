@@ -80,12 +80,10 @@ def test_a_disk_full_while_rewrapping_by_a_copy_keeps_the_message_whole(files, s
 
 def _longer(header):
     """The header with a wrapped key that is too long to go in the old one's place."""
-    import dataclasses
-
     from kmsbridge import message as wire
 
     first = header.recipients[0]
-    return wire.inline((dataclasses.replace(first, wrapped=first.wrapped + bytes(50)),))
+    return wire.inline((first._replace(wrapped=first.wrapped + bytes(50)),))
 
 
 def test_a_disk_full_while_rewrapping_in_place_keeps_the_message(files, service, cipher):

@@ -250,8 +250,8 @@ def test_failed_login_is_shared_as_well(vault, name, approle, open_key, works):
 
 
 def test_token_is_renewed_ahead_of_its_end(vault, name, role, open_key, works):
-    """A periodic token of two seconds lives on while nobody calls, and its thread ends with the driver."""
-    token = vault.new_token(*role, period="2s")
+    """A periodic token of three seconds lives on while nobody calls, and its thread ends with the driver."""
+    token = vault.new_token(*role, period="3s")
     key = open_key(vault, name, auth={"method": "token", "token": token})
     assert works(key)
     wait_for(lambda: renewals(vault, token) >= 2)
@@ -288,7 +288,7 @@ def test_token_without_end_has_no_thread(vault, name, role, mounted, open_driver
     """Only what ends is renewed."""
     driver = open_driver(vault, name, auth={"method": "token", "token": vault.token})
     assert works_bare(driver)
-    assert driver._tokens._thread is None
+    wait_for(lambda: driver._tokens._thread is None)
 
 
 # --- what is refused when a key is opened ---------------------------------------------------------

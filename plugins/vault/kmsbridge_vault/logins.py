@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kmsbridge.driver import ErrorKind, Secret
 from kmsbridge_vault.bootstrap import WrappedSecretId
@@ -17,16 +16,17 @@ from kmsbridge_vault.server import Server
 MAX_FILE: Final = 65536
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Grant:
-    """A token, and how long it holds from `born` on: `ttl` seconds, or without end where that is 0."""
+    """A token, and how long it holds from `born` on: `ttl` seconds, or without end where that is 0.
 
-    token: Secret
-    ttl: float = 0.0
-    renewable: bool = False
-    full: float = 0.0
-    """The ttl of the login: a renewal that gives much less has come near the token's greatest age."""
-    born: float = field(default_factory=time.monotonic)
+    `full` is the ttl of the login: a renewal that gives much less has come near the token's greatest age.
+    """
+
+    __slots__ = ("born", "full", "renewable", "token", "ttl")
+
+    def __init__(self, token: Secret, ttl: float = 0.0, renewable: bool = False, full: float = 0.0) -> None:
+        self.token, self.ttl, self.renewable, self.full = token, ttl, renewable, full
+        self.born = time.monotonic()
 
 
 class Login(ABC):
@@ -63,8 +63,7 @@ class TokenFile(Login):
         return Grant(read_secret(self._file, "token-file", "check the token file and who writes it"))
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where a method of auth is mounted; `namespace` is None where it is the key's, empty for the root."""
 
     mount: str

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.errors import ConfigError
@@ -13,8 +12,7 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,126}[A-Za-z0-9_])
 _MAX_SEGMENTS: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class KeyName:
+class KeyName(NamedTuple):
     """`key` of the engine at `mount`; `mount` is one segment or several."""
 
     mount: str

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from kmsbridge.driver import ErrorKind, Secret
 from kmsbridge_vault import failures
@@ -24,8 +23,7 @@ _LARGEST: Final = 2**24
 _REQUEST_ID: Final = "X-Request-Id"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a server is, and whom to trust there. Files are absolute paths; empty where there is none."""
 
     address: str
@@ -60,7 +58,7 @@ class Server:
         A refused batch is an answer as well: its results stand in it. `namespace` is another than the
         server's own, empty for the root.
         """
-        request_id = str(uuid.uuid4())
+        request_id = os.urandom(16).hex()
         headers = {_REQUEST_ID: request_id}
         if token is not None:
             headers["X-Vault-Token"] = token.reveal_text()

@@ -20,7 +20,7 @@ _DUE: Final = 2 / 3
 _NEAR_ITS_END: Final = 1 / 2
 """Of the ttl of the login: where a renewal gives less, the token's greatest age is near."""
 _RENEWAL: Final = 10.0
-_LEARNING: Final = 1.0
+_LEARN_AFTER: Final = 0.5
 _LEAST_PAUSE: Final = 0.5
 _JOIN: Final = 2.0
 
@@ -38,6 +38,7 @@ class Tokens:
         self._grant: Grant | None = None
         self._flight: Future[Grant] | None = None
         self._learnt = not login.learns
+        self._learn_at: float | None = None
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -57,18 +58,17 @@ class Tokens:
         return self._instead_of(refused)
 
     def learn(self) -> None:
-        """Ask, once, when a token ends that was given and not got by a login. To be called after a success."""
-        grant = self._grant
-        if self._learnt or grant is None:
-            return
-        from kmsbridge_vault.deadline import within
+        """Have a token's end asked for, once, that was given and not got by a login. After a success.
 
-        self._learnt = True
-        with contextlib.suppress(VaultFailure, TimeoutError), within(_LEARNING):
-            data = self._ask_of("GET", "auth/token/lookup-self", grant).get("data")
-            if isinstance(data, dict) and data.get("renewable") is True and not data.get("num_uses"):
-                ttl = number(data.get("ttl"))
-                self._adopt(Grant(grant.token, ttl, renewable=True, full=number(data.get("creation_ttl"))))
+        Not at once: a program that ends sooner needs no renewal, and is spared the request.
+        """
+        if self._learnt or self._grant is None:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._learnt, self._learn_at = True, time.monotonic() + _LEARN_AFTER
+            self._start()
 
     def close(self) -> None:
         """End the renewal; may be repeated."""
@@ -139,17 +139,25 @@ class Tokens:
             self._grant = grant
             if self._closed or grant.ttl <= 0:
                 return
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=_renew, args=(weakref.ref(self), self._wake), name="kmsbridge-vault", daemon=True
-                )
-                self._thread.start()
+            self._start()
         self._wake.set()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=_renew, args=(weakref.ref(self), self._wake), name="kmsbridge-vault", daemon=True
+            )
+            self._thread.start()
 
     # --- in the thread ----------------------------------------------------------------------------
 
     def next_step(self) -> float | None:
         """Renew where it is due; the seconds until the next step, None where there is none."""
+        if self._learn_at is not None:
+            pause = self._learn_at - time.monotonic()
+            if pause > 0 and not self._closed:
+                return pause
+            self._ask_for_the_end()
         grant = self._grant
         if grant is not None and grant.ttl > 0 and time.monotonic() >= _due(grant):
             with contextlib.suppress(VaultFailure, TimeoutError):
@@ -164,6 +172,18 @@ class Tokens:
         if after is grant and now >= _due(grant):
             return max((grant.born + grant.ttl - now) / 4, _LEAST_PAUSE)  # it failed; there is some time
         return max(_due(after) - now, _LEAST_PAUSE)
+
+    def _ask_for_the_end(self) -> None:
+        from kmsbridge_vault.deadline import within
+
+        self._learn_at, grant = None, self._grant
+        if grant is None or self._closed:
+            return
+        with contextlib.suppress(VaultFailure, TimeoutError), within(_RENEWAL):
+            data = self._ask_of("GET", "auth/token/lookup-self", grant).get("data")
+            if isinstance(data, dict) and data.get("renewable") is True and not data.get("num_uses"):
+                ttl = number(data.get("ttl"))
+                self._adopt(Grant(grant.token, ttl, renewable=True, full=number(data.get("creation_ttl"))))
 
     def _renew(self, grant: Grant) -> None:
         from kmsbridge_vault.deadline import within
