@@ -170,7 +170,7 @@ def assert_fails_discreetly(call):
 @each(ALL)
 def test_a_provider_that_quotes_what_it_was_sent_is_not_quoted(bench, call, worse):
     """Its text, what it was caused by, and its attributes stay out, even where the driver is faulty."""
-    bench.driver.fails = {"wrap", "unwrap", "unwrap_many"}
+    bench.driver.fails = {"wrap", "unwrap", "unwrap_many", "rewrap"}
     bench.driver.worse = worse
     assert_fails_discreetly(lambda: call(bench, context=CONTEXT))
 
