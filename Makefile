@@ -28,7 +28,8 @@ BENCH_PY := $(BENCH_VENV)/bin/python
 LOCALSTACK_VENV := .venv-localstack
 
 UV ?= uv
-JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n : 8)))
+# Twice the processors: many a test waits for a server.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? 2 * n : 16)))
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
 # What can differ between Python versions; the command line, the documents and the wheel hardly do.
 LIGHT := $(addprefix tests/,unit aio concurrency faults secrets vectors layers)

@@ -33,19 +33,28 @@ def run_all() -> None:
         try:
             with ThreadPoolExecutor() as pool:
                 started = {name: pool.submit(server.start) for name, server in running.items()}
-                facts = {name: each.result() for name, each in started.items()}
+                while not ended.wait(0.1) and not all(each.done() for each in started.values()):
+                    pass
+                if ended.is_set():
+                    _close(running)  # with which their starts fail
+                    return
+            facts = {name: each.result() for name, each in started.items()}
             print(configuration(facts), flush=True)
             print("# the servers run until Ctrl-C", flush=True)
             while not ended.wait(1):
                 pass
         finally:
-            for server in running.values():
-                server.close()
+            _close(running)
 
 
 def configuration(facts: dict[str, dict[str, str]]) -> str:
     """A kmsbridge.toml with a profile for each server."""
     return "\n".join(each["configuration"] for each in facts.values())
+
+
+def _close(running: dict[str, servers.Server]) -> None:
+    for server in running.values():
+        server.close()
 
 
 def _folder(parent: str, name: str) -> Path:

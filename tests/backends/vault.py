@@ -144,7 +144,7 @@ class VaultHarness(ProxiedHarness):
 
     def _at(self, address, name, token, **more):
         derived = {"derived": True} if self.derived else {}
-        auth = {"method": "token", "token": token}
+        auth = {"method": "token", "renew": False, "token": token}
         return KeyAddress(
             f"vault-transit://transit/{name}", {"address": address, "auth": auth, **derived, **more}
         )

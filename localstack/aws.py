@@ -1,0 +1,142 @@
+"""LocalStack's AWS KMS and STS, on this machine and without Docker, from `.venv-localstack`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+_ROOT: Final = Path(__file__).parents[1]
+_PYTHON: Final = _ROOT / ".venv-localstack" / "bin" / "python"
+_SHIM: Final = _ROOT / "localstack" / "sitecustomize"
+_PATIENCE: Final = 120.0
+REGION: Final = "eu-west-1"
+ALIAS: Final = "alias/kmsbridge"
+
+# LocalStack forgets all keys when it ends. With these tags the demonstration's key comes back the same,
+# so that what it wrapped opens after a restart. It protects nothing, and is no secret.
+_TAGS: Final = [
+    {"TagKey": "_custom_id_", "TagValue": "6b6d7362-7269-4467-a565-6177736b6579"},
+    {
+        "TagKey": "_custom_key_material_",
+        "TagValue": base64.b64encode(b"for trying kmsbridge: no secret!").decode(),
+    },
+]
+
+_SETTINGS: Final = {
+    "SERVICES": "kms,sts",
+    "STRICT_SERVICE_LOADING": "1",
+    "EAGER_SERVICE_LOADING": "1",
+    "DISABLE_EVENTS": "1",
+    "SKIP_SSL_CERT_DOWNLOAD": "1",
+    "DNS_ADDRESS": "0",
+    "OVERRIDE_IN_DOCKER": "0",  # in a container of somebody else it would write to /var/lib
+    "GATEWAY_SERVER": "hypercorn",  # the other one listens on every interface, whatever GATEWAY_LISTEN says
+}
+
+
+class LocalStack:
+    """Any access key will do; no permission is enforced."""
+
+    name: ClassVar[str] = "aws"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> dict[str, str]:
+        """Begin, and make the key `alias/kmsbridge` once it is ready; raises `RuntimeError` where it fails."""
+        if not _PYTHON.exists():
+            raise RuntimeError("LocalStack has no environment; `make .venv-localstack/.localstack` makes it")
+        port = _free_port()
+        with (self._folder / "localstack.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [_PYTHON, "-m", "localstack.runtime.main"],
+                cwd=self._folder,  # elsewhere than this folder, which has its package's name
+                env=self._environment(port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        endpoint = f"http://127.0.0.1:{port}"
+        self._wait(endpoint)
+        make_demo_key(endpoint)
+        facts = {"endpoint": endpoint, "region": REGION, "key": ALIAS}
+        return {**facts, "configuration": configuration(endpoint)}
+
+    def close(self) -> None:
+        """End it by its process id."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        # Asked to end, it now and then takes half a minute; and it has nothing to save.
+        process.kill()
+        process.wait()
+
+    def _environment(self, port: int) -> dict[str, str]:
+        """Nothing from outside: no credentials, no settings meant for another LocalStack."""
+        home = str(self._folder)
+        given = {"PATH": os.defpath, "HOME": home, "FILESYSTEM_ROOT": home, "PYTHONPATH": str(_SHIM)}
+        return {**given, **_SETTINGS, "GATEWAY_LISTEN": f"127.0.0.1:{port}"}
+
+    def _wait(self, endpoint: str) -> None:
+        """The port opens before the service is there: only the health answer tells."""
+        deadline = time.monotonic() + _PATIENCE
+        while not _is_running(endpoint):
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                log = (self._folder / "localstack.log").read_text(errors="replace")
+                self.close()
+                raise RuntimeError(f"LocalStack did not become ready:\n{log[-4000:]}")
+            time.sleep(0.1)
+
+
+def make_demo_key(endpoint: str) -> None:
+    """The key `alias/kmsbridge`, unless it is there."""
+    import boto3
+
+    access = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    kms: Any = boto3.Session().client("kms", region_name=REGION, endpoint_url=endpoint, **access)
+    try:
+        if ALIAS not in {alias["AliasName"] for alias in kms.list_aliases()["Aliases"]}:
+            key = kms.create_key(Description="for trying kmsbridge", Tags=_TAGS)["KeyMetadata"]["KeyId"]
+            kms.create_alias(AliasName=ALIAS, TargetKeyId=key)
+    finally:
+        kms.close()
+
+
+def configuration(endpoint: str) -> str:
+    """A key and a profile for kmsbridge.toml."""
+    return f"""\
+[keys.aws]
+uri = "aws-kms://{ALIAS}?region={REGION}&endpoint_url={endpoint}"
+access_key_id = "test"
+secret_access_key = "test"
+
+[profiles.aws]
+encrypt_to = ["aws"]
+decrypt_with = ["aws"]
+"""
+
+
+def _is_running(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{endpoint}/_localstack/health", timeout=5) as answer:
+            health = json.load(answer)
+    except (OSError, ValueError):
+        return False
+    return bool(health.get("services", {}).get("kms") == "running")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port

@@ -1,0 +1,229 @@
+"""The `aws-kms` driver: `aws-kms://` and a key id, `alias/NAME`, or the ARN of a key or alias."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final, Self
+
+from kmsbridge.driver import (
+    Capability,
+    EncryptionContext,
+    ErrorDetails,
+    ErrorKind,
+    KeyDescription,
+    KeyDriver,
+    KeyState,
+    KeyURI,
+    Options,
+    PolicyRole,
+    WrappedKey,
+)
+from kmsbridge.errors import ConfigError, LimitExceeded
+from kmsbridge.publickey import OaepPublicKey
+from kmsbridge_aws import failures, permissions, settings, states
+from kmsbridge_aws.client import Client
+from kmsbridge_aws.failures import UnreadableAnswer
+from kmsbridge_aws.naming import SCHEME, Arn, arn_of_key_id
+from kmsbridge_aws.settings import Settings
+
+_SYMMETRIC, _OAEP = "SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256"
+_MAX_SYMMETRIC: Final = 4096
+_MAX_SMALLEST_RSA: Final = 190
+_PATIENCE: Final = 10.0
+_UNTOLD: Final = frozenset({ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST, ErrorKind.KEY_DISABLED})
+
+# AWS KMS encrypts no empty plaintext. This stands for it, and in front of a payload that begins with it.
+_EMPTY: Final = bytes.fromhex("6b6d736272696467652d6177732f656d7074792fd34cbb8a10f7425c9e3b7c5d")
+
+
+class AwsKmsDriver(KeyDriver):
+    """A symmetric key, which binds the context itself; or with `algorithm` an RSA key, wrapped with here.
+
+    The encryption context of AWS KMS is the library's, pair by pair. The public key of an RSA key is an
+    option, and then a wrap needs no network; else GetPublicKey is asked once, and 190 bytes are the limit.
+    """
+
+    scheme: ClassVar[str] = SCHEME
+    capabilities: frozenset[Capability] = frozenset(
+        {Capability.BINDS_CONTEXT, Capability.SERVER_REWRAP, Capability.ROTATE}
+    )
+    max_plaintext: int = _MAX_SYMMETRIC
+
+    def __init__(self, given: Settings) -> None:
+        self._name, self._asymmetric = given.name, given.asymmetric
+        self._alias = given.arn if given.arn is not None and not given.arn.is_key else None
+        self._arn = given.arn if given.arn is not None and given.arn.is_key else None
+        self._client = Client(given)
+        self._public_key = given.public_key
+        if given.asymmetric:
+            self.capabilities, self.max_plaintext = frozenset(), _MAX_SMALLEST_RSA
+        if given.public_key is not None:
+            self.capabilities = frozenset({Capability.LOCAL_WRAP})
+            self.max_plaintext = given.public_key.max_plaintext
+
+    @classmethod
+    def open(cls, uri: KeyURI, options: Options) -> Self:
+        """Checks what is given; AWS is asked on first use, and botocore imported then."""
+        return cls(settings.read(uri, options))
+
+    @property
+    def key_id(self) -> str:
+        """`aws-kms:` and the key's ARN, with `*` for the region of a multi-region key."""
+        return self.resolve(timeout=_PATIENCE)
+
+    def resolve(self, *, timeout: float) -> str:
+        """A call of DescribeKey where the URI has no key's ARN, once."""
+        return self._resolved(time.monotonic() + timeout).key_id
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        """Encrypt, or with an RSA key the same here."""
+        deadline = time.monotonic() + timeout
+        if self._asymmetric:
+            return self._wrap_here(plaintext, deadline)
+        self._check_length(plaintext)
+        arn = self._resolved(deadline)
+        answer = self._client.call(
+            "encrypt",
+            deadline,
+            KeyId=str(arn),
+            Plaintext=_EMPTY + plaintext if not plaintext or plaintext.startswith(_EMPTY) else plaintext,
+            EncryptionContext=dict(context),
+            EncryptionAlgorithm=_SYMMETRIC,
+        )
+        return WrappedKey(arn.key_id, "", _checked(answer, "CiphertextBlob", arn, _SYMMETRIC))
+
+    def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
+        """Decrypt, by this key and no other."""
+        deadline = time.monotonic() + timeout
+        arn = self._resolved(deadline)
+        algorithm = _OAEP if self._asymmetric else _SYMMETRIC
+        bound = {} if self._asymmetric else {"EncryptionContext": dict(context)}
+        answer = self._client.call(
+            "decrypt",
+            deadline,
+            KeyId=str(arn),
+            CiphertextBlob=wrapped.ciphertext,
+            EncryptionAlgorithm=algorithm,
+            **bound,
+        )
+        plaintext = _checked(answer, "Plaintext", arn, algorithm)
+        return plaintext if self._asymmetric else plaintext.removeprefix(_EMPTY)
+
+    def rewraps_from(self, key_id: str) -> bool:
+        """This key's, and those of the same partition, region and account, which the same caller may use."""
+        theirs, ours = arn_of_key_id(key_id), self._arn
+        return (
+            ours is not None
+            and theirs is not None
+            and (key_id == ours.key_id or theirs.in_partition_of(ours))
+        )
+
+    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        """ReEncrypt: the payload does not leave AWS KMS."""
+        if self._asymmetric:
+            return super().rewrap(wrapped, context, timeout=timeout)
+        deadline = time.monotonic() + timeout
+        arn = self._resolved(deadline)
+        source = arn if wrapped.key_id == arn.key_id else arn_of_key_id(wrapped.key_id)
+        answer = self._client.call(
+            "re_encrypt",
+            deadline,
+            CiphertextBlob=wrapped.ciphertext,
+            SourceKeyId=str(source),
+            SourceEncryptionAlgorithm=_SYMMETRIC,
+            SourceEncryptionContext=dict(context),
+            DestinationKeyId=str(arn),
+            DestinationEncryptionAlgorithm=_SYMMETRIC,
+            DestinationEncryptionContext=dict(context),
+        )
+        ciphertext = _checked(answer, "CiphertextBlob", arn, _SYMMETRIC, "DestinationEncryptionAlgorithm")
+        return WrappedKey(arn.key_id, "", ciphertext)
+
+    def describe(self, *, timeout: float) -> KeyDescription:
+        """DescribeKey; and for an enabled symmetric key GetKeyRotationStatus, where the caller may."""
+        deadline = time.monotonic() + timeout
+        answer = self._client.call("describe_key", deadline, KeyId=str(self._arn or self._name))
+        arn, state = states.arn_of(answer, asymmetric=self._asymmetric), states.state_of(answer)
+        if self._arn is not None and arn != self._arn:
+            raise UnreadableAnswer("AWS KMS described another key")
+        self._arn = arn
+        rotates = not self._asymmetric and state is KeyState.ENABLED
+        return KeyDescription(arn.key_id, state, rotation=self._rotation(arn, deadline) if rotates else "")
+
+    def rotate(self, *, timeout: float) -> None:
+        """RotateKeyOnDemand. AWS limits how often, and takes it for the primary of multi-region keys alone."""
+        if self._asymmetric:
+            super().rotate(timeout=timeout)
+        deadline = time.monotonic() + timeout
+        self._client.call("rotate_key_on_demand", deadline, KeyId=str(self._resolved(deadline)))
+
+    def policy(self, role: PolicyRole) -> str:
+        """An IAM policy in JSON. A `ConfigError` where the URI does not tell the key's account."""
+        return permissions.policy(self._arn or self._alias, role, asymmetric=self._asymmetric)
+
+    def classify(self, error: BaseException) -> ErrorKind:
+        """From the tables in `failures`."""
+        return failures.classify(error)
+
+    def error_details(self, error: BaseException) -> ErrorDetails:
+        """AWS's code and request id."""
+        return failures.details(error)
+
+    def close(self) -> None:
+        """Close the connections and forget the credentials."""
+        self._client.close()
+
+    def __repr__(self) -> str:
+        return f"AwsKmsDriver({self._name!r})"
+
+    def _resolved(self, deadline: float) -> Arn:
+        self._client.check_open()
+        if self._arn is None:
+            answer = self._client.call("describe_key", deadline, KeyId=self._name)
+            self._arn = states.arn_of(answer, asymmetric=self._asymmetric)
+        return self._arn
+
+    def _check_length(self, plaintext: bytes) -> None:
+        if len(plaintext) > self.max_plaintext:
+            raise LimitExceeded(
+                f"{len(plaintext)} bytes are more than an AWS KMS key wraps at once",
+                remedy=f"its limit is {self.max_plaintext} bytes",
+            )
+
+    def _rotation(self, arn: Arn, deadline: float) -> str:
+        try:
+            return states.rotation_of(self._client.call("get_key_rotation_status", deadline, KeyId=str(arn)))
+        except Exception as error:
+            if failures.classify(error) in _UNTOLD:
+                return ""
+            raise
+
+    # --- asymmetric keys --------------------------------------------------------------------------
+
+    def _wrap_here(self, plaintext: bytes, deadline: float) -> WrappedKey:
+        self._check_length(plaintext)
+        arn = self._resolved(deadline)
+        public_key = self._public_key or self._fetch_public_key(arn, deadline)
+        return WrappedKey(arn.key_id, "", public_key.wrap(plaintext))
+
+    def _fetch_public_key(self, arn: Arn, deadline: float) -> OaepPublicKey:
+        answer = self._client.call("get_public_key", deadline, KeyId=str(arn))
+        if answer.get("KeyId") != str(arn):
+            raise UnreadableAnswer("AWS KMS answered for another key")
+        states.check_fit(answer, asymmetric=True)
+        try:
+            self._public_key = OaepPublicKey.of_der(answer["PublicKey"])
+        except (KeyError, TypeError, ConfigError):
+            raise UnreadableAnswer("AWS KMS answered with no public key") from None
+        return self._public_key
+
+
+def _checked(
+    answer: Mapping[str, Any], field: str, arn: Arn, algorithm: str, told: str = "EncryptionAlgorithm"
+) -> bytes:
+    """The field, of an answer for this key and algorithm."""
+    value = answer.get(field)
+    if answer.get("KeyId") != str(arn) or answer.get(told) != algorithm or not isinstance(value, bytes):
+        raise UnreadableAnswer("AWS KMS answered with something else than was asked for")
+    return value

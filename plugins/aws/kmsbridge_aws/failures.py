@@ -1,0 +1,239 @@
+"""What each failure of AWS means: by its code, by the HTTP status of an unknown code, by botocore's types."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from kmsbridge.driver import ErrorDetails, ErrorKind
+
+_K = ErrorKind
+
+# KMS, STS and the errors common to all of AWS, from their API references.
+KIND_OF_CODE: Final[dict[str, ErrorKind]] = {
+    **dict.fromkeys(
+        (
+            "AccessDenied",
+            "AccessDeniedException",
+            "NotAuthorized",
+            "OptInRequired",
+            "SubscriptionRequiredException",
+        ),
+        _K.ACCESS_DENIED,
+    ),
+    "NotFoundException": _K.KEY_NOT_FOUND,
+    "DisabledException": _K.KEY_DISABLED,
+    "KMSInvalidStateException": _K.KEY_DISABLED,
+    "InvalidCiphertextException": _K.NOT_AUTHENTIC,
+    "IncorrectKeyException": _K.NOT_AUTHENTIC,
+    **dict.fromkeys(
+        (
+            "CloudHsmClusterInvalidConfigurationException",
+            "CloudHsmClusterNotActiveException",
+            "CustomKeyStoreInvalidStateException",
+            "DependencyTimeoutException",
+            "IDPCommunicationError",
+            "InternalError",
+            "InternalFailure",
+            "InternalServerError",
+            "KMSInternalException",
+            "KeyUnavailableException",
+            "ServiceUnavailable",
+            "ServiceUnavailableException",
+            "XksProxyUriUnreachableException",
+        ),
+        _K.UNAVAILABLE,
+    ),
+    **dict.fromkeys(
+        (
+            "BandwidthLimitExceeded",
+            "PriorRequestNotComplete",
+            "RequestLimitExceeded",
+            "RequestThrottled",
+            "RequestThrottledException",
+            "SlowDown",
+            "ThrottledException",
+            "Throttling",
+            "ThrottlingException",
+            "TooManyRequestsException",
+        ),
+        _K.THROTTLED,
+    ),
+    "RequestTimeout": _K.TIMEOUT,
+    "RequestTimeoutException": _K.TIMEOUT,
+    **dict.fromkeys(
+        (
+            "AuthFailure",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "IDPRejectedClaim",
+            "IncompleteSignature",
+            "IncompleteSignatureException",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "InvalidIdentityToken",
+            "InvalidSignatureException",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "RegionDisabledException",
+            "RequestExpired",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+        ),
+        _K.UNAUTHENTICATED,
+    ),
+    **dict.fromkeys(
+        (
+            "ConflictException",
+            "DryRunOperationException",
+            "InvalidAction",
+            "InvalidArnException",
+            "InvalidGrantTokenException",
+            "InvalidKeyUsageException",
+            "InvalidParameterCombination",
+            "InvalidParameterValue",
+            "LimitExceededException",
+            "MalformedPolicyDocument",
+            "PackedPolicyTooLarge",
+            "SerializationException",
+            "UnknownOperationException",
+            "UnsupportedOperationException",
+            "ValidationError",
+            "ValidationException",
+        ),
+        _K.INVALID_REQUEST,
+    ),
+}
+
+# By name, so that telling an error imports no SDK; the nearest class of the error's own line decides.
+KIND_OF_TYPE: Final[dict[str, ErrorKind]] = {
+    "ConnectTimeoutError": _K.TIMEOUT,
+    "ReadTimeoutError": _K.TIMEOUT,
+    "HTTPClientError": _K.UNAVAILABLE,
+    "ConnectionError": _K.UNAVAILABLE,
+    "IncompleteReadError": _K.UNAVAILABLE,
+    "ResponseParserError": _K.UNAVAILABLE,
+    "ResponseStreamingError": _K.UNAVAILABLE,
+    "MetadataRetrievalError": _K.UNAVAILABLE,
+    **dict.fromkeys(
+        (
+            "ConfigNotFound",
+            "ConfigParseError",
+            "CredentialRetrievalError",
+            "InfiniteLoopConfigError",
+            "InvalidConfigError",
+            "LoginError",
+            "NoAuthTokenError",
+            "NoCredentialsError",
+            "PartialCredentialsError",
+            "ProfileNotFound",
+            "RefreshWithMFAUnsupportedError",
+            "SSOError",
+            "TokenRetrievalError",
+            "UnauthorizedSSOTokenError",
+            "UnknownCredentialError",
+        ),
+        _K.UNAUTHENTICATED,
+    ),
+    "BotoCoreError": _K.INVALID_REQUEST,
+}
+
+_KEY_TYPE: Final = (
+    "use a key of spec SYMMETRIC_DEFAULT and usage ENCRYPT_DECRYPT, "
+    'or for one of RSA set algorithm = "RSA-OAEP-SHA-256"'
+)
+_CREDENTIALS: Final = (
+    "give this host credentials: environment, profile, role of the instance, or an access key"
+)
+_CLOCK: Final = "check the secret access key, and this host's clock"
+_REMEDIES: Final[dict[str, str]] = {
+    "NotFoundException": "check the key's name, account and region: a key is known in its own region alone",
+    "InvalidArnException": "check the key's ARN and region: a key is known in its own region alone",
+    "KMSInvalidStateException": "see its state with DescribeKey: enable it, cancel the deletion, import its material",
+    "InvalidKeyUsageException": _KEY_TYPE,
+    "UnsupportedOperationException": _KEY_TYPE,
+    "LimitExceededException": "a quota of AWS KMS is used up; see Service Quotas",
+    "InvalidSignatureException": _CLOCK,
+    "SignatureDoesNotMatch": _CLOCK,
+    "RequestExpired": _CLOCK,
+    "RegionDisabledException": "enable the region in this account, or STS in it",
+    "NoCredentialsError": _CREDENTIALS,
+    "PartialCredentialsError": _CREDENTIALS,
+    "ProfileNotFound": "name a profile of ~/.aws/config, or of the file that AWS_CONFIG_FILE names",
+    "NoRegionError": "add ?region=eu-west-1 to the key's URI, give its ARN, or set AWS_DEFAULT_REGION",
+    "SSLError": "have the service present a certificate of a known CA, or name the CA's file as ca_file",
+    "EndpointConnectionError": "check the region and endpoint_url, and that this host may connect there",
+    "ProxyConnectionError": "check the proxy that HTTPS_PROXY names; NO_PROXY leaves addresses out",
+}
+_ROLE_REMEDY: Final = "let this caller assume the role: see its trust policy, and the external id"
+
+
+class UnfitKey(Exception):
+    """The key is of a type or purpose that cannot wrap data keys as the configuration says."""
+
+
+class UnreadableAnswer(Exception):
+    """The service answered with success, and with something else than was asked for."""
+
+
+def classify(error: BaseException) -> ErrorKind:
+    """The kind of whatever the driver lets out."""
+    if response := _response(error):
+        code, status = _code(response), _status(response)
+        return KIND_OF_CODE.get(code) or _kind_of_status(status, told=code not in ("", str(status)))
+    # botocore's types first: some of them are an OSError besides.
+    kinds = [KIND_OF_TYPE[name] for name in _types(error) if name in KIND_OF_TYPE]
+    if kinds:
+        return kinds[0]
+    if isinstance(error, TimeoutError):
+        return _K.TIMEOUT
+    return _K.UNAVAILABLE if isinstance(error, (OSError, UnreadableAnswer)) else _K.INVALID_REQUEST
+
+
+def details(error: BaseException) -> ErrorDetails:
+    """Code, request id and remedy; nothing of the text."""
+    if isinstance(error, UnfitKey):
+        return ErrorDetails(remedy=_KEY_TYPE)
+    if response := _response(error):
+        code = _code(response)
+        assuming = getattr(error, "operation_name", "") == "AssumeRole"
+        denied = assuming and KIND_OF_CODE.get(code) is _K.ACCESS_DENIED
+        request_id = str(response.get("ResponseMetadata", {}).get("RequestId", ""))
+        return ErrorDetails(code, request_id, _ROLE_REMEDY if denied else _REMEDIES.get(code, ""))
+    names = _types(error)
+    remedies = (_REMEDIES[name] for name in names if name in _REMEDIES)
+    return ErrorDetails(code=names[0] if names else "", remedy=next(remedies, ""))
+
+
+def _kind_of_status(status: int, *, told: bool) -> ErrorKind:
+    """For a code that the table lacks; `told` is false where there was none, which AWS always gives."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return _K.THROTTLED
+    if not told or not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _K.UNAVAILABLE
+    if status == HTTPStatus.UNAUTHORIZED:
+        return _K.UNAUTHENTICATED
+    return _K.ACCESS_DENIED if status == HTTPStatus.FORBIDDEN else _K.INVALID_REQUEST
+
+
+def _response(error: BaseException) -> dict[str, Any] | None:
+    """What AWS answered, where the error is a refusal of AWS."""
+    response = getattr(error, "response", None)
+    is_refusal = "ClientError" in _types(error)
+    return response if is_refusal and isinstance(response, dict) else None
+
+
+def _code(response: dict[str, Any]) -> str:
+    return str(response.get("Error", {}).get("Code", ""))[:128]
+
+
+def _status(response: dict[str, Any]) -> int:
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return status if isinstance(status, int) else 0
+
+
+def _types(error: BaseException) -> list[str]:
+    """The names of botocore's classes that the error is of, nearest first."""
+    # Errors that a service's model names are classes of botocore.errorfactory, made as they are needed.
+    known = ("botocore.exceptions", "botocore.errorfactory", "botocore.parsers")
+    return [cls.__name__ for cls in type(error).__mro__ if cls.__module__ in known]

@@ -1,0 +1,79 @@
+"""IAM policies: the least that a role needs for one key."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from kmsbridge.driver import PolicyRole
+from kmsbridge.errors import ConfigError
+from kmsbridge_aws.naming import Arn
+
+_OURS: Final = {"kms:EncryptionContext:kmsbridge": ["dek", "direct", "probe"]}
+_OAEP: Final = {"kms:EncryptionAlgorithm": "RSAES_OAEP_SHA_256"}
+_USES: Final[dict[PolicyRole, list[str]]] = {
+    "encryptor": ["kms:Encrypt"],
+    "decryptor": ["kms:Decrypt"],
+    "rewrapper": ["kms:ReEncryptFrom", "kms:ReEncryptTo"],
+}
+# Without PutKeyPolicy and CreateGrant, by which an administrator could give itself the use of the key.
+_ADMIN: Final = (
+    *(
+        "CancelKeyDeletion",
+        "DescribeKey",
+        "DisableKey",
+        "DisableKeyRotation",
+        "EnableKey",
+        "EnableKeyRotation",
+    ),
+    *("GetKeyPolicy", "GetKeyRotationStatus", "ListKeyRotations", "ListResourceTags", "RotateKeyOnDemand"),
+    *("ScheduleKeyDeletion", "TagResource", "UntagResource", "UpdateKeyDescription"),
+)
+
+
+def policy(arn: Arn | None, role: PolicyRole, *, asymmetric: bool) -> str:
+    """The policy as JSON, to be attached to the role or user; raises `ConfigError` where no ARN is known."""
+    if arn is None:
+        raise ConfigError(
+            "a policy for an AWS key needs the key's account",
+            remedy="give the key by its ARN, as DescribeKey shows it",
+        )
+    statements = _asymmetric(role) if asymmetric else _symmetric(role)
+    document = {"Version": "2012-10-17", "Statement": [_for(arn, each) for each in statements]}
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _symmetric(role: PolicyRole) -> list[dict[str, Any]]:
+    if role == "admin":
+        return [_administration()]
+    used = _statement("Use", _USES[role], {"StringEquals": _OURS})
+    return [used, _statement("Look", ["kms:DescribeKey"])]
+
+
+def _asymmetric(role: PolicyRole) -> list[dict[str, Any]]:
+    """No context is bound by an asymmetric key; what is wrapped with its public key KMS does not see."""
+    if role == "admin":
+        return [_administration()]
+    looks = ["kms:DescribeKey"] if role == "decryptor" else ["kms:DescribeKey", "kms:GetPublicKey"]
+    look = _statement("Look", looks)
+    if role == "encryptor":
+        return [look]
+    return [_statement("Use", ["kms:Decrypt"], {"StringEquals": _OAEP}), look]
+
+
+def _administration() -> dict[str, Any]:
+    return _statement("Administer", [f"kms:{action}" for action in _ADMIN])
+
+
+def _statement(name: str, actions: list[str], condition: dict[str, Any] | None = None) -> dict[str, Any]:
+    statement: dict[str, Any] = {"Sid": f"Kmsbridge{name}", "Effect": "Allow", "Action": actions}
+    return {**statement, "Condition": condition} if condition else statement
+
+
+def _for(arn: Arn, statement: dict[str, Any]) -> dict[str, Any]:
+    """The statement for this key; a policy cannot name an alias but by a condition on the keys that have it."""
+    if arn.is_key:
+        return {**statement, "Resource": str(arn)}
+    keys = f"arn:{arn.partition}:kms:{arn.region}:{arn.account}:key/*"
+    having = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": arn.resource}}
+    return {**statement, "Resource": keys, "Condition": {**statement.get("Condition", {}), **having}}

@@ -1,0 +1,102 @@
+"""botocore sessions as a key's settings want them. To be imported on first use: it imports botocore."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, Credentials, DeferredRefreshableCredentials
+from botocore.exceptions import NoCredentialsError
+from botocore.loaders import create_loader
+
+from kmsbridge_aws.settings import Settings
+from kmsbridge_aws.transport import Sender
+
+# The library retries, once for all drivers; a retry beneath it would not be counted.
+_CONFIG: Final = {"retries": {"total_max_attempts": 1, "mode": "standard"}, "user_agent_extra": "kmsbridge"}
+_LAST_MINUTE: Final = 60
+"""Seconds before their end from which on credentials are no longer used."""
+
+
+class HeldCredentials(Credentials):  # type: ignore[misc]
+    """What calls are signed with. Unlike botocore's own they are never fetched in the midst of a call."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__("", "")
+        self._source = source
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Ask for new ones, if it is time for that; may take long."""
+        self._frozen = self._source.get_frozen_credentials()
+
+    def get_frozen_credentials(self) -> Any:
+        """Those of the last `fetch`."""
+        return self._frozen
+
+    @property
+    def are_ending(self) -> bool:
+        """Whether it is time to fetch new ones."""
+        return hasattr(self._source, "refresh_needed") and bool(self._source.refresh_needed())
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether it is too late to use these."""
+        return self.are_ending and bool(self._source.refresh_needed(_LAST_MINUTE))
+
+    def load_credentials(self) -> HeldCredentials:
+        """As a session asks whatever provides its credentials."""
+        return self
+
+
+def open_session(settings: Settings) -> tuple[Any, HeldCredentials, Sender]:
+    """A session, its credentials, and what sends for it.
+
+    May take long: finding credentials may ask the instance, another program, STS, or a sign-on service.
+    """
+    session = botocore.session.Session(profile=settings.profile)
+    # REQUESTS_CA_BUNDLE is not AWS's, and is not asked.
+    sender = Sender(settings.ca_file or session.get_config_variable("ca_bundle") or True)
+    session.set_default_client_config(Config(**_CONFIG))
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    session.register("before-send", sender)
+    credentials = HeldCredentials(_credentials(session, settings))
+    session.register_component("credential_provider", credentials)
+    return session, credentials, sender
+
+
+@functools.cache
+def _loader(search_path: str | None) -> Any:
+    """The descriptions of the services, read once for all keys of a process."""
+    return create_loader(search_path)
+
+
+def _credentials(session: Any, settings: Settings) -> Any:
+    key = settings.access_key
+    if key is None:
+        found = session.get_component("credential_provider").load_credentials()
+        if found is None:
+            raise NoCredentialsError
+    else:
+        token = key.token.reveal_text() if key.token else None
+        found = Credentials(key.id.reveal_text(), key.secret.reveal_text(), token)
+    return found if settings.role is None else _assumed(session, found, settings)
+
+
+def _assumed(session: Any, source: Any, settings: Settings) -> Any:
+    """The role's credentials, fetched with those of `source` and renewed by botocore."""
+    role = settings.role
+    assert role is not None
+    client = functools.partial(
+        session.create_client, region_name=settings.region, endpoint_url=role.endpoint_url
+    )
+    given = {
+        "RoleSessionName": role.session_name,
+        "ExternalId": role.external_id,
+        "DurationSeconds": role.duration,
+    }
+    arguments = {name: value for name, value in given.items() if value}
+    fetcher = AssumeRoleCredentialFetcher(client, source, role.arn, arguments)
+    return DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")

@@ -1,0 +1,199 @@
+"""What a key's URI and table of options say, checked without the network."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from kmsbridge.driver import KeyURI, Options, Secret
+from kmsbridge.errors import ConfigError
+from kmsbridge.publickey import OaepPublicKey
+from kmsbridge_aws.naming import REGION, Arn, check_name
+
+OAEP: Final = "RSA-OAEP-SHA-256"
+_ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
+_EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
+_SESSION_NAME: Final = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
+_PROFILE: Final = re.compile(r"[^\x00-\x1f\x7f\[\]]{1,256}")
+# The SDK renews credentials a quarter of an hour before their end: those of a shorter life with each call.
+_DURATIONS: Final = (1800, 43200)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role to assume; `duration` is in seconds."""
+
+    arn: str
+    external_id: str = field(repr=False)
+    session_name: str
+    duration: int | None
+    endpoint_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """Credentials that the configuration holds itself."""
+
+    id: Secret
+    secret: Secret
+    token: Secret | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that `open` learns of one key. `name` is as in the URI, `arn` what of it is an ARN."""
+
+    name: str
+    arn: Arn | None
+    region: str | None
+    endpoint_url: str | None
+    profile: str | None
+    access_key: AccessKey | None
+    role: Role | None
+    ca_file: str | None
+    allow_plain_http: bool
+    asymmetric: bool
+    public_key: OaepPublicKey | None
+
+
+def read(uri: KeyURI, options: Options) -> Settings:
+    """Check both; raises `ConfigError`."""
+    if uri.fragment:
+        raise ConfigError("an aws-kms URI has a part after '#'", remedy="remove it: an AWS key needs none")
+    query = uri.parameters("region", "endpoint_url", "profile")
+    arn = check_name(uri.path)
+    plain = options.flag("allow_plain_http")
+    ca_file = options.text("ca_file")
+    asymmetric, public_key = _algorithm(options, arn)
+    settings = Settings(
+        name=uri.path,
+        arn=arn,
+        region=_region(query.get("region"), arn),
+        endpoint_url=_endpoint(query.get("endpoint_url"), "endpoint_url", plain=plain),
+        profile=_matched(query.get("profile"), _PROFILE, "profile", "the name of an AWS profile"),
+        access_key=_access_key(options),
+        role=_role(options.table("assume_role"), plain=plain),
+        ca_file=os.path.join(options.folder, ca_file) if ca_file else None,
+        allow_plain_http=plain,
+        asymmetric=asymmetric,
+        public_key=public_key,
+    )
+    if settings.access_key and settings.profile:
+        raise ConfigError(
+            f"{options.name} has an access key, and its URI a profile",
+            remedy="keep one of them: both are credentials",
+        )
+    return settings
+
+
+def check_endpoint(url: str, *, plain: bool, option: str = "endpoint_url") -> None:
+    """Raises `ConfigError` where payloads would travel in the clear: requests are signed, not encrypted."""
+    parts = urlsplit(url)
+    if parts.scheme == "https" or plain or _is_loopback(parts.hostname or ""):
+        return
+    raise ConfigError(
+        f"{option} would send data keys over plain http to another host",
+        remedy="use https; in a closed test network set allow_plain_http = true in the key's table",
+    )
+
+
+def _endpoint(url: str | None, option: str, *, plain: bool) -> str | None:
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+        parts = urlsplit("")
+    if not good or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(
+            f"{option} is no address of a service", remedy="write https://HOST or https://HOST:PORT"
+        )
+    check_endpoint(url, plain=plain, option=option)
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _region(region: str | None, arn: Arn | None) -> str | None:
+    _matched(region, REGION, "region", "a region as in eu-west-1")
+    if arn is not None and region not in (None, arn.region):
+        raise ConfigError(
+            f"an aws-kms URI has the region {region} and an ARN of {arn.region}",
+            remedy="leave the parameter out: the ARN tells the region",
+        )
+    return arn.region if arn else region
+
+
+def _access_key(options: Options) -> AccessKey | None:
+    key, secret, token = map(options.secret, ("access_key_id", "secret_access_key", "session_token"))
+    if key and secret:
+        return AccessKey(key, secret, token)
+    if key or secret or token:
+        missing = "access_key_id" if not key else "secret_access_key"
+        raise ConfigError(
+            f"{options.name} has a part of an access key, and no {missing}",
+            remedy="give access_key_id and secret_access_key, and session_token where there is one",
+        )
+    return None
+
+
+def _role(table: Options, *, plain: bool) -> Role | None:
+    arn, external_id = table.text("role_arn"), table.text("external_id")
+    session_name, duration = table.text("session_name"), table.number("duration")
+    endpoint_url = table.text("endpoint_url")
+    if arn is None:
+        if external_id or session_name or duration or endpoint_url:
+            raise ConfigError(f"{table.name} has no role_arn", remedy="name the role that is to be assumed")
+        return None
+    where = table.name
+    _matched(arn, _ROLE, f"{where}.role_arn", "arn:aws:iam::ACCOUNT:role/NAME")
+    _matched(external_id, _EXTERNAL_ID, f"{where}.external_id", "2 to 1224 of A-Z a-z 0-9 _+=,.@:/-")
+    _matched(session_name, _SESSION_NAME, f"{where}.session_name", "2 to 64 of A-Z a-z 0-9 _+=,.@-")
+    if duration is not None and not _DURATIONS[0] <= duration <= _DURATIONS[1]:
+        raise ConfigError(f"{where}.duration is out of range", remedy="give 1800 to 43200 seconds")
+    return Role(
+        arn,
+        external_id or "",
+        session_name or "kmsbridge",
+        int(duration) if duration else None,
+        _endpoint(endpoint_url, f"{where}.endpoint_url", plain=plain),
+    )
+
+
+def _algorithm(options: Options, arn: Arn | None) -> tuple[bool, OaepPublicKey | None]:
+    algorithm, pem = options.text("algorithm"), options.text("public_key")
+    if algorithm not in (None, OAEP):
+        raise ConfigError(
+            f"{options.name}.algorithm is unknown",
+            remedy=f'write "{OAEP}" for an RSA key, and leave it out for a symmetric one',
+        )
+    if pem is None:
+        return algorithm is not None, None
+    if algorithm is None:
+        raise ConfigError(
+            f"{options.name} has a public_key and no algorithm", remedy=f'add algorithm = "{OAEP}"'
+        )
+    if arn is None or not arn.is_key:
+        raise ConfigError(
+            f"{options.name} has a public_key, and its URI no key's ARN",
+            remedy="write the ARN of the key, so that its id is known without a call",
+        )
+    return True, OaepPublicKey.of_pem(pem, option=f"{options.name}.public_key")
+
+
+def _matched(value: str | None, pattern: re.Pattern[str], what: str, form: str) -> str | None:
+    # The value is not quoted: it may be a secret in the wrong place.
+    if value is not None and not pattern.fullmatch(value):
+        raise ConfigError(f"{what} is not what it should be", remedy=f"write {form}")
+    return value

@@ -1,0 +1,61 @@
+"""What DescribeKey and GetKeyRotationStatus tell, in the library's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kmsbridge.driver import KeyState
+from kmsbridge_aws.failures import UnfitKey, UnreadableAnswer
+from kmsbridge_aws.naming import Arn
+
+_STATES: Final = {
+    "Enabled": KeyState.ENABLED,
+    "Updating": KeyState.ENABLED,  # its primary region is being changed; it can be used
+    "Disabled": KeyState.DISABLED,
+    "PendingDeletion": KeyState.PENDING_DELETION,
+    "PendingReplicaDeletion": KeyState.PENDING_DELETION,
+    "PendingImport": KeyState.DISABLED,
+    "Unavailable": KeyState.DISABLED,
+    "Creating": KeyState.DISABLED,
+}
+_SYMMETRIC: Final = ("SYMMETRIC_DEFAULT",)
+_RSA: Final = ("RSA_2048", "RSA_3072", "RSA_4096")
+
+
+def arn_of(answer: Mapping[str, Any], *, asymmetric: bool) -> Arn:
+    """The key's ARN; raises `UnfitKey` for a key that cannot wrap data keys, and `UnreadableAnswer`."""
+    metadata = _metadata(answer)
+    arn = Arn.parse(str(metadata.get("Arn", "")))
+    if arn is None or not arn.is_key:
+        raise UnreadableAnswer("an answer of AWS KMS does not tell the key's ARN")
+    check_fit(metadata, asymmetric=asymmetric)
+    return arn
+
+
+def check_fit(metadata: Mapping[str, Any], *, asymmetric: bool) -> None:
+    """Raises `UnfitKey`; `metadata` is KeyMetadata or the answer of GetPublicKey."""
+    spec = metadata.get("KeySpec") or metadata.get("CustomerMasterKeySpec")
+    if metadata.get("KeyUsage") != "ENCRYPT_DECRYPT" or spec not in (_RSA if asymmetric else _SYMMETRIC):
+        raise UnfitKey("the AWS key is of another type or purpose than the configuration says")
+
+
+def state_of(answer: Mapping[str, Any]) -> KeyState:
+    """`UNKNOWN` for a state that AWS has made since."""
+    return _STATES.get(str(_metadata(answer).get("KeyState")), KeyState.UNKNOWN)
+
+
+def rotation_of(answer: Mapping[str, Any]) -> str:
+    """In words."""
+    if not answer.get("KeyRotationEnabled"):
+        return "on demand"
+    days, following = answer.get("RotationPeriodInDays"), answer.get("NextRotationDate")
+    text = f"every {days} days" if isinstance(days, int) else "every year"
+    return f"{text}, next on {following:%Y-%m-%d}" if hasattr(following, "strftime") else text
+
+
+def _metadata(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = answer.get("KeyMetadata")
+    if not isinstance(metadata, Mapping):
+        raise UnreadableAnswer("an answer of AWS KMS describes no key")
+    return metadata

@@ -1,0 +1,233 @@
+"""Whose credentials a call is signed with, and that fetching them has an end."""
+
+import re
+import socket
+import time
+
+import pytest
+from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
+
+from kmsbridge.driver import EncryptionContext, ErrorKind
+from tests.backends.aws import REGION, AwsHarness
+
+BOUND = EncryptionContext.of({}).with_reserved(kmsbridge="dek")
+ROLE = "arn:aws:iam::000000000000:role/kms-user"
+
+
+class Callers:
+    """The access key ids that the front was called with, by service."""
+
+    def __init__(self, front):
+        self.seen = []
+        self._answer = front.answer
+        front.answer = self
+
+    def __call__(self, body, headers):
+        found = re.search(r"Credential=([^/]+)/\d+/[^/]+/([^/]+)/", headers["authorization"])
+        self.seen.append((found[2], found[1], body))
+        if "x-amz-target" in headers:
+            return 200, b'{"__type": "", "KeyId": ""}', "id"
+        return self._answer(body, headers)
+
+
+@pytest.fixture
+def callers(front):
+    return Callers(front)
+
+
+@pytest.fixture
+def uri(front):
+    return f"aws-kms://alias/a?region={REGION}&endpoint_url=http://{front.address[0]}:{front.address[1]}"
+
+
+def call(driver, timeout=10):
+    """One call, whose answer is of no interest."""
+    with pytest.raises(Exception, match="describes no key"):
+        driver.resolve(timeout=timeout)
+
+
+def test_standard_chain_is_used(driver_of, callers, uri, monkeypatch):
+    """AWS's own variables."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    call(driver_of(uri))
+    assert [caller[:2] for caller in callers.seen] == [("kms", "AKIAENVIRONMENT")]
+
+
+def test_named_profile_is_used(driver_of, callers, uri, monkeypatch, tmp_path):
+    """Of AWS's files, before the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    (tmp_path / "config").write_text(
+        "[profile payments]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = s\n"
+    )
+    call(driver_of(f"{uri}&profile=payments"))
+    assert [caller[:2] for caller in callers.seen] == [("kms", "AKIAPROFILE")]
+
+
+def test_profiles_region_is_used(driver_of, callers, uri, tmp_path):
+    """Where the URI names none."""
+    (tmp_path / "config").write_text(
+        "[profile p]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = s\nregion = eu-west-1\n"
+    )
+    call(driver_of(f"{uri.replace(f'region={REGION}&', '')}&profile=p"))
+    assert callers.seen
+
+
+def test_access_key_of_the_options_is_used(driver_of, callers, uri, monkeypatch):
+    """Before everything else."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    call(driver_of(uri, access_key_id="AKIAOPTION", secret_access_key="s"))
+    assert [caller[:2] for caller in callers.seen] == [("kms", "AKIAOPTION")]
+
+
+def assuming(front, **more):
+    """Options for a role, with LocalStack's STS."""
+    role = {"role_arn": ROLE, "endpoint_url": "http://{}:{}".format(*front.address), **more}
+    return {"access_key_id": "AKIASOURCE", "secret_access_key": "s", "assume_role": role}
+
+
+def test_role_is_assumed_once_with_the_external_id(driver_of, front, callers, uri):
+    """The source's key asks STS, the role's asks KMS; STS is not asked again for each call."""
+    driver = driver_of(uri, **assuming(front, external_id="external-1", session_name="host-7", duration=3600))
+    call(driver)
+    call(driver)
+    services = [(service, key) for service, key, _ in callers.seen]
+    assert services[0] == ("sts", "AKIASOURCE")
+    assert [service for service, _ in services] == ["sts", "kms", "kms"]
+    assert "AKIASOURCE" not in {key for service, key in services if service == "kms"}
+    asked = callers.seen[0][2]
+    for part in (
+        b"Action=AssumeRole",
+        b"ExternalId=external-1",
+        b"RoleSessionName=host-7",
+        b"DurationSeconds=3600",
+    ):
+        assert part in asked
+
+
+def test_role_works_to_the_end(end):
+    """A data key wrapped and unwrapped by an assumed role, at LocalStack itself."""
+    harness = AwsHarness()
+    end.callback(harness.close)
+    from kmsbridge.testing.contract.base import Keys
+    from tests.backends import facts
+
+    endpoint = facts("aws")["endpoint"]
+    address = harness.at(
+        harness.arn("first"), endpoint=endpoint, assume_role={"role_arn": ROLE, "endpoint_url": endpoint}
+    )
+    options = {name: value for name, value in address.options.items() if name != "session_token"}
+    key = Keys(harness, end).at(type(address)(address.uri, options))
+    assert key.unwrap(key.wrap(b"x" * 32, BOUND), BOUND) == b"x" * 32
+
+
+def test_refused_role_is_told(driver_of, front, uri):
+    """As STS's refusal, with its code and request id."""
+    front.answer = lambda body, headers: (
+        403,
+        b"<ErrorResponse><Error><Code>AccessDenied</Code></Error><RequestId>r-1</RequestId></ErrorResponse>",
+        "r-1",
+    )
+    driver = driver_of(uri, **assuming(front))
+    with pytest.raises(ClientError) as caught:
+        driver.wrap(bytes(32), BOUND, timeout=10)
+    assert driver.classify(caught.value) is ErrorKind.ACCESS_DENIED
+    told = driver.error_details(caught.value)
+    assert (told.code, told.request_id) == ("AccessDenied", "r-1")
+    assert "trust policy" in told.remedy
+
+
+def test_no_credentials_are_told(driver_of, uri):
+    """Unauthenticated, with what there is to give."""
+    driver = driver_of(uri)
+    with pytest.raises(NoCredentialsError) as caught:
+        driver.resolve(timeout=10)
+    assert driver.classify(caught.value) is ErrorKind.UNAUTHENTICATED
+    assert driver.error_details(caught.value).remedy
+
+
+def test_unknown_profile_is_told(driver_of, uri):
+    """Unauthenticated, with where profiles are."""
+    driver = driver_of(f"{uri}&profile=nobody")
+    with pytest.raises(ProfileNotFound) as caught:
+        driver.resolve(timeout=10)
+    assert driver.classify(caught.value) is ErrorKind.UNAUTHENTICATED
+    assert "profile" in driver.error_details(caught.value).remedy
+
+
+@pytest.fixture
+def silent(end):
+    """A port that takes connections and says nothing."""
+    sock = end.enter_context(socket.create_server(("127.0.0.1", 0)))
+    return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+
+def test_silent_metadata_service_ends_in_time(driver_of, uri, silent, monkeypatch):
+    """A timeout within that of the call, however long the SDK would go on waiting."""
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent)
+    monkeypatch.setenv("AWS_METADATA_SERVICE_TIMEOUT", "3")
+    driver = driver_of(uri)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError) as caught:
+        driver.resolve(timeout=0.5)
+    assert time.monotonic() - started < 2.5
+    assert driver.classify(caught.value) is ErrorKind.TIMEOUT
+
+
+def test_silent_sts_ends_in_time(driver_of, front, uri, silent):
+    """Likewise."""
+    options = assuming(front)
+    options["assume_role"]["endpoint_url"] = silent
+    driver = driver_of(uri, **options)
+    with pytest.raises(TimeoutError) as caught:
+        driver.resolve(timeout=0.5)
+    assert driver.classify(caught.value) is ErrorKind.TIMEOUT
+
+
+def test_access_key_asks_no_metadata_service(driver_of, callers, uri, silent, monkeypatch):
+    """Who has credentials waits for nobody's."""
+    monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent)
+    call(driver_of(uri, access_key_id="AKIAOPTION", secret_access_key="s"), timeout=2)
+    assert len(callers.seen) == 1
+
+
+def test_late_credentials_serve_the_next_call(driver_of, callers, uri, monkeypatch, tmp_path):
+    """What came too late for one call is there for another, and is fetched once."""
+    counter = tmp_path / "counter"
+    script = tmp_path / "credentials.sh"
+    script.write_text(
+        f"#!/bin/sh\necho x >> {counter}\nsleep 1\n"
+        'echo \'{"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "s"}\'\n'
+    )
+    script.chmod(0o700)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {script}\n")
+    driver = driver_of(uri)
+    with pytest.raises(TimeoutError):
+        driver.resolve(timeout=0.3)
+    call(driver)
+    assert [key for _, key, _ in callers.seen] == ["AKIAPROCESS"]
+    assert counter.read_text() == "x\n"
+
+
+def test_credentials_are_renewed_in_the_background(driver_of, callers, uri, tmp_path):
+    """While the old ones last, no call waits for the new ones."""
+    counter = tmp_path / "counter"
+    script = tmp_path / "credentials.sh"
+    # The SDK asks twice while the session is opened: these are near enough to their end for that.
+    script.write_text(
+        f"#!/bin/sh\necho x >> {counter}\n[ $(wc -l < {counter}) -gt 2 ] && sleep 5\n"
+        f"end=$(date -u -d '+12 minutes' +%Y-%m-%dT%H:%M:%SZ)\n"
+        'printf \'{"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "s",\'\n'
+        'printf \' "SessionToken": "t", "Expiration": "%s"}\' $end\n'
+    )
+    script.chmod(0o700)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {script}\n")
+    driver = driver_of(uri)
+    for _ in range(3):
+        call(driver, timeout=2)
+    assert [key for _, key, _ in callers.seen] == ["AKIAPROCESS"] * 3
+    assert counter.read_text() == "x\n" * 3

@@ -1,0 +1,109 @@
+"""A key is one key, whichever of its names the URI has."""
+
+import contextlib
+import secrets
+
+import pytest
+
+from kmsbridge import EnvelopeCipher
+from kmsbridge.driver import EncryptionContext
+from tests.backends.aws import REGION, plain_client
+
+ACCESS = {"access_key_id": "test", "secret_access_key": "test"}
+BOUND = EncryptionContext.of({"tenant": "acme"}).with_reserved(kmsbridge="dek")
+ELSEWHERE = "us-east-1"
+
+
+@pytest.fixture
+def kms(end):
+    return end.enter_context(contextlib.closing(plain_client()))
+
+
+@pytest.fixture
+def names(kms):
+    """A key, by each of its names."""
+    metadata = kms.create_key()["KeyMetadata"]
+    alias = f"alias/team/{secrets.token_hex(6)}"
+    kms.create_alias(AliasName=alias, TargetKeyId=metadata["KeyId"])
+    account = metadata["Arn"].rpartition(":")[0]
+    return {
+        "id": metadata["KeyId"],
+        "alias": alias,
+        "ARN": metadata["Arn"],
+        "alias ARN": f"{account}:{alias}",
+    }
+
+
+@pytest.fixture
+def multi_region(kms):
+    """The ARNs of a primary key and of its replica."""
+    primary = kms.create_key(MultiRegion=True)["KeyMetadata"]["Arn"]
+    replica = kms.replicate_key(KeyId=primary, ReplicaRegion=ELSEWHERE)["ReplicaKeyMetadata"]["Arn"]
+    return primary, replica
+
+
+def uri_of(name, endpoint, region=REGION):
+    return f"aws-kms://{name}?endpoint_url={endpoint}" + (
+        "" if name.startswith("arn:") else f"&region={region}"
+    )
+
+
+def test_every_name_leads_to_one_key_id(driver_of, endpoint, names):
+    """`aws-kms:` and the ARN: a message written under one name opens under another."""
+    drivers = [driver_of(uri_of(name, endpoint), **ACCESS) for name in names.values()]
+    assert {driver.key_id for driver in drivers} == {f"aws-kms:{names['ARN']}"}
+    wrapped = [driver.wrap(bytes(32), BOUND, timeout=10) for driver in drivers]
+    for driver in drivers:
+        assert {driver.unwrap(each, BOUND, timeout=10) for each in wrapped} == {bytes(32)}
+
+
+@pytest.mark.parametrize(("name", "calls"), [("id", 1), ("alias", 1), ("alias ARN", 1), ("ARN", 0)])
+def test_name_is_resolved_once(driver_of, front, names, name, calls):
+    """By one DescribeKey; a key's ARN needs none."""
+    front.allow("test")
+    driver = driver_of(uri_of(names[name], "http://{}:{}".format(*front.address)), **ACCESS)
+    for _ in range(3):
+        assert driver.key_id == driver.resolve(timeout=10)
+        driver.wrap(bytes(32), BOUND, timeout=10)
+    asked = {action: count for (action, _), count in front.counts.items()}
+    assert asked == {"Encrypt": 3, **({"DescribeKey": calls} if calls else {})}
+
+
+def test_alias_that_is_moved_is_followed_by_a_new_driver_alone(driver_of, endpoint, kms, names):
+    """An open driver's key does not change under it."""
+    driver = driver_of(uri_of(names["alias"], endpoint), **ACCESS)
+    before = driver.key_id
+    kms.update_alias(AliasName=names["alias"], TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
+    assert driver.key_id == driver.describe(timeout=10).key_id == before
+    assert driver_of(uri_of(names["alias"], endpoint), **ACCESS).key_id != before
+
+
+def test_replica_opens_what_the_primary_wrapped(endpoint, multi_region):
+    """In its own region, under one key id, so that a message names both."""
+    primary, replica = (uri_of(arn, endpoint) for arn in multi_region)
+    with (
+        EnvelopeCipher.from_uri(primary, **ACCESS) as here,
+        EnvelopeCipher.from_uri(replica, **ACCESS) as there,
+    ):
+        message = here.encrypt(b"payload", context={"tenant": "acme"})
+        assert there.decrypt(message, context={"tenant": "acme"}) == b"payload"
+        assert not there.needs_rewrap(message)
+        assert here.decrypt(there.encrypt(b"back")) == b"back"
+
+
+def test_multi_region_key_id_has_no_region(driver_of, endpoint, multi_region):
+    """Whether the URI has the id with a region, or an ARN."""
+    arn = multi_region[0]
+    names = [(arn, REGION), (multi_region[1], ELSEWHERE)]
+    names += [(arn.rpartition("/")[2], region) for region in (REGION, ELSEWHERE)]
+    ids = {driver_of(uri_of(name, endpoint, region), **ACCESS).key_id for name, region in names}
+    assert ids == {f"aws-kms:{arn.replace(REGION, '*')}"}
+
+
+def test_each_region_is_asked_for_its_own_key(driver_of, endpoint, kms, multi_region):
+    """The replica goes on while the primary is disabled."""
+    primary, replica = (driver_of(uri_of(arn, endpoint), **ACCESS) for arn in multi_region)
+    wrapped = primary.wrap(bytes(32), BOUND, timeout=10)
+    kms.disable_key(KeyId=multi_region[0])
+    assert replica.unwrap(wrapped, BOUND, timeout=10) == bytes(32)
+    assert primary.describe(timeout=10).state.name == "DISABLED"
