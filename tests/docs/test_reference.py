@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import kmsbridge
-from kmsbridge import aio, cipher, config, driver, errors, testing
+from kmsbridge import aio, cipher, config, driver, errors, registry, testing
 from kmsbridge.audit import AuditEvent, VerifyResult
 from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.cli import exits
@@ -19,7 +19,7 @@ from kmsbridge.config import document
 from kmsbridge.config.profile import OWN
 from kmsbridge.inspection import MessageInfo, RecipientInfo
 from kmsbridge.local.keyfile import KeyFile
-from kmsbridge.testing import harness
+from kmsbridge.testing import FakeKeyPair, harness
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -164,6 +164,65 @@ def test_every_table_and_word_is_in_the_configuration_reference() -> None:
     profile = rows("reference/configuration.md", "[profiles.NAME]")
     assert {*document.LISTS, *document.POLICIES, *document.FLAGS} == {*profile}
     assert {*OWN} == {*rows("reference/configuration.md", "[keys.NAME]")}
+
+
+PUBLIC_KEY = FakeKeyPair("any").public_pem
+RSA: dict[str, object] = {"algorithm": "RSA-OAEP-SHA-256", "public_key": PUBLIC_KEY}
+ARN = "aws-kms://arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+CRYPTO_KEY = "gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k"
+VAULT: dict[str, object] = {
+    "address": "https://vault.internal:8200",
+    "auth": {"method": "token", "token": "none"},
+}
+KINDS: dict[str, tuple[str, dict[str, object]]] = {
+    "AWS": (ARN, {}),
+    "AWS RSA": (ARN, RSA),
+    "GCP": (CRYPTO_KEY, {}),
+    "GCP RSA": (CRYPTO_KEY, {**RSA, "version": "1"}),
+    "Vault": ("vault-transit://transit/k", VAULT),
+    "Vault derived": ("vault-transit://transit/k", {**VAULT, "derived": True}),
+}
+GUIDES = {"aws-kms": "use-aws-kms.md", "gcp-kms": "use-google-cloud-kms.md", "vault-transit": "use-vault.md"}
+
+
+def opened(kind: str) -> tuple[driver.KeyDriver, driver.Options]:
+    """A key of one of the kinds in the table of providers, and what its driver was given."""
+    uri, options = KINDS[kind]
+    given = driver.Options(options)
+    parsed = driver.KeyURI.parse(uri)
+    return registry.driver_class(parsed.scheme).open(parsed, given), given
+
+
+def cells_of(heading: str, kind: str) -> list[str]:
+    """Of the row that is for this kind of key, in a table whose rows may be for several."""
+    table = rows("reference/providers.md", heading)
+    (cells,) = (cells for kinds, cells in table.items() if kind in kinds.split(", "))
+    return cells
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_of_providers_says_what_their_drivers_say(kind: str) -> None:
+    """Who reports versions, rotates, rewraps in the service, binds the context, and takes how much."""
+    key, _ = opened(kind)
+    version, rotates, _, rewraps = rows("reference/providers.md", "Versions, rotation, rewrapping")[kind]
+    bound = cells_of("How the context is bound", kind)
+    said = {
+        driver.Capability.REPORTS_VERSION: version.startswith("yes"),
+        driver.Capability.ROTATE: rotates.startswith("yes"),
+        driver.Capability.SERVER_REWRAP: rewraps.startswith("by the service"),
+        driver.Capability.BINDS_CONTEXT: not bound[0].startswith("not at all"),
+    }
+    assert {each for each, has in said.items() if has} == key.capabilities & set(said)
+    most = key.max_plaintext - (0 if said[driver.Capability.BINDS_CONTEXT] else 32)
+    assert str(most) in re.findall(r"\d+", cells_of("Limits", kind)[0].replace(",", ""))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_of_a_driver_is_in_its_guide(kind: str) -> None:
+    """And in the configuration's reference."""
+    key, given = opened(kind)
+    assert set(given.known()) <= words("reference/configuration.md")
+    assert set(given.known()) <= words(f"how-to/{GUIDES[key.scheme]}")
 
 
 def error_classes() -> list[type[errors.KmsBridgeError]]:
