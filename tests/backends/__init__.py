@@ -66,7 +66,11 @@ def configure(config):
 
 def unconfigure(config):
     """End what was started, by process id, when the whole run ends."""
-    if hasattr(config, "workerinput") or not _folder.name:
+    if hasattr(config, "workerinput"):
+        for keeper in _keepers:
+            keeper.returncode = 0  # it lives on for the others: no reason to warn that it still runs
+        return
+    if not _folder.name:
         return
     processes = [int(each.read_text()) for each in _folder.glob("*/pid")]
     for process in processes:

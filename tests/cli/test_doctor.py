@@ -11,6 +11,7 @@ from kmsbridge.cli.doctor import EXPECTATIONS
 from kmsbridge.doctor import Expectation
 from kmsbridge.driver import ErrorKind, KeyState
 from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.service import ALLOWED
 from tests.support import Service, install
 
 TOKEN = "canary-token-51ce"
@@ -63,6 +64,20 @@ def test_an_expectation_is_met_or_the_exit_code_is_12(run, one_line, role, expec
         assert done.code == 12
         assert expect in one_line(done.err)
         assert "  problem" in done.text
+
+
+@pytest.mark.parametrize("expect", EXPECTATIONS)
+def test_a_host_that_only_has_the_service_rewrap(host, run, one_line, monkeypatch, expect):
+    """Is as expected with `rewrap-only` alone."""
+    monkeypatch.setitem(ALLOWED, "rewrap-only", frozenset({"rewrap", "describe"}))
+    text = (host.path / "kmsbridge.toml").read_text()
+    host.write("kmsbridge.toml", text.replace('role = "both"', 'role = "rewrap-only"'))
+    done = run("both", "--expect", expect)
+    if expect == "rewrap-only":
+        assert (done.code, done.err) == (0, "")
+    else:
+        assert done.code == 12
+        assert expect in one_line(done.err)
 
 
 def test_the_expectations_are_the_librarys(empty):

@@ -1,19 +1,16 @@
 """What users install: the files in the wheel, its metadata, and that it works with nothing else around it."""
 
-import email
 import re
 import subprocess
 import sys
-import sysconfig
 import tarfile
-import venv
-import zipfile
-from importlib.metadata import distribution
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.packaging.environments import ROOT, build, contents_of, make_environment, metadata_of, once, run
+
 NEEDED = ("cryptography", "stevedore")
 pytestmark = pytest.mark.slow
 
@@ -55,19 +52,10 @@ WRONG = {
 }
 
 
-def run(*command, **options):
-    """The output of a command that must succeed; its error output is in the failure."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The folder with the source distribution and with the wheel that was built from it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
-    return folder
+    return once(tmp_path_factory, "dist-kmsbridge", partial(build, ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -79,55 +67,19 @@ def wheel(built):
 @pytest.fixture(scope="module")
 def contents(wheel):
     """Name -> bytes."""
-    with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    return contents_of(wheel)
 
 
 @pytest.fixture(scope="module")
 def metadata(contents):
-    (name,) = (name for name in contents if name.endswith(".dist-info/METADATA"))
-    return email.message_from_bytes(contents[name])
+    return metadata_of(contents)
 
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
     """The Python of an environment that has the wheel, and what the core needs, and nothing else."""
-    folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder, symlinks=True)
-    python = folder / "bin" / "python"
-    run(
-        *(sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check"),
-        *("install", "--no-index", "--no-deps", wheel),
-    )
-    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
-    for name in requirements_of(NEEDED):
-        link_distribution(name, site)
-    return python
-
-
-def requirements_of(names):
-    """The names, and what they require here, and so on."""
-    found, todo = set(), list(names)
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            lines = distribution(name).requires or []
-            todo += [re.match(r"[\w.-]+", line)[0] for line in lines if applies(line)]
-    return found
-
-
-def applies(line):
-    """Whether a requirement holds without extras, on the Pythons and systems that are tested on."""
-    return not re.search(r"extra ==|python_(?:full_)?version <|sys_platform == .win32", line)
-
-
-def link_distribution(name, site):
-    """Make an installed distribution's folders and modules visible in another environment."""
-    installed = distribution(name)
-    tops = {file.parts[0] for file in installed.files if file.parts[0] not in {"..", "__pycache__"}}
-    for top in tops:
-        (site / top).symlink_to(installed.locate_file(top))
+    made = once(tmp_path_factory, "environment-core", partial(make_environment, [wheel], []))
+    return made / "bin" / "python"
 
 
 def test_the_wheel_holds_the_library_and_nothing_else(contents):

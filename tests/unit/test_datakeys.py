@@ -5,11 +5,12 @@ import logging
 
 import pytest
 
-from kmsbridge import AuditError, ClosedError, EnvelopeCipher
+from kmsbridge import AuditError, AuthenticationError, ClosedError, EnvelopeCipher, LimitExceeded
+from kmsbridge.audit import AuditTrail
 from kmsbridge.context import EMPTY, EncryptionContext
-from kmsbridge.datakeys import Flight, KeyCache, SingleFlight, data_key_context, name_of
+from kmsbridge.datakeys import Flight, KeyCache, SingleFlight, data_key_context, name_of, told_call
 from kmsbridge.message import Header, Kind, Recipient
-from kmsbridge.policy import DataKeyPolicy
+from kmsbridge.policy import AuditPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
 from tests.support import Clock
 
@@ -137,3 +138,33 @@ def test_the_first_calls_event_has_its_own_request_id(caplog, service):
     assert wrap["request_id"].startswith("fake-")
     assert wrap["key_id"] == "fake:app"
     assert wrap["attempts"] == 1
+
+
+def test_a_call_that_found_nothing_authentic_has_its_request_id(caplog, service):
+    """In its event, though not in the error, which is the same for all causes; and none that is another call's."""
+    caplog.set_level("INFO", "kmsbridge.audit")
+    with EnvelopeCipher.from_uri("fake:app") as cipher:
+        message = cipher.encrypt(b"x", context={"tenant": "acme"})
+        with pytest.raises(AuthenticationError) as caught:
+            cipher.decrypt(message, context={"tenant": "another"})
+    assert not hasattr(caught.value, "request_id")
+    events = [record.kmsbridge for record in caplog.records if hasattr(record, "kmsbridge")]
+    wrap, unwrap = (event for event in events if event["source"] == "call")
+    assert unwrap["outcome"] == "AuthenticationError"
+    assert unwrap["request_id"].startswith("fake-")
+    assert unwrap["request_id"] != wrap["request_id"]
+    assert unwrap["attempts"] == 1
+
+
+def test_what_was_refused_before_a_call_has_no_request_id(caplog, service):
+    """Nor that of the call before."""
+    caplog.set_level("INFO", "kmsbridge.audit")
+    audit = AuditTrail(AuditPolicy(), profile="p")
+    with EnvelopeCipher.from_uri("fake:app") as cipher:
+        cipher.encrypt(b"x")
+        (key,) = cipher._keys.values()
+        assert key.last_answer.request_id
+        with pytest.raises(LimitExceeded), told_call(audit, "wrap", key, EMPTY):
+            key.wrap(bytes(2**16), EMPTY)
+    (event,) = (each.kmsbridge for each in caplog.records if each.kmsbridge["outcome"] != "ok")
+    assert (event["outcome"], event["request_id"], event["attempts"]) == ("LimitExceeded", "", 1)

@@ -441,6 +441,64 @@ def test_who_may_rewrap_is_not_encrypt_only(profile, service, monkeypatch):
     assert "may rewrap" in only(report).problems[0]
 
 
+@pytest.fixture
+def rewrapper(monkeypatch):
+    """The options of a caller who may only have the service rewrap."""
+    monkeypatch.setitem(ALLOWED, "rewrap-only", frozenset({"rewrap", "describe"}))
+    return {"role": "rewrap-only"}
+
+
+@pytest.mark.parametrize("expect", (*FITS.values(), "rewrap-only", None), ids=str)
+def test_who_may_only_have_the_service_rewrap_is_rewrap_only(profile, rewrapper, expect):
+    """And nothing else; without an expectation the profile's lists need more of him."""
+    report = examine(profile(k=rewrapper), expect=expect)
+    assert report.ok is (expect == "rewrap-only")
+    key = only(report)
+    assert (key.wrap.may, key.unwrap.may) == (False, False)
+    assert (key.rewrap.may, key.rewrap.proven, key.rewrap.measured) == (True, False, "forged")
+
+
+def test_a_message_proves_that_the_service_rewraps(profile, rewrapper):
+    """It is rewrapped, and not unwrapped."""
+    header = header_for(context={"tenant": "acme"})
+    report = examine(profile(k=rewrapper), expect="rewrap-only", header=header, context={"tenant": "acme"})
+    assert report.ok
+    assert (only(report).rewrap.proven, only(report).rewrap.measured) == (True, "message")
+
+
+@pytest.mark.parametrize(
+    ("role", "told"),
+    [
+        ("encrypt-only", ["may wrap, and", "rewrap: "]),
+        ("decrypt-only", ["may unwrap, and", "rewrap: "]),
+        ("both", ["may wrap, and", "may unwrap, and"]),
+    ],
+)
+def test_more_or_less_than_rewrap_only_is_a_problem(profile, role, told):
+    """Each with the policy that leaves what is right."""
+    problems = only(examine(profile(k={"role": role}), expect="rewrap-only")).problems
+    assert len(problems) == len(told)
+    for problem, text in zip(problems, told, strict=True):
+        assert text in problem
+        assert "as 'kmsbridge policy k --role rewrapper' prints it" in problem
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_host_is_rewrap_only_where_the_service_does_not_rewrap(profile, role):
+    """Nobody can rewrap with such a key and not unwrap: the one problem says what to expect instead."""
+    report = examine(profile(k={"uri": "fake-unbound:app", "role": role}), expect="rewrap-only")
+    (problem,) = only(report).problems
+    assert problem.endswith("expect full")
+
+
+def test_a_rewrapper_of_a_disabled_key_has_a_problem(profile, service, rewrapper):
+    """The permission is there, and of no use."""
+    service.app.state = KeyState.DISABLED
+    service.app.fail("rewrap", ErrorKind.NOT_AUTHENTIC)
+    (problem,) = only(examine(profile(k=rewrapper), expect="rewrap-only")).problems
+    assert problem.startswith("rewrap: the key is disabled")
+
+
 def test_a_closed_port_is_told_in_time(profile, monkeypatch, unused_port):
     """The deadline holds for the whole key, not for each call."""
     install(monkeypatch, FakeHttpDriver)

@@ -1,0 +1,164 @@
+"""The four distributions together: what is in the wheels of the drivers, and that they work from an environment of their own."""
+
+import configparser
+import contextlib
+import os
+import subprocess
+import tarfile
+import tomllib
+from functools import partial
+
+import pytest
+
+from tests.backends.every import configuration, harness
+from tests.packaging.environments import ROOT, build, contents_of, make_environment, metadata_of, once, run
+
+SOURCES = {"kmsbridge": ROOT, **{f"kmsbridge-{each.name}": each for each in (ROOT / "plugins").iterdir()}}
+PLUGINS = {"kmsbridge-aws": "aws-kms", "kmsbridge-gcp": "gcp-kms", "kmsbridge-vault": "vault-transit"}
+DRIVERS = {
+    "aws-kms": "kmsbridge_aws:AwsKmsDriver",
+    "gcp-kms": "kmsbridge_gcp:GcpKmsDriver",
+    "vault-transit": "kmsbridge_vault:VaultTransitDriver",
+}
+SCRIPTS = {"kmsbridge-gcp": {"kmsbridge-gcp-emulator": "kmsbridge_gcp.emulator.__main__:main"}}
+URIS = {
+    "aws-kms": "aws-kms://alias/app?region=eu-west-1",
+    "gcp-kms": "gcp-kms://projects/p/locations/global/keyRings/r/cryptoKeys/k",
+    "vault-transit": "vault-transit://transit/app",
+}
+PROGRAM = ROOT / "examples" / "protect.py"
+pytestmark = pytest.mark.slow
+
+
+def project(name):
+    """The [project] table of its pyproject.toml."""
+    return tomllib.loads((SOURCES[name] / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """The wheel of each distribution, built from its source distribution."""
+    found = {}
+    for name, source in SOURCES.items():
+        folder = once(tmp_path_factory, f"dist-{name}", partial(build, source))
+        (found[name],) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheels, tmp_path_factory):
+    """The Python of an environment made as by `pip install 'kmsbridge[all]'`."""
+    make = partial(make_environment, wheels.values(), ["cli"])
+    return once(tmp_path_factory, "environment-all", make) / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def bare(wheels, tmp_path_factory):
+    """One made as by `pip install 'kmsbridge[cli]'`."""
+    make = partial(make_environment, [wheels["kmsbridge"]], ["cli"])
+    return once(tmp_path_factory, "environment-cli", make) / "bin" / "python"
+
+
+def command(python, *args, **env):
+    """How `kmsbridge` of this environment ends."""
+    program = python.with_name("kmsbridge")
+    return subprocess.run(
+        [program, *args], env={**os.environ, **env}, capture_output=True, text=True, input=""
+    )
+
+
+def entry_points(contents):
+    (name,) = (name for name in contents if name.endswith("entry_points.txt"))
+    parser = configparser.ConfigParser(delimiters=("=",))
+    parser.read_string(contents[name].decode())
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def test_there_is_a_plugin_for_each_provider():
+    assert set(SOURCES) == {"kmsbridge", *PLUGINS}
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugins_wheel_holds_its_package_and_nothing_else(wheels, name):
+    """Each module, the mark that says it is typed, the licence; no tests, no tools."""
+    contents, package = contents_of(wheels[name]), name.replace("-", "_")
+    modules = {str(file.relative_to(SOURCES[name])) for file in (SOURCES[name] / package).rglob("*.py")}
+    packed = {each for each in contents if ".dist-info/" not in each}
+    assert packed == modules | {f"{package}/py.typed"}
+    (licence,) = (each for each in contents if each.endswith(".dist-info/licenses/LICENSE"))
+    assert contents[licence] == (ROOT / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugin_names_its_driver_and_its_programs(wheels, name):
+    """Under its scheme, in the group that the library looks into."""
+    expected = {"kmsbridge.drivers": {PLUGINS[name]: DRIVERS[PLUGINS[name]]}}
+    if name in SCRIPTS:
+        expected["console_scripts"] = SCRIPTS[name]
+    assert entry_points(contents_of(wheels[name])) == expected
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugins_source_distribution_holds_no_tests(wheels, name):
+    (archive,) = wheels[name].parent.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {each.partition("/")[2] for each in tar.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= names
+    assert {each.split("/")[0] for each in names if "/" in each} == {name.replace("-", "_")}
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugins_metadata_says_what_an_index_shows(wheels, name):
+    metadata = metadata_of(contents_of(wheels[name]))
+    assert metadata["Name"] == name
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+
+
+def test_the_four_have_one_version_and_require_it_of_each_other():
+    """A driver works with the library of its own version, and the extras bring that driver."""
+    version = project("kmsbridge")["version"]
+    extras = project("kmsbridge")["optional-dependencies"]
+    for name in PLUGINS:
+        assert project(name)["version"] == version
+        assert f"kmsbridge=={version}" in project(name)["dependencies"]
+        assert extras[name.removeprefix("kmsbridge-")] == [f"{name}=={version}"]
+    (everything,) = extras["all"]
+    assert everything == "kmsbridge[aws,gcp,vault,cli]"
+
+
+def test_all_drivers_are_found(installed):
+    """Each with the package that it came with, and its version."""
+    rows = [line.split() for line in run(installed.with_name("kmsbridge"), "providers").splitlines()]
+    version = project("kmsbridge")["version"]
+    expected = [[scheme, name, version, DRIVERS[scheme]] for name, scheme in PLUGINS.items()]
+    assert sorted(rows[1:]) == sorted(
+        [*expected, ["local", "kmsbridge", version, "kmsbridge.local:LocalDriver"]]
+    )
+
+
+@pytest.mark.parametrize("backend", ["aws", "gcp", "vault"])
+def test_what_the_wheels_require_is_enough(installed, backend, tmp_path):
+    """The example program runs against the real server, from the environment alone."""
+    path = tmp_path / "kmsbridge.toml"
+    env = {**os.environ, "KMSBRIDGE_CONFIG": str(path), "KMSBRIDGE_PROFILE": "default"}
+    with contextlib.closing(harness(backend)) as service:
+        profile = {"encrypt_to": ["app"], "decrypt_with": ["app"]}
+        path.write_text(configuration({"app": service.address("first")}, {"default": profile}))
+        output = run(installed, "-I", PROGRAM, env=env, input="+1 555 0100", cwd=tmp_path)
+    assert output.startswith("kmsb1_")
+
+
+def test_the_emulator_is_a_command(installed):
+    assert "--listen" in run(installed.with_name("kmsbridge-gcp-emulator"), "--help")
+
+
+@pytest.mark.parametrize(("name", "scheme"), PLUGINS.items(), ids=PLUGINS)
+def test_a_missing_plugin_is_named(bare, name, scheme):
+    """One line, which says what to install."""
+    done = command(bare, "encrypt", KMSBRIDGE_KEY=URIS[scheme])
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.count("\n") == 1
+    assert f"no driver for '{scheme}'; pip install {name}\n" in done.stderr
