@@ -24,7 +24,12 @@ PATIENCE = 180
 GIVEN = {
     "aws": {"endpoint": "KMSBRIDGE_TEST_AWS_ENDPOINT"},
     "gcp": {"endpoint": "KMSBRIDGE_TEST_GCP_ENDPOINT"},
-    "vault": {"address": "KMSBRIDGE_TEST_VAULT_ADDR", "token": "KMSBRIDGE_TEST_VAULT_TOKEN"},
+    # Its requests are counted in its audit file.
+    "vault": {
+        "address": "KMSBRIDGE_TEST_VAULT_ADDR",
+        "token": "KMSBRIDGE_TEST_VAULT_TOKEN",
+        "audit_file": "KMSBRIDGE_TEST_VAULT_AUDIT_FILE",
+    },
 }
 _FOLDER = "KMSBRIDGE_TEST_SERVERS"
 
@@ -55,7 +60,10 @@ def configure(config):
     global _folder, _owner
     _left_out.update(config.getoption("--without-backend"))
     for name, variables in GIVEN.items():
-        if all(variable in os.environ for variable in variables.values()):
+        missing = [variable for variable in variables.values() if variable not in os.environ]
+        if 0 < len(missing) < len(variables):
+            raise pytest.UsageError(f"for a running {name} server also set {' and '.join(missing)}")
+        if not missing:
             _given[name] = {fact: os.environ[variable] for fact, variable in variables.items()}
     if hasattr(config, "workerinput"):
         _folder, _owner = Path(os.environ[_FOLDER]), os.getppid()

@@ -112,9 +112,19 @@ def test_no_other_name_can_be_left_out(run):
     assert "invalid choice" in done.stderr
 
 
+ADDRESS = {"KMSBRIDGE_TEST_VAULT_ADDR": "http://127.0.0.1:1"}
+REST = {"KMSBRIDGE_TEST_VAULT_TOKEN": "given", "KMSBRIDGE_TEST_VAULT_AUDIT_FILE": "audit.log"}
+
+
 def test_a_server_that_runs_already_is_used(run):
     """None is started then."""
-    given = {"KMSBRIDGE_TEST_VAULT_ADDR": "http://127.0.0.1:1", "KMSBRIDGE_TEST_VAULT_TOKEN": "given"}
-    done = run.ask("vault", **given)
+    done = run.ask("vault", **ADDRESS, **REST)
     assert done.returncode == 0, done.stdout
-    assert run.told("one") == {"address": "http://127.0.0.1:1", "token": "given"}
+    assert run.told("one") == {"address": "http://127.0.0.1:1", "token": "given", "audit_file": "audit.log"}
+
+
+def test_half_of_what_is_needed_is_not_ignored(run):
+    """Else a server would be started where one was meant to be used."""
+    done = run.ask("vault", **ADDRESS)
+    assert done.returncode != 0
+    assert all(name in done.stderr for name in REST)

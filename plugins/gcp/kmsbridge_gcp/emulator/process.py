@@ -36,8 +36,9 @@ class Emulator:
         command = [sys.executable, "-m", "kmsbridge_gcp.emulator", "--until-input-ends"]
         for key in keys:
             command += ["--key", key]
+        # In a session of its own: a Ctrl-C is for whoever started it, and ends it by ending its input.
         process = subprocess.Popen(  # noqa: S603 - this interpreter and package
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
         assert process.stdout is not None
         endpoint = process.stdout.readline().strip()
