@@ -131,10 +131,15 @@ class Key:
         """Whether it is time to see how an ailing key does; true for one caller about every 5 s."""
         return self._breaker.take_probe()
 
-    def identify(self, *, attempts: int | None = None) -> str:
-        """`key_id`, found with at most so many attempts."""
+    def identify(self, *, attempts: int | None = None, probing: bool = False) -> str:
+        """`key_id`, found with at most so many attempts; `probing` after `take_probe`."""
         if not self._key_id:
-            key_id = self._call("resolve", lambda timeout: self.driver.resolve(timeout=timeout), attempts)
+            key_id = self._call(
+                "resolve",
+                lambda timeout: self.driver.resolve(timeout=timeout),
+                attempts,
+                probing=probing,
+            )
             _check_key_id(key_id, self.driver.scheme)
             self._key_id = key_id
         return self._key_id
@@ -164,11 +169,22 @@ class Key:
         return wrapped
 
     def unwrap(
-        self, wrapped: WrappedKey, context: EncryptionContext, *, attempts: int | None = None
+        self,
+        wrapped: WrappedKey,
+        context: EncryptionContext,
+        *,
+        attempts: int | None = None,
+        probing: bool = False,
     ) -> bytes:
-        """What was wrapped, by at most so many attempts. Raises `AuthenticationError`, or a `KmsError`."""
+        """What was wrapped, by at most so many attempts; `probing` after `take_probe`.
+
+        Raises `AuthenticationError`, or a `KmsError`.
+        """
         payload = self._call(
-            "unwrap", lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout), attempts
+            "unwrap",
+            lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout),
+            attempts,
+            probing=probing,
         )
         return self._unbind(payload, context)
 
@@ -232,10 +248,18 @@ class Key:
 
     # --- one call ---------------------------------------------------------------------------------
 
-    def _call(self, operation: str, attempt: Callable[[float], T], attempts: int | None = None) -> T:
+    def _call(
+        self,
+        operation: str,
+        attempt: Callable[[float], T],
+        attempts: int | None = None,
+        *,
+        probing: bool = False,
+    ) -> T:
         if self._closed:
             raise errors.ClosedError("the key is closed", remedy="open a new cipher")
-        if not self._breaker.allows():
+        breaker = self._breaker_for(operation)
+        if not probing and not breaker.allows():
             raise self._not_asked(operation)
         started = self._clock()
         deadline = started + self._policy.deadline
@@ -251,12 +275,15 @@ class Key:
             except Exception as error:  # noqa: BLE001 - whatever a provider's client library raises
                 failure = error
             else:
-                self._breaker.succeeded()
+                breaker.succeeded()
                 self._last.answer = Answer(take_request_id(), number)
                 return result
             # Outside the except block, so that the provider's exception is not chained as context.
             kind = self._classify(operation, failure)
-            self._note(kind)
+            if kind in meaning.RETRIED:
+                breaker.failed()
+            else:
+                breaker.succeeded()
             pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**number))  # noqa: S311 - jitter
             if kind not in meaning.RETRIED or not self._may_retry(most - number, deadline, pause):
                 details = self._details(failure)
@@ -274,11 +301,10 @@ class Key:
         in_time = self._clock() + pause < deadline
         return left > 0 and in_time and self._breaker.allows() and self._budget.spend()
 
-    def _note(self, kind: ErrorKind) -> None:
-        if kind in meaning.RETRIED:
-            self._breaker.failed()
-        else:
-            self._breaker.succeeded()
+    def _breaker_for(self, operation: str) -> Breaker:
+        """What is done here says nothing of how the service does, and need not wait for it."""
+        local = operation in ("wrap", "resolve") and Capability.LOCAL_WRAP in self.capabilities
+        return Breaker(self._clock) if local else self._breaker
 
     def _not_asked(self, operation: str) -> KmsError:
         breaker = self._breaker

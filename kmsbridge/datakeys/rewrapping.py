@@ -10,7 +10,7 @@ from kmsbridge.calls import Key, in_parallel
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.trail import told_call
 from kmsbridge.datakeys.unwrapping import Match, wrapped_by
-from kmsbridge.errors import KmsError
+from kmsbridge.errors import AuthenticationError, KmsError
 
 
 def rewrapped_by_service(
@@ -23,7 +23,8 @@ def rewrapped_by_service(
     """The header for `keys`, if each one's service can rewrap what one of `matches` wrapped; else None.
 
     None also where a service refuses or fails: the caller may be one that unwraps and wraps. Raises
-    `AuthenticationError`. `bound` is the context with its reserved pairs.
+    `AuthenticationError` where there is no other recipient that may be sound. `bound` is the context with its
+    reserved pairs.
     """
     pairs = [(key, _source(key, matches)) for key in keys]
     steps = [(key, source) for key, source in pairs if source is not None]
@@ -40,6 +41,10 @@ def rewrapped_by_service(
     try:
         return message.inline(tuple(in_parallel(rewrap, steps)), kind=header.kind)
     except KmsError:
+        return None
+    except AuthenticationError:
+        if len(matches) == 1:
+            raise
         return None
 
 

@@ -54,7 +54,7 @@ class Unwrapping:
         for number, (key, recipient) in enumerate(matches, 1):
             only_one = 1 if number < len(matches) else None
             try:
-                payload = self._unwrap(recipient, key, bound, only_one)
+                payload = self._unwrap(recipient, key, bound, attempts=only_one)
             except ANOTHER_MAY_DO as error:
                 failures.append(error)
             else:
@@ -93,11 +93,17 @@ class Unwrapping:
         return matches, failures
 
     def _unwrap(
-        self, recipient: Recipient, key: Key, bound: EncryptionContext, attempts: int | None
+        self,
+        recipient: Recipient,
+        key: Key,
+        bound: EncryptionContext,
+        *,
+        attempts: int | None,
+        probing: bool = False,
     ) -> bytes:
         with told_call(self._audit, "unwrap", key, bound) as told:
             told.version = recipient.key_version
-            return key.unwrap(wrapped_by(recipient), bound, attempts=attempts)
+            return key.unwrap(wrapped_by(recipient), bound, attempts=attempts, probing=probing)
 
     def _look_after(self, header: Header, bound: EncryptionContext) -> None:
         """See in the background how those do that were passed over."""
@@ -113,9 +119,9 @@ class Unwrapping:
     def _probe(self, key: Key, recipient: Recipient | None, bound: EncryptionContext) -> None:
         with contextlib.suppress(Exception):  # its failure was told before, and will be again
             if recipient is None:
-                key.identify(attempts=1)
+                key.identify(attempts=1, probing=True)
             else:
-                self._unwrap(recipient, key, bound, 1)
+                self._unwrap(recipient, key, bound, attempts=1, probing=True)
 
 
 def wrapped_by(recipient: Recipient) -> WrappedKey:

@@ -180,6 +180,23 @@ def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch,
     assert service.other.calls["unwrap"] == asked
 
 
+def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patient):
+    """What was found failing by many readers is found well again, too."""
+    message = patient.encrypt(b"x")
+    service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
+    app = patient._keys["app"]
+    for _ in range(40):
+        app._breaker.failed()
+    assert not app._breaker.allows()
+    service.app.heal()
+    app._breaker._next_probe = 0.0
+    assert patient.decrypt(message) == b"x"
+    for thread in threading.enumerate():
+        if thread.name == "kmsbridge-probe":
+            thread.join(30)
+    assert not app.ailing
+
+
 def test_a_denial_is_told_though_another_key_helps(service, patient, caplog):
     """In the audit trail; and it does not make the key one that is passed over."""
     message = patient.encrypt(b"x")

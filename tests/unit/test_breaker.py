@@ -8,7 +8,7 @@ from kmsbridge.calls.breaker import LEAST, PAUSE, WINDOW, Breaker
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyURI, Options
 from kmsbridge.policy import CallPolicy
-from kmsbridge.testing import FakeDriver, FakeService
+from kmsbridge.testing import FakeDriver, FakeKeyPair, FakeService, PublicKeyFakeDriver
 from tests.support import Clock
 
 CONTEXT = EncryptionContext.of({})
@@ -163,3 +163,14 @@ def test_retries_end_when_the_breaker_opens(service, clock):
         with pytest.raises(errors.KmsUnavailable):
             key.wrap(DATA_KEY, CONTEXT)
     assert service.app.calls["wrap"] <= LEAST + 2
+
+
+def test_wrapping_here_does_not_wait_for_the_service(clock):
+    """A pinned public key needs none; nor does it say that the service is well."""
+    options = {"public_key": FakeKeyPair("pinned").public_pem}
+    uri = KeyURI.parse("fake-public:pinned")
+    key = Key("app", lambda: PublicKeyFakeDriver.open(uri, Options(options)), clock=clock, sleep=clock.sleep)
+    call(key._breaker, *[False] * LEAST)
+    assert key.wrap(DATA_KEY, CONTEXT)
+    assert key.ailing
+    assert not key._breaker.allows()

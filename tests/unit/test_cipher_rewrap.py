@@ -14,6 +14,7 @@ from kmsbridge import (
     inspect,
     inspect_file,
 )
+from kmsbridge import message as wire
 from kmsbridge.cipher import envelope
 from kmsbridge.driver import ErrorKind
 from kmsbridge.local.keyfile import KeyFile
@@ -236,3 +237,20 @@ def test_direct_messages_are_rewrapped_by_the_service_too(service):
         assert service.app.calls["unwrap"] == 0
         assert direct.decrypt(again, aad=b"1") == b"x"
         assert inspect(again).recipients[0].key_version == "2"
+
+
+def test_a_damaged_recipient_does_not_keep_a_message_from_being_rewrapped(tmp_path, service):
+    """As it does not keep it from being decrypted, where another is sound."""
+    path = tmp_path / "kmsbridge.toml"
+    path.write_text(
+        '[keys.app]\nuri = "fake:app"\n[keys.other]\nuri = "fake:other"\n'
+        '[profiles.p]\nencrypt_to = ["app", "other"]\ndecrypt_with = ["app", "other"]\n'
+    )
+    with EnvelopeCipher.from_config(path) as both:
+        message = both.encrypt(b"x")
+        wrapped = wire.parse(message).recipients[0].wrapped
+        damaged = message.replace(wrapped, wrapped[:-1] + bytes([wrapped[-1] ^ 1]))
+        assert both.decrypt(damaged) == b"x"
+        again = both.rewrap(damaged)
+    with EnvelopeCipher.from_uri("fake:app") as one:
+        assert one.decrypt(again) == b"x"

@@ -42,7 +42,8 @@ def _attach() -> None:
     loggers = logging.root.manager.loggerDict
     if len(loggers) == _seen:
         return
-    _seen = len(loggers)
-    for name, logger in loggers.copy().items():
+    found = loggers.copy()
+    for name, logger in found.items():
         if name.partition(".")[0] in _SDK and isinstance(logger, logging.Logger):
             logger.addFilter(_MUTE)
+    _seen = len(found)  # last: another thread that sees it relies on the filters

@@ -58,7 +58,8 @@ def open_session(settings: Settings) -> tuple[Any, HeldCredentials, Sender]:
     """
     session = botocore.session.Session(profile=settings.profile)
     # REQUESTS_CA_BUNDLE is not AWS's, and is not asked.
-    sender = Sender(settings.ca_file or session.get_config_variable("ca_bundle") or True)
+    verify = settings.ca_file or session.get_config_variable("ca_bundle") or True
+    sender = Sender(verify, plain=settings.allow_plain_http)
     session.set_default_client_config(Config(**_CONFIG))
     session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     session.register("before-send", sender)

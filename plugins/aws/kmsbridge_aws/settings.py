@@ -93,7 +93,7 @@ def read(uri: KeyURI, options: Options) -> Settings:
 def check_endpoint(url: str, *, plain: bool, option: str = "endpoint_url") -> None:
     """Raises `ConfigError` where payloads would travel in the clear: requests are signed, not encrypted."""
     parts = urlsplit(url)
-    if parts.scheme == "https" or plain or _is_loopback(parts.hostname or ""):
+    if parts.scheme == "https" or plain or is_loopback(parts.hostname or ""):
         return
     raise ConfigError(
         f"{option} would send data keys over plain http to another host",
@@ -118,7 +118,8 @@ def _endpoint(url: str | None, option: str, *, plain: bool) -> str | None:
     return url.rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by its name or address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -30,6 +30,7 @@ from botocore.utils import get_environ_proxies
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
 from kmsbridge_aws.failures import UnreadableAnswer
+from kmsbridge_aws.settings import check_endpoint, is_loopback
 
 _KEPT: Final = 64
 _LARGEST: Final = 2**20
@@ -161,7 +162,9 @@ class _TlsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
 
 class _Session(URLLib3Session):  # type: ignore[misc]
     def __init__(self, url: str, verify: bool | str) -> None:
-        super().__init__(verify, get_environ_proxies(url), max_pool_connections=_KEPT)
+        # Nothing for this machine goes by a proxy: it may be in plain text.
+        proxies = {} if is_loopback(urlsplit(url).hostname or "") else get_environ_proxies(url)
+        super().__init__(verify, proxies, max_pool_connections=_KEPT)
         self._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
 
 
@@ -173,15 +176,19 @@ def _is_object(content: bytes) -> bool:
 
 
 class Sender:
-    """Sends a client's requests, in the place of its own HTTP session: a handler of `before-send`."""
+    """Sends a client's requests, in the place of its own HTTP session: a handler of `before-send`.
 
-    def __init__(self, verify: bool | str) -> None:
-        self._verify = verify
+    Where to, the environment may have said: no address gets a data key or a credential in plain text.
+    """
+
+    def __init__(self, verify: bool | str, *, plain: bool = False) -> None:
+        self._verify, self._plain = verify, plain
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
 
     def __call__(self, request: Any, **_: Any) -> Any:
         """The answer, which is whole; raises botocore's exceptions."""
+        check_endpoint(request.url, plain=self._plain, option="the AWS endpoint")
         try:
             answer = self._session(request.url).send(request)
         except BotoCoreError as error:

@@ -23,9 +23,14 @@ class InBackground:
         """Start `work`, unless something runs already."""
         with self._lock:
             if self._running is None or self._running.done():
-                self._running = Future()
+                running: Future[None] = Future()
                 # A daemon: a program does not wait at its end for credentials that nobody needs.
-                threading.Thread(target=_run, args=(work, self._running), name="aws-kms", daemon=True).start()
+                thread = threading.Thread(target=_run, args=(work, running), name="aws-kms", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads, now or at the interpreter's end
+                    _run(work, running)
+                self._running = running
             return self._running
 
     def finish(self, work: Callable[[], None], deadline: float) -> None:

@@ -19,10 +19,15 @@ class Background:
         """The work that is under way; begun if there is none."""
         with self._lock:
             if self._running is None or self._running.done():
-                self._running = Future()
-                threading.Thread(
-                    target=self._run, args=(self._running,), name="kmsbridge-gcp-credentials", daemon=True
-                ).start()
+                running: Future[None] = Future()
+                thread = threading.Thread(
+                    target=self._run, args=(running,), name="kmsbridge-gcp-credentials", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads, now or at the interpreter's end
+                    self._run(running)
+                self._running = running
             return self._running
 
     def wait(self, timeout: float) -> None:
