@@ -17,7 +17,7 @@ _USER_INFO = re.compile(r"\A[^/]*:.*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class KeyURI:
     """Where a key lives. Holds names only: a secret never belongs into a URI.
 

@@ -7,6 +7,7 @@ holds keys.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmsbridge.driver import ENTRY_POINT_GROUP, KeyDriver
@@ -54,15 +55,26 @@ def driver_class(scheme: str) -> type[KeyDriver]:
 
 
 def _by_scheme() -> dict[str, list[EntryPoint]]:
-    from importlib.metadata import entry_points
-
     schemes: dict[str, list[EntryPoint]] = {}
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    for entry in _entries():
         same = schemes.setdefault(entry.name, [])
-        # An editable install can show one distribution twice; that is no conflict.
-        if all(entry.value != other.value for other in same):
+        # A distribution can be there twice, editable or in an older version: the first one counts.
+        if all(entry.value != other.value and _source(entry) != _source(other) for other in same):
             same.append(entry)
     return schemes
+
+
+def _entries() -> Iterator[EntryPoint]:
+    """What `importlib.metadata.entry_points` gives, which takes twice as long: it parses every distribution's."""
+    from importlib.metadata import distributions
+
+    for distribution in distributions():
+        if ENTRY_POINT_GROUP in (distribution.read_text("entry_points.txt") or ""):
+            yield from distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+
+
+def _source(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else ""
 
 
 def _load(entry: EntryPoint) -> Any:

@@ -19,7 +19,8 @@ from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_by
 from kmsbridge.cipher.direct import DirectOpener
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import CachedKey, Pairs, name_of, without_padding
+from kmsbridge.datakeys import CachedKey, Pairs, name_of
+from kmsbridge.datakeys.decryption import without_padding
 from kmsbridge.errors import KmsBridgeError, forget_locals
 
 

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
+class AuditEvent(NamedTuple):
     """One use of a key.
 
     `operation` is wrap, unwrap, rewrap, rotate (calls to a key), encrypt, decrypt (how many messages a
     cached data key served), refusal (of a message), or, in a file only, recover; `outcome` is `ok` or the
     name of the error's class. `source` is `call` where a key service was called, `cache` for the counts,
     and empty for a refusal; `messages` is the count; `request_id` is the provider's own. `time` is in
-    seconds since 1970.
+    seconds since 1970; the trail sets it, and `profile`, where they are not given.
     """
 
     operation: str
     outcome: str = "ok"
     key_id: str = ""
     key_version: str = ""
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, str] = MappingProxyType({})
     profile: str = ""
     request_id: str = ""
     source: str = "call"
     messages: int = 0
     attempts: int = 0
-    time: float = field(default_factory=time.time)
+    time: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The event as JSON has it; the time in RFC 3339, UTC, with microseconds."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import logging
 import time
@@ -54,8 +53,7 @@ class AuditTrail:
         """
         if self._closed:
             raise ClosedError("the audit trail is closed")
-        if not event.profile:
-            event = dataclasses.replace(event, profile=self.profile)
+        event = event._replace(profile=event.profile or self.profile, time=event.time or time.time())
         failure = self._to_file(event)
         failure = self._to_log(event) or failure
         if failure is not None and self._required:

@@ -4,8 +4,10 @@ The scheme is https://c2sp.org/chunked-encryption with SHA-512 and AES-256-GCM: 
 32-byte key commitment, then chunks of 16 KiB plaintext with a 16-byte tag each, the last one shorter.
 """
 
-from kmsbridge.body.passphrase import passphrase_key
-from kmsbridge.body.reader import ChunkReader, ReadAt
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from kmsbridge.body.sealing import (
     CHUNK,
     OVERHEAD,
@@ -17,6 +19,10 @@ from kmsbridge.body.sealing import (
     seal,
     sealed_length,
 )
+
+if TYPE_CHECKING:
+    from kmsbridge.body.passphrase import passphrase_key
+    from kmsbridge.body.reader import ChunkReader, ReadAt
 
 __all__ = [
     "CHUNK",
@@ -32,3 +38,18 @@ __all__ = [
     "seal",
     "sealed_length",
 ]
+
+_LATE = {
+    "ChunkReader": "kmsbridge.body.reader",
+    "ReadAt": "kmsbridge.body.reader",
+    "passphrase_key": "kmsbridge.body.passphrase",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what few programs need when it is first asked for (PEP 562)."""
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LATE[name]), name)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import math
 import random
 import threading
 import time
@@ -12,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from kmsbridge import errors, forks
-from kmsbridge.calls import meaning
+from kmsbridge.calls import checks, meaning
 from kmsbridge.calls.breaker import Breaker
 from kmsbridge.calls.budget import RetryBudget
 from kmsbridge.driver import (
@@ -27,7 +25,7 @@ from kmsbridge.driver import (
     take_request_id,
 )
 from kmsbridge.errors import KmsBridgeError, KmsError, LimitExceeded
-from kmsbridge.message import MAX_KEY_ID, MAX_KEY_VERSION, MAX_WRAPPED
+from kmsbridge.message import MAX_KEY_VERSION, MAX_WRAPPED
 from kmsbridge.policy import CallPolicy
 
 T = TypeVar("T")
@@ -140,7 +138,7 @@ class Key:
                 attempts,
                 probing=probing,
             )
-            _check_key_id(key_id, self.driver.scheme)
+            checks.check_key_id(key_id, self.driver.scheme)
             self._key_id = key_id
         return self._key_id
 
@@ -161,7 +159,7 @@ class Key:
                 remedy=f"its limit is {self.max_plaintext} bytes; without direct mode there is none",
             )
         _ = self.key_id  # may be a call, whose answer must not be taken for this one's
-        payload = plaintext if self.binds_context else plaintext + _context_hash(context)
+        payload = plaintext if self.binds_context else plaintext + checks.context_hash(context)
         wrapped = self._call("wrap", lambda timeout: self.driver.wrap(payload, context, timeout=timeout))
         self._check_wrapped("wrap", wrapped)
         if len(payload) >= _BOUND and payload in wrapped.ciphertext:
@@ -219,7 +217,7 @@ class Key:
         description: Any = self._call("describe", lambda timeout: self.driver.describe(timeout=timeout))
         if not isinstance(description, KeyDescription) or not isinstance(description.state, KeyState):
             raise self._broken("describe", "it returned no KeyDescription")
-        if description.key_id != self.key_id or _utf8_length(description.version) > MAX_KEY_VERSION:
+        if description.key_id != self.key_id or checks.utf8_length(description.version) > MAX_KEY_VERSION:
             raise self._broken("describe", "it described another key, or a version that is none")
         return description
 
@@ -357,7 +355,7 @@ class Key:
             raise self._broken(operation, "it returned no WrappedKey")
         if wrapped.key_id != self.key_id:
             raise self._broken(operation, "it answered with another key's id")
-        fits = _utf8_length(wrapped.version) <= MAX_KEY_VERSION
+        fits = checks.utf8_length(wrapped.version) <= MAX_KEY_VERSION
         if not fits or not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED:
             raise self._broken(operation, "its answer does not fit into a message")
 
@@ -367,7 +365,7 @@ class Key:
         if self.binds_context:
             return payload
         plaintext, bound = payload[:-_BOUND], payload[-_BOUND:]
-        if not hmac.compare_digest(bound, _context_hash(context)):
+        if not hmac.compare_digest(bound, checks.context_hash(context)):
             raise errors.AuthenticationError
         return plaintext
 
@@ -385,28 +383,4 @@ class Key:
             remedy="report it to the driver's author; kmsbridge.testing has the suite that shows it",
             key_id=self._key_id,
             operation=operation,
-        )
-
-
-def _context_hash(context: EncryptionContext) -> bytes:
-    return hashlib.sha256(context.canonical()).digest()
-
-
-def _utf8_length(text: Any) -> float:
-    """Infinite for what no message can hold."""
-    try:
-        return len(text.encode())
-    except (AttributeError, UnicodeEncodeError):
-        return math.inf
-
-
-def _check_key_id(key_id: Any, scheme: str) -> None:
-    if (
-        not isinstance(key_id, str)
-        or not key_id.startswith(f"{scheme}:")
-        or not len(scheme) + 1 < _utf8_length(key_id) <= MAX_KEY_ID
-    ):
-        raise errors.ConfigError(
-            f"the {scheme} driver's key id is not 'scheme:name' of at most {MAX_KEY_ID} bytes",
-            remedy="shorten the key's name, or report it to the driver's author",
         )

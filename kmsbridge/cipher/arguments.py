@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -22,6 +24,17 @@ def as_bytes(value: object, name: str, instead: str = "") -> bytes:
     """`value` as bytes that nobody else can change."""
     check_bytes(value, name, instead)
     return bytes(value)  # type: ignore[call-overload, no-any-return]
+
+
+def one_each(aads: Sequence[Buffer] | None, count: int) -> Sequence[Buffer]:
+    """`aads`, or as many empty ones. Raises `TypeError` where they are not one for each."""
+    if aads is None:
+        return [b""] * count
+    if isinstance(aads, (str, bytes, bytearray, memoryview)) or len(aads) != count:
+        raise TypeError(f"aads must be a sequence of {count} bytes-like values, one for each")
+    for aad in aads:
+        check_bytes(aad, "aad")
+    return aads
 
 
 def check_text(value: object) -> str:

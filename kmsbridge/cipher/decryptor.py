@@ -13,7 +13,8 @@ from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_by
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
-from kmsbridge.datakeys import DecryptionKeys, Pairs
+from kmsbridge.datakeys import Pairs
+from kmsbridge.datakeys.decryption import DecryptionKeys
 from kmsbridge.errors import KmsBridgeError, RoleError, forget_locals
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import TYPE_CHECKING
 
 from kmsbridge import body
 from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import DecryptionKeys, EncryptionKeys, Pairs
+from kmsbridge.datakeys import EncryptionKeys, Pairs
 from kmsbridge.errors import MalformedMessage
 from kmsbridge.message import Header, Kind
 from kmsbridge.secret import Secret
+
+if TYPE_CHECKING:
+    from kmsbridge.datakeys.decryption import DecryptionKeys
 
 
 def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:

@@ -8,8 +8,8 @@ from typing import BinaryIO
 from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike, write_all
-from kmsbridge.cipher import direct, files, many
-from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, text_to_bytes
+from kmsbridge.cipher import direct, files
+from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, one_each, text_to_bytes
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
@@ -69,7 +69,7 @@ class Encryptor(Opened):
         """A message for each plaintext, all of one context; `aads` has one for each. All or none."""
         try:
             plaintexts = list(plaintexts)
-            aads = many.one_each(aads, len(plaintexts))
+            aads = one_each(aads, len(plaintexts))
             return [
                 self.encrypt(plaintext, context=context, aad=aad)
                 for plaintext, aad in zip(plaintexts, aads, strict=True)

@@ -15,15 +15,9 @@ from kmsbridge.cipher.decryptor import Decryptor
 from kmsbridge.cipher.encryptor import Encryptor
 from kmsbridge.config import Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import (
-    KeyCache,
-    Pairs,
-    data_key_context,
-    name_of,
-    rewrapped_by_service,
-    told_of_messages,
-    without_padding,
-)
+from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, name_of, told_of_messages
+from kmsbridge.datakeys.decryption import without_padding
+from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
 from kmsbridge.secret import Secret
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
-from kmsbridge import atomic, body, journal
+from kmsbridge import atomic, body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike, write_all
 from kmsbridge.datakeys import CachedKey
@@ -63,6 +63,8 @@ def decrypt_file(
     progress: Progress | None,
 ) -> None:
     """Open `source` into `target`, which only its owner may read."""
+    from kmsbridge import journal
+
     with atomic.open_regular(source) as reader:
         header = journal.header_of(source, reader)
         reader.seek(header.length)

@@ -9,24 +9,14 @@ from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.calls import in_parallel
 from kmsbridge.cipher import direct
-from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes
-from kmsbridge.datakeys import DecryptionKeys, Outcomes, Pairs, without_padding
+from kmsbridge.cipher.arguments import Buffer, as_bytes, one_each
+from kmsbridge.datakeys import Pairs
+from kmsbridge.datakeys.decryption import DecryptionKeys, Outcomes, without_padding
 from kmsbridge.errors import AuthenticationError, ClosedError, KmsBridgeError, MessageError
 
 T = TypeVar("T")
 
 Parsed = tuple[bytes, wire.Header]
-
-
-def one_each(aads: Sequence[Buffer] | None, count: int) -> Sequence[Buffer]:
-    """`aads`, or as many empty ones. Raises `TypeError` where they are not one for each."""
-    if aads is None:
-        return [b""] * count
-    if isinstance(aads, (str, bytes, bytearray, memoryview)) or len(aads) != count:
-        raise TypeError(f"aads must be a sequence of {count} bytes-like values, one for each")
-    for aad in aads:
-        check_bytes(aad, "aad")
-    return aads
 
 
 def decrypt(

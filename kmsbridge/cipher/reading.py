@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
 
 from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.body import ReadAt
 from kmsbridge.errors import forget_locals
+
+if TYPE_CHECKING:
+    from kmsbridge.body import ReadAt
 
 
 class Chunks(Protocol):
@@ -22,7 +24,7 @@ class Chunks(Protocol):
     def chunk(self, number: int) -> bytes: ...
 
 
-OpenChunks = Callable[[wire.Header, ReadAt, int], Chunks]
+OpenChunks = Callable[[wire.Header, "ReadAt", int], Chunks]
 """(header, how to read the body, the body's length) -> the plaintext's chunks."""
 
 

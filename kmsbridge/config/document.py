@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Final
 
 from kmsbridge.config.source import is_reference, read_file, read_variable
-from kmsbridge.config.values import convert, flag, takes_text, text, wrong_type
+from kmsbridge.config.values import convert, flag, text, tunables, wrong_type
 from kmsbridge.config.words import about, advice, check_words, dotted, quoted
 from kmsbridge.errors import ConfigError
 from kmsbridge.message import MAX_RECIPIENTS
-from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy
+from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, Policy
 
 FILE_NAME: Final = "kmsbridge.toml"
 MAX_FILE: Final = 64 * 1024
 MAX_NAME: Final = 128
 LISTS: Final = ("encrypt_to", "decrypt_with")
-POLICIES: Final[Mapping[str, type[Any]]] = {
+POLICIES: Final[Mapping[str, type[Policy]]] = {
     "data_keys": DataKeyPolicy,
     "calls": CallPolicy,
     "audit": AuditPolicy,
 }
 FLAGS: Final = ("production", "direct")
-_POSITION = re.compile(r"\(at (line \d+, column \d+|end of document)\)$")
+_POSITION: Final = r"\(at (line \d+, column \d+|end of document)\)$"
 
 
 def read(path: str, named_by: str = "") -> dict[str, Any]:
@@ -123,13 +123,13 @@ def _parse(data: bytes, what: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
+        return tomllib.loads(data.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         problem, remedy = f"is not UTF-8 at byte {error.start}", "save it as UTF-8"
     except RecursionError:
         problem, remedy = "is nested too deeply", "use fewer levels"
     except ValueError as error:
-        position = _POSITION.search(str(error))
+        position = re.search(_POSITION, str(error))
         problem = f"is not valid TOML at {position[1]}" if position else "is not valid TOML"
         remedy = "correct it there; a table or setting given twice does this too"
     # Not inside `except`: those exceptions carry the file's text along.
@@ -152,11 +152,11 @@ def _tables(document: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str,
     return tables
 
 
-def _check_policy(table: object, policy: type[Any], name: str) -> None:
+def _check_policy(table: object, policy: type[Policy], name: str) -> None:
     if not isinstance(table, Mapping):
         raise wrong_type(table, name, "a table")
-    settings = {each.name: each for each in fields(policy)}
+    settings = tunables(policy)
     check_words(table, settings, name, "setting")
     for word, value in table.items():
-        if not (is_reference(value) and takes_text(settings[word])):
+        if not (is_reference(value) and settings[word].takes_text):
             convert(value, settings[word], dotted(name, word))

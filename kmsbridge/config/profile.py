@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Final
 
 from kmsbridge.config.document import LISTS, POLICIES, check_key_names
 from kmsbridge.config.model import KeyConfig, Profile
 from kmsbridge.config.source import MASK, Source, is_reference, sounds_secret
-from kmsbridge.config.values import convert, rendered
+from kmsbridge.config.values import convert, rendered, tunables
 from kmsbridge.config.words import about, advice, dotted, quoted
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.errors import ConfigError
-from kmsbridge.policy import CallPolicy
+from kmsbridge.policy import CallPolicy, checked
 
 DEFAULT: Final = "default"
 OWN: Final = ("uri", "allow_in_production")
@@ -99,7 +98,7 @@ def _flag(table: Mapping[str, Any], setting: str, where: str, source: Source) ->
 
 def _policy(profile: Mapping[str, Any], which: str, where: str, source: Source) -> Any:
     table, policy, name = profile.get(which, {}), POLICIES[which], dotted(where, which)
-    settings = {each.name: each for each in fields(policy)}
+    settings = tunables(policy)
     values, origins = {}, {}
     for word, value in table.items():
         resolved, origins[word] = source.resolve(value, dotted(name, word))
@@ -110,7 +109,7 @@ def _policy(profile: Mapping[str, Any], which: str, where: str, source: Source) 
         # A short deadline alone must not be refused because of the other's default.
         values["attempt_timeout"] = max(0.001, min(CallPolicy().attempt_timeout, values["deadline"]))
     with about(f"{name}."):
-        built = policy(**values)
+        built = checked(policy(**values))
     for word, setting in settings.items():
         masked = is_reference(table.get(word))
         shown = MASK if masked else rendered(getattr(built, word), setting)

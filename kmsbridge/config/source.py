@@ -16,15 +16,12 @@ ARGUMENT: Final = "argument"
 MASK: Final = "***"
 MAX_REFERENCED: Final = 64 * 1024
 MAX_DEPTH: Final = 16
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET = re.compile(
     r"token|secret|passw|passphrase|pwd|credential|key|pin\b|private|auth|bearer|cookie|header|dsn",
     re.IGNORECASE,
 )
-_NO_SECRET = re.compile(r"_(file|path|folder|dir|name|arn|method)$", re.IGNORECASE)
-_AUTH_TABLE = re.compile(r"(^|_)auth$", re.IGNORECASE)
-_TAIL = re.compile(r"[?#]")
-_PARAMETER = re.compile(r"(?<=[?&#])([^=?&#]*=)?[^&#]*")
+_NO_SECRET: Final = ("_file", "_path", "_folder", "_dir", "_name", "_arn", "_method")
+_PARAMETER: Final = r"(?<=[?&#])([^=?&#]*=)?[^&#]*"
 
 
 class Source(NamedTuple):
@@ -95,7 +92,7 @@ class Source(NamedTuple):
         return self.given_by == ARGUMENT
 
     def _variable(self, variable: str, name: str) -> str:
-        if not _VARIABLE.fullmatch(variable):
+        if not (variable.isascii() and variable.isidentifier()):
             raise ConfigError(f"{name} refers to no variable", remedy="write env:NAME")
         value = read_variable(self.env, variable)
         if value is None:
@@ -177,9 +174,9 @@ def sounds_secret(option: str, value: object) -> bool:
 
     Of a table such as `auth`, which tells how to log in, each option is judged by its own name.
     """
-    if isinstance(value, Mapping) and _AUTH_TABLE.search(option):
+    if isinstance(value, Mapping) and f"_{option.lower()}".endswith("_auth"):
         return False
-    return bool(_SECRET.search(option)) and not _NO_SECRET.search(option)
+    return bool(_SECRET.search(option)) and not option.lower().endswith(_NO_SECRET)
 
 
 def _shown(value: object) -> str:
@@ -188,12 +185,19 @@ def _shown(value: object) -> str:
     if not isinstance(value, str) or "://" not in value:
         return str(value)
     scheme, mark, rest = value.partition("://")
-    found = _TAIL.search(rest)
+    found = re.search(r"[?#]", rest)
     place, tail = (rest[: found.start()], rest[found.start() :]) if found else (rest, "")
     user, at, host = place.rpartition("@")
     if "@" in tail:
         host = MASK  # of a password with ? or # the place would be the first half
-    return scheme + mark + (MASK if user else "") + at + host + _PARAMETER.sub(_masked, tail)
+    return (
+        scheme
+        + mark
+        + (MASK if user else "")
+        + at
+        + host
+        + (re.sub(_PARAMETER, _masked, tail) if tail else "")
+    )
 
 
 def _masked(parameter: re.Match[str]) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import Field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kmsbridge.errors import ConfigError
-from kmsbridge.policy import BYTES, SECONDS
+from kmsbridge.policy import BOUNDS, BYTES, COUNT, SECONDS, Policy
 
-_NUMBER: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)")
+_NUMBER: Final = r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([A-Za-z]+)"
 _MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _BYTES: Final = {
     "B": 1,
@@ -17,6 +16,26 @@ _BYTES: Final = {
     **{prefix + "iB": 1024**n for n, prefix in enumerate(("K", "M", "G", "T"), 1)},
     "KB": 1000,
 }
+
+
+class Tunable(NamedTuple):
+    """A setting of a policy: what it is unless it is given, and its unit."""
+
+    default: Any
+    unit: str
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether it may be given as text, and so by reference."""
+        return isinstance(self.default, str) or self.unit in (SECONDS, BYTES)
+
+
+def tunables(policy: type[Policy]) -> dict[str, Tunable]:
+    """The settings of a policy, by name."""
+    return {
+        name: Tunable(default, BOUNDS[name].unit if name in BOUNDS else COUNT)
+        for name, default in policy._field_defaults.items()
+    }
 
 
 def duration(value: object, name: str) -> float:
@@ -62,29 +81,24 @@ def text(value: object, name: str) -> str:
     return value
 
 
-def convert(value: object, setting: Field[Any], name: str) -> Any:
-    """The value of a policy's field, in the field's own unit. Bounds are the policy's to check."""
-    if setting.metadata.get("unit") == SECONDS:
+def convert(value: object, setting: Tunable, name: str) -> Any:
+    """The value of a policy's setting, in the setting's own unit. Bounds are the policy's to check."""
+    if setting.unit == SECONDS:
         return duration(value, name)
-    if setting.metadata.get("unit") == BYTES:
+    if setting.unit == BYTES:
         return size(value, name)
     if isinstance(setting.default, bool):
         return flag(value, name)
     return text(value, name) if isinstance(setting.default, str) else count(value, name)
 
 
-def takes_text(setting: Field[Any]) -> bool:
-    """Whether a policy's field may be given as text, and so by reference."""
-    return isinstance(setting.default, str) or setting.metadata.get("unit") in (SECONDS, BYTES)
-
-
-def rendered(value: object, setting: Field[Any]) -> str:
+def rendered(value: object, setting: Tunable) -> str:
     """A policy's value with its unit, as people read it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if setting.metadata.get("unit") == SECONDS:
+    if setting.unit == SECONDS:
         return f"{value:.15g} s"
-    return f"{value} bytes" if setting.metadata.get("unit") == BYTES else str(value)
+    return f"{value} bytes" if setting.unit == BYTES else str(value)
 
 
 def wrong_type(value: object, name: str, wanted: str) -> ConfigError:
@@ -93,7 +107,7 @@ def wrong_type(value: object, name: str, wanted: str) -> ConfigError:
 
 
 def _with_unit(value: str, units: dict[str, int], name: str, kind: str, examples: str) -> float:
-    match = _NUMBER.fullmatch(value)
+    match = re.fullmatch(_NUMBER, value)
     if match is None or match[2] not in units:
         raise ConfigError(f"{name} is not {kind}", remedy=f"write it as in {examples}")
     return float(match[1]) * units[match[2]]

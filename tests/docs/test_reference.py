@@ -19,6 +19,7 @@ from kmsbridge.config import document
 from kmsbridge.config.profile import OWN
 from kmsbridge.inspection import MessageInfo, RecipientInfo
 from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.policy import BOUNDS
 from kmsbridge.testing import FakeKeyPair, harness
 
 ROOT = Path(__file__).parents[2]
@@ -145,12 +146,12 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
 def test_every_setting_is_in_the_configuration_reference(name: str) -> None:
     """With its default and its bounds, as the code has them."""
     table = rows("reference/configuration.md", name)
-    for field in dataclasses.fields(document.POLICIES[name]):
-        _type, default, *bounds, _meaning = table[field.name]
-        assert config.values.convert(_value(default), field, name) == field.default
-        if field.metadata:
-            least, most = (config.values.convert(_value(each), field, name) for each in bounds)
-            assert (least, most) == (field.metadata["least"], field.metadata["most"])
+    for word, setting in config.values.tunables(document.POLICIES[name]).items():
+        _type, default, *bounds, _meaning = table[word]
+        assert config.values.convert(_value(default), setting, name) == setting.default
+        if word in BOUNDS:
+            least, most = (config.values.convert(_value(each), setting, name) for each in bounds)
+            assert (least, most) == BOUNDS[word][1:]
 
 
 def _value(shown: str) -> object:

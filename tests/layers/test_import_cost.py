@@ -10,6 +10,19 @@ SDKS = {"boto3", "botocore", "google", "grpc", "hvac", "requests", "urllib3"}
 CLI = {"click", "rich", "kmsbridge.cli"}
 SLOW = {"asyncio", "importlib.metadata", "logging.handlers", "pytest", "stevedore"}
 OURS = {"kmsbridge.local", "kmsbridge.testing", "kmsbridge.aio"}
+VAULT = "vault-transit://transit/app"
+DECRYPTING = {
+    "kmsbridge.body.passphrase",
+    "kmsbridge.body.reader",
+    "kmsbridge.cipher.decryptor",
+    "kmsbridge.cipher.envelope",
+    "kmsbridge.cipher.many",
+    "kmsbridge.cipher.reading",
+    "kmsbridge.datakeys.decryption",
+    "kmsbridge.datakeys.rewrapping",
+    "kmsbridge.datakeys.unwrapping",
+    "kmsbridge.journal",
+}
 LISTING = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
@@ -38,6 +51,29 @@ def test_the_api_imports_no_provider_and_no_command_line():
     modules = modules_after("from kmsbridge import EnvelopeCipher, Encryptor, Decryptor, inspect")
     assert "kmsbridge.cipher" in modules
     assert among(modules, SDKS | CLI | SLOW | OURS) == []
+
+
+def test_encrypting_imports_nothing_that_decrypts():
+    """Nor the ciphers that only random access needs: a program that encrypts one message ends soon."""
+    modules = modules_after("from kmsbridge import Encryptor")
+    assert "kmsbridge.cipher.encryptor" in modules
+    assert among(modules, DECRYPTING | {"cryptography.hazmat.primitives", "concurrent.futures"}) == []
+
+
+def test_decrypting_imports_what_it_needs():
+    """The names above are those of modules: each comes when it is used."""
+    modules = modules_after(
+        "from kmsbridge import EnvelopeCipher, body; body.ChunkReader, body.passphrase_key"
+    )
+    assert among(DECRYPTING, modules) == sorted(DECRYPTING)
+
+
+def test_opening_a_vault_key_imports_only_what_its_login_needs():
+    """With a token no one-time secret is looked for; the SDK comes with the first call."""
+    options = "address='http://127.0.0.1:1', auth={'method': 'token', 'token': 'none'}"
+    modules = modules_after(f"from kmsbridge import Encryptor; Encryptor.from_uri('{VAULT}', {options})")
+    assert "kmsbridge_vault.driver" in modules
+    assert among(modules, SDKS | {"kmsbridge_vault.bootstrap", "concurrent.futures"}) == []
 
 
 def test_asyncio_is_imported_by_those_who_ask_for_it():

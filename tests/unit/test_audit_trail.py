@@ -1,17 +1,18 @@
 """Events reach their sinks; a sink that fails is dealt with as the policy says."""
 
-import dataclasses
 import json
 import logging
 import os
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 
 from kmsbridge.audit import AuditEvent, AuditTrail, verify
 from kmsbridge.audit import file as audit_file
+from kmsbridge.audit.event import timestamp
 from kmsbridge.errors import AuditError, ClosedError
 from kmsbridge.policy import AuditPolicy
 
@@ -62,10 +63,15 @@ def test_a_line_says_everything_that_is_known_of_an_event(path):
     }
 
 
-def test_an_event_takes_its_time_when_it_is_made():
-    """Not when it is written."""
-    first, second = AuditEvent("wrap"), AuditEvent("wrap")
-    assert 1_700_000_000 < first.time <= second.time
+def test_an_event_without_a_time_gets_that_of_its_recording(caplog):
+    """And keeps one that it was given."""
+    caplog.set_level(logging.INFO, "kmsbridge.audit")
+    before = time.time()
+    AuditTrail(AuditPolicy(), profile="p").record(AuditEvent("wrap"))
+    AuditTrail(AuditPolicy(), profile="p").record(AuditEvent("wrap", time=1.5))
+    first, second = (record.kmsbridge["time"] for record in caplog.records)
+    assert timestamp(before) <= first <= timestamp(time.time())
+    assert second == timestamp(1.5)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def test_a_last_line_replaced_under_a_running_trail_breaks_the_chain(path):
     audit.record(EVENT)
     genuine = path.read_bytes()
     path.unlink()
-    open_trail(path).record(dataclasses.replace(EVENT, attempts=9))
+    open_trail(path).record(EVENT._replace(attempts=9))
     forged = path.read_bytes()
     assert len(forged) == len(genuine)
     path.unlink()

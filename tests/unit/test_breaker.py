@@ -171,6 +171,6 @@ def test_wrapping_here_does_not_wait_for_the_service(clock):
     uri = KeyURI.parse("fake-public:pinned")
     key = Key("app", lambda: PublicKeyFakeDriver.open(uri, Options(options)), clock=clock, sleep=clock.sleep)
     call(key._breaker, *[False] * LEAST)
-    assert key.wrap(DATA_KEY, CONTEXT)
+    assert key.wrap(DATA_KEY, CONTEXT).ciphertext
     assert key.ailing
     assert not key._breaker.allows()

@@ -3,7 +3,7 @@
 import importlib.metadata
 import subprocess
 import sys
-from importlib.metadata import Distribution, EntryPoint
+from importlib.metadata import Distribution
 
 import pytest
 
@@ -36,32 +36,28 @@ def installed(monkeypatch, tmp_path):
 
     def install(*drivers):
         entries = [
-            entry(f"kmsbridge-{package}", scheme, f"driver_{module}:Driver")
+            distribution(f"kmsbridge-{package}", scheme, f"driver_{module}:Driver")
             for scheme, module, package in drivers
         ]
-        found = importlib.metadata.entry_points
-        monkeypatch.setattr(
-            importlib.metadata,
-            "entry_points",
-            lambda **which: entries if which == {"group": ENTRY_POINT_GROUP} else found(**which),
-        )
+        monkeypatch.setattr(importlib.metadata, "distributions", lambda: entries)
 
     yield install
     for name in MODULES:
         sys.modules.pop(f"driver_{name}", None)
 
 
-def entry(package, scheme, target):
+def distribution(package, scheme, target):
     class Installed(Distribution):
         def read_text(self, filename):
-            return (
-                f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n" if filename == "METADATA" else None
-            )
+            return {
+                "METADATA": f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n",
+                "entry_points.txt": f"[console_scripts]\nx = x:x\n[{ENTRY_POINT_GROUP}]\n{scheme} = {target}\n",
+            }.get(filename)
 
         def locate_file(self, path):
             return path
 
-    return EntryPoint(scheme, target, ENTRY_POINT_GROUP)._for(Installed())
+    return Installed()
 
 
 def test_the_local_driver_is_found_through_its_entry_point():
@@ -149,6 +145,23 @@ def test_one_driver_seen_twice_is_no_conflict(installed):
     installed(("good", "good", "good"), ("good", "good", "good"))
     assert registry.driver_class("good").scheme == "good"
     assert len(registry.providers()) == 1
+
+
+def test_of_one_distribution_in_two_versions_the_first_counts(installed):
+    """The one that an import would find."""
+    installed(("good", "good", "same"), ("good", "broken", "same"))
+    assert issubclass(registry.driver_class("good"), FakeDriver)
+
+
+def test_a_distribution_without_drivers_is_passed_over(monkeypatch):
+    """Whatever else it registers, and if it is one that has lost its files."""
+    there = importlib.metadata.distributions
+    others = [distribution("other", "x", "y:Z"), distribution("lost", "x", "y:Z")]
+    others[0].read_text = {"entry_points.txt": "[another.group]\nx = y:Z\n"}.get
+    others[1].read_text = {}.get
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [*others, *there()])
+    assert "local" in [each.scheme for each in registry.providers()]
+    assert "x" not in [each.scheme for each in registry.providers()]
 
 
 def test_importing_the_library_does_not_import_stevedore():

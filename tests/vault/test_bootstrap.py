@@ -297,6 +297,49 @@ def test_lost_answer_is_no_security_event(role, open_driver, write, monkeypatch)
     assert codes == [(ErrorKind.UNAVAILABLE, "network"), lost, lost]
 
 
+def test_token_that_another_process_takes_meanwhile_is_no_security_event(
+    role, open_driver, write, monkeypatch
+):
+    """It removes the file and opens the token after this one has read the file: the token is the other's."""
+    wrapped = role.wrapped()
+    file = write(PATH, wrapped)
+    driver = open_driver(role.vault, role.key, auth=role.auth(wrapped_secret_id_file=PATH))
+    real = driver._server._send
+
+    def late(method, path, *rest):
+        if path == "sys/wrapping/lookup":
+            file.unlink()
+            role.vault.ask("POST", "sys/wrapping/unwrap", token=wrapped)
+        return real(method, path, *rest)
+
+    monkeypatch.setattr(driver._server, "_send", late)
+    for _ in range(2):
+        with pytest.raises(VaultFailure) as caught:
+            driver.wrap(b"x", bound(), timeout=10)
+        assert (caught.value.kind, caught.value.code) == (ErrorKind.UNAUTHENTICATED, "no-wrapped-secret-id")
+
+
+@pytest.mark.parametrize("source", ["wrapped_secret_id", "wrapped_secret_id_env"])
+def test_child_leaves_an_unopened_token_to_its_parent(role, open_key, works, monkeypatch, source):
+    """Of a server that loads first and forks then, no worker opens what another opened: no false alarm."""
+    wrapped = role.wrapped()
+    monkeypatch.setenv(VARIABLE, wrapped)
+    auth = role.auth(**{source: VARIABLE if source.endswith("env") else wrapped})
+    key = open_key(role.vault, role.key, auth=auth)
+    since = role.vault.audit_file.stat().st_size
+
+    def work():
+        for each in (key, open_key(role.vault, role.key, auth=auth)):
+            with pytest.raises(KmsUnauthenticated) as caught:
+                works(each)
+            assert caught.value.provider_code == "wrapped-secret-id-in-parent"
+            assert type(caught.value) is KmsUnauthenticated
+
+    assert [in_child(work) for _ in range(2)] == ["ok", "ok"]
+    assert role.unwraps(since) == 0
+    assert works(key)
+
+
 def test_wrapped_secret_id_is_not_shown(role, open_driver, write):
     """Neither by the driver nor by what it holds."""
     wrapped = role.wrapped()

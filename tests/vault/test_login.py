@@ -246,6 +246,24 @@ def test_failed_login_is_shared_as_well(vault, name, approle, open_key, works):
     assert logins(vault, since, auth["mount"]) < 32
 
 
+def test_refused_login_is_not_repeated_at_once(vault, name, approle, open_key, works):
+    """A server that counts refusals is asked once, and again some seconds later."""
+    auth = {**approle(), "secret_id": "wrong"}
+    key = open_key(vault, name, auth=auth)
+    since = vault.audit_file.stat().st_size
+
+    def refused():
+        with pytest.raises(KmsUnauthenticated) as caught:
+            works(key)
+        return caught.value.provider_code
+
+    assert {refused() for _ in range(5)} == {"login-refused"}
+    assert logins(vault, since, auth["mount"]) == 1
+    key.driver._tokens._refused_until = 0.0
+    refused()
+    assert logins(vault, since, auth["mount"]) == 2
+
+
 # --- renewal --------------------------------------------------------------------------------------
 
 
@@ -282,6 +300,23 @@ def test_dropped_driver_leaves_no_thread(vault, name, approle):
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_token_serves_where_no_thread_can_be_started(vault, name, approle, open_driver, monkeypatch):
+    """A limit of processes does not stop the call; the next one that finds room has the token renewed."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    driver = open_driver(vault, name, auth=approle())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert works_bare(driver)
+        assert driver._tokens._thread is None
+        driver._tokens.close()
+        driver._tokens._closed = False
+    assert works_bare(driver)
+    assert driver._tokens._thread.is_alive()
 
 
 def test_token_without_end_has_no_thread(vault, name, role, mounted, open_driver):

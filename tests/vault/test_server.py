@@ -290,6 +290,28 @@ def test_deadline_of_a_block_is_not_longer_than_the_one_around():
             assert left() <= 0.5
 
 
+def test_address_that_does_not_answer_leaves_time_for_the_next(vault, root, open_driver, monkeypatch):
+    """Each address of a host has its share of the time; the last one serves."""
+    from kmsbridge_vault import deadline
+
+    real_connect, real_look_up = deadline._Socket.connect, deadline.socket.getaddrinfo
+    given = []
+
+    def connect(sock, address):
+        given.append(sock.gettimeout())
+        if len(given) < 3:
+            raise TimeoutError
+        real_connect(sock, address)
+
+    monkeypatch.setattr(deadline._Socket, "connect", connect)
+    monkeypatch.setattr(deadline.socket, "getaddrinfo", lambda *a, **k: real_look_up(*a, **k)[:1] * 3)
+    driver = open_driver(vault, vault.key(), **root)
+    driver.wrap(b"x", bound(), timeout=30)
+    assert given[0] <= 10
+    assert given[1] <= 15
+    assert len(given) == 3
+
+
 class Stub:
     """A server that answers every request with one status and body, and keeps the headers that it got."""
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from kmsbridge.driver import Options, Secret
 from kmsbridge.errors import ConfigError
 from kmsbridge_vault import logins
-from kmsbridge_vault.bootstrap import WrappedSecretId
 from kmsbridge_vault.logins import Endpoint, Login
 from kmsbridge_vault.names import path
 from kmsbridge_vault.server import Server
 from kmsbridge_vault.settings import relative, standard
+
+if TYPE_CHECKING:
+    from kmsbridge_vault.bootstrap import WrappedSecretId
 
 _METHODS: Final = ("token", "token_file", "approle", "kubernetes", "userpass", "cert")
 _POD_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
@@ -68,6 +70,8 @@ def _wrapped(auth: Options, server: Server, endpoint: Endpoint) -> WrappedSecret
         raise ConfigError(f"{auth.name} has more than one wrapped secret id", remedy="keep one of them")
     if not sources:
         return None
+    from kmsbridge_vault.bootstrap import WrappedSecretId
+
     wrapped = WrappedSecretId(
         server,
         endpoint.mount,

@@ -21,7 +21,9 @@ _LARGEST: Final = 4096
 class _Kept:
     """What this process has of one wrapped secret id; kept as long as it lives, for every driver."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, given: bool) -> None:
+        self.given = given
+        """Whether the configuration itself holds the wrapping token."""
         self.lock = threading.Lock()
         self.wrapping: Secret | None = None
         """A wrapping token that was taken and not opened yet."""
@@ -29,6 +31,10 @@ class _Kept:
         """Whether its opening was asked for already, and no answer came."""
         self.secret_id: Secret | None = None
         self.failure: VaultFailure | None = None
+
+    def has_any(self) -> bool:
+        """Whether the wrapping token was taken, whatever became of it."""
+        return any(each is not None for each in (self.wrapping, self.secret_id, self.failure))
 
 
 _kept: dict[bytes, _Kept] = {}
@@ -64,7 +70,7 @@ class WrappedSecretId:
         taken = os.environ.pop(variable, "") if variable else ""
         if taken:
             self._take(Secret.of_text(taken.strip()))
-        self.is_there = not variable or self._has_any()
+        self.is_there = not variable or self._kept.has_any()
         """False where the variable is not set, and was not set for another key of this process."""
 
     def get(self, server: Server) -> Secret:
@@ -73,7 +79,7 @@ class WrappedSecretId:
         with kept.lock:
             if self._file:
                 self._take_file(server)
-            elif self._given is not None and not self._has_any():
+            elif self._given is not None and not kept.has_any():
                 self._take(self._given)
             if kept.wrapping is not None:
                 self._open(server, kept.wrapping)
@@ -86,10 +92,6 @@ class WrappedSecretId:
             "no-wrapped-secret-id",
             remedy=f"{_NEW}: there is none where the configuration says, or another process took it",
         )
-
-    def _has_any(self) -> bool:
-        kept = self._kept
-        return any(each is not None for each in (kept.wrapping, kept.secret_id, kept.failure))
 
     def _take(self, wrapping: Secret) -> None:
         self._kept.wrapping, self._kept.sent = wrapping, False
@@ -105,8 +107,7 @@ class WrappedSecretId:
             wrapping = Secret(b"")
         if not re.fullmatch(rb"[\w.-]+", wrapping.reveal()):
             self._unreadable("the file of the wrapped secret id is empty, unreadable or no token")
-        self._look_up(server, wrapping, self._remove)
-        if self._remove():
+        if self._look_up(server, wrapping, self._remove) and self._remove():
             self._take(wrapping)
 
     def _remove(self) -> bool:
@@ -126,8 +127,11 @@ class WrappedSecretId:
             remedy=f"{what}: have this user own it, in a folder where it may remove it",
         )
 
-    def _look_up(self, server: Server, wrapping: Secret, forget: Callable[[], object]) -> None:
-        """Raise, and have the token forgotten, unless it was made for this role and nobody used it."""
+    def _look_up(self, server: Server, wrapping: Secret, forget: Callable[[], bool]) -> bool:
+        """Raise, and have the token forgotten, unless it was made for this role and nobody used it.
+
+        False where it was used by another process of this host, which takes it before it opens it.
+        """
         try:
             answer = server.request(
                 "POST",
@@ -138,14 +142,15 @@ class WrappedSecretId:
         except VaultFailure as failure:
             if failure.code != UNWRAPPABLE:
                 raise
-            misused = self._misused(UNWRAPPABLE, failure.request_id)
+            used, misused = True, self._misused(UNWRAPPABLE, failure.request_id)
         else:
             data = answer.get("data")
             made_at = data.get("creation_path") if isinstance(data, dict) else None
             if isinstance(made_at, str) and self._path.fullmatch(made_at):
-                return
-            misused = self._misused("wrapping-token-of-another-path", "")
-        forget()
+                return True
+            used, misused = False, self._misused("wrapping-token-of-another-path", "")
+        if not forget() and used:
+            return False
         self._kept.failure, self._kept.secret_id = misused, None
         raise misused.again()
 
@@ -178,8 +183,9 @@ class WrappedSecretId:
             raise kept.failure.again()
         kept.secret_id, kept.failure = Secret.of_text(secret_id), None
 
-    def _drop(self) -> None:
+    def _drop(self) -> bool:
         self._kept.wrapping, self._kept.sent = None, False
+        return True
 
     def _misused(self, code: str, request_id: str) -> VaultFailure:
         remedy = f"find out who used or replaced it, revoke that secret id, and {_NEW}"
@@ -193,15 +199,26 @@ def _kept_of(source: bytes, given: Secret | None) -> _Kept:
     secret = given.reveal() if given is not None else b""
     key = hashlib.sha256(source + b"\0" + secret).digest()
     with _lock:
-        return _kept.setdefault(key, _Kept())
+        return _kept.setdefault(key, _Kept(given=given is not None))
 
 
 def _after_fork() -> None:
-    """What the parent opened is kept; another of its threads may have held a lock."""
+    """What the parent opened is kept, what it has still to open is left to it.
+
+    Another of its threads may have held a lock.
+    """
     global _lock  # noqa: PLW0603 - the parent's may stay locked for ever
     _lock = threading.Lock()
     for kept in _kept.values():
         kept.lock = threading.Lock()
+        if kept.wrapping is not None or (kept.given and not kept.has_any()):
+            kept.wrapping, kept.sent = None, False
+            kept.failure = VaultFailure(
+                ErrorKind.UNAUTHENTICATED,
+                "wrapped-secret-id-in-parent",
+                remedy="use the key once before forking, or open it after the fork with a wrapped secret id "
+                "for each process: this one was left to the parent",
+            )
 
 
 os.register_at_fork(after_in_child=_after_fork)

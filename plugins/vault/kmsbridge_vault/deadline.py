@@ -108,18 +108,22 @@ class DeadlineAdapter(HTTPAdapter):
 
 
 def _connected(connection: HTTPConnection) -> socket.socket:
-    """To the first address of the host that answers."""
+    """To the first address of the host that answers; each has its share of the time left, the last all of it.
+
+    The look-up of the host's name is not bounded: the system's resolver takes no deadline.
+    """
     failure: OSError = OSError("a host without an address")
-    for family, kind, protocol, _, address in socket.getaddrinfo(
+    found = socket.getaddrinfo(
         connection._dns_host,  # noqa: SLF001 - as in the method that is replaced
         connection.port,
         type=socket.SOCK_STREAM,
-    ):
+    )
+    for tried, (family, kind, protocol, _, address) in enumerate(found):
         sock = _Socket(family, kind, protocol)
         try:
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
-            sock.settimeout(left())
+            sock.settimeout(left() / (len(found) - tried))
             sock.connect(address)
         except OSError as error:
             sock.close()

@@ -6,12 +6,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmsbridge.driver import ErrorKind, Secret
-from kmsbridge_vault.bootstrap import WrappedSecretId
 from kmsbridge_vault.failures import VaultFailure
 from kmsbridge_vault.server import Server
+
+if TYPE_CHECKING:
+    from kmsbridge_vault.bootstrap import WrappedSecretId
 
 MAX_FILE: Final = 65536
 
@@ -34,6 +36,8 @@ class Login(ABC):
 
     learns: bool = False
     """Whether the token's ttl must be asked for."""
+    fixed: bool = False
+    """Whether it says the same each time, so that what was refused is refused again."""
     namespace: str | None = None
     """Where the token is at home; None is where the key is."""
 
@@ -117,10 +121,11 @@ class AppRole(_Posted):
     ) -> None:
         super().__init__(endpoint)
         self._role_id, self._secret_id = role_id, secret_id
+        self.fixed = secret_id is None or isinstance(secret_id, Secret)
 
     def body(self, server: Server) -> dict[str, str]:
         secret_id = self._secret_id
-        if isinstance(secret_id, WrappedSecretId):
+        if secret_id is not None and not isinstance(secret_id, Secret):
             secret_id = secret_id.get(server)
         given = {"secret_id": secret_id.reveal_text()} if secret_id is not None else {}
         return {"role_id": self._role_id.reveal_text(), **given}
@@ -144,6 +149,7 @@ class UserPass(_Posted):
     """User name and password."""
 
     remedy = "check username and password"
+    fixed = True
 
     def __init__(self, endpoint: Endpoint, username: str, password: Secret) -> None:
         super().__init__(endpoint)

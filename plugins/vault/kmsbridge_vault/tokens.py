@@ -7,7 +7,6 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
-from concurrent.futures import Future
 from typing import Any, Final, Literal
 
 from kmsbridge.driver import ErrorKind
@@ -23,6 +22,17 @@ _RENEWAL: Final = 10.0
 _LEARN_AFTER: Final = 0.5
 _LEAST_PAUSE: Final = 0.5
 _JOIN: Final = 2.0
+_REFUSED_FOR: Final = 5.0
+"""Seconds for which a refused login is not repeated: a server counts them, and may lock the account."""
+
+
+class _Flight:
+    """A login under way, and what came of it."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.grant: Grant | None = None
+        self.failure = VaultFailure(ErrorKind.UNAVAILABLE, "login-interrupted")
 
 
 class Tokens:
@@ -36,11 +46,14 @@ class Tokens:
         self._server, self._login = server, login
         self._lock = threading.Lock()
         self._grant: Grant | None = None
-        self._flight: Future[Grant] | None = None
+        self._flight: _Flight | None = None
         self._learnt = not login.learns
         self._learn_at: float | None = None
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
+        self._owes_thread = False
+        self._refusal: VaultFailure | None = None
+        self._refused_until = 0.0
         self._closed = False
         weakref.finalize(self, self._wake.set)
 
@@ -60,14 +73,16 @@ class Tokens:
     def learn(self) -> None:
         """Have a token's end asked for, once, that was given and not got by a login. After a success.
 
-        Not at once: a program that ends sooner needs no renewal, and is spared the request.
+        Not at once: a program that ends sooner needs no renewal, and is spared the request. A thread that
+        could not be started before is tried once more.
         """
-        if self._learnt or self._grant is None:
+        if self._grant is None or (self._learnt and not self._owes_thread):
             return
         with self._lock:
             if self._closed:
                 return
-            self._learnt, self._learn_at = True, time.monotonic() + _LEARN_AFTER
+            if not self._learnt:
+                self._learnt, self._learn_at = True, time.monotonic() + _LEARN_AFTER
             self._start()
 
     def close(self) -> None:
@@ -100,21 +115,20 @@ class Tokens:
         with self._lock:
             if self._grant is not None and self._grant is not old:
                 return self._grant
+            if self._refusal is not None and time.monotonic() < self._refused_until:
+                raise self._refusal.again()
             flight, leads = self._flight, self._flight is None
             if flight is None:
-                flight = self._flight = Future()
+                flight = self._flight = _Flight()
         if leads:
             return self._fly(flight, old)
-        try:
-            return flight.result(left())
-        except VaultFailure as failure:
-            told = failure.again()
-        except TimeoutError:
-            told = VaultFailure(ErrorKind.TIMEOUT, "timeout")
-        raise told
+        if not flight.ended.wait(left()):
+            raise VaultFailure(ErrorKind.TIMEOUT, "timeout")
+        if flight.grant is None:
+            raise flight.failure.again()
+        return flight.grant
 
-    def _fly(self, flight: Future[Grant], old: Grant | None) -> Grant:
-        failure = VaultFailure(ErrorKind.UNAVAILABLE, "login-interrupted")
+    def _fly(self, flight: _Flight, old: Grant | None) -> Grant:
         try:
             grant = self._login(self._server)
             if old is not None and grant.token.reveal() == old.token.reveal():
@@ -122,17 +136,17 @@ class Tokens:
                 raise VaultFailure(ErrorKind.UNAUTHENTICATED, "token-refused", remedy=remedy)
             self._adopt(grant)
         except VaultFailure as error:
-            failure = error.again()
+            flight.failure = error.again()
+            if self._login.fixed and error.kind is ErrorKind.UNAUTHENTICATED:
+                self._refusal, self._refused_until = error.again(), time.monotonic() + _REFUSED_FOR
             raise
         else:
-            flight.set_result(grant)
+            flight.grant = grant
             return grant
         finally:
             with self._lock:
                 self._flight = None
-            if not flight.done():
-                flight.set_exception(failure)
-            del flight, failure
+            flight.ended.set()
 
     def _adopt(self, grant: Grant) -> None:
         with self._lock:
@@ -144,10 +158,14 @@ class Tokens:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=_renew, args=(weakref.ref(self), self._wake), name="kmsbridge-vault", daemon=True
             )
-            self._thread.start()
+            self._owes_thread = True
+            # Where the system gives no thread, the token serves all the same.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self._thread, self._owes_thread = thread, False
 
     # --- in the thread ----------------------------------------------------------------------------
 
