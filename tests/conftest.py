@@ -3,6 +3,7 @@
 import os
 import random
 import secrets
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -46,6 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     backends.configure(config)
+    # A run in a shell's background ignores Ctrl-C, and the programs that it tests would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Set in the environment as well, because xdist's workers inherit it and must agree on the seed.
     seed = int(os.environ.setdefault(_SEED, str(secrets.randbits(32))))
     full = os.environ.get("KMSBRIDGE_TORTURE") == "full"
