@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 class AuditEvent(NamedTuple):
     """One use of a key.
 
-    `operation` is wrap, unwrap, rewrap, rotate (calls to a key), encrypt, decrypt (how many messages a
+    `operation` is wrap, unwrap, rewrap, rotate, resolve (calls to a key), encrypt, decrypt (how many messages a
     cached data key served), refusal (of a message), or, in a file only, recover; `outcome` is `ok` or the
     name of the error's class. `source` is `call` where a key service was called, `cache` for the counts,
     and empty for a refusal; `messages` is the count; `request_id` is the provider's own. `time` is in

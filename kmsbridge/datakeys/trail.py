@@ -61,6 +61,20 @@ def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionCo
     record("ok", answer.request_id, answer.attempts)
 
 
+def told_failure(audit: AuditTrail, operation: str, key: Key, error: KmsError) -> None:
+    """Record a call to `key` that uses no data key, and is worth telling only where it fails."""
+    audit.record(
+        AuditEvent(
+            operation=operation,
+            outcome=type(error).__name__,
+            key_id=str(key),
+            profile=audit.profile,
+            request_id=error.request_id,
+            attempts=error.attempts,
+        )
+    )
+
+
 def told_of_messages(audit: AuditTrail, operation: str) -> Callable[[CachedKey], None]:
     """A listener for data keys that leave a cache: records how many messages each one served."""
 

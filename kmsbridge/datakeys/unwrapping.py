@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from kmsbridge.audit import AuditTrail
 from kmsbridge.calls import Key
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.trail import told_call
+from kmsbridge.datakeys.trail import told_call, told_failure
 from kmsbridge.driver import WrappedKey
 from kmsbridge.errors import (
     AuthenticationError,
@@ -79,6 +79,7 @@ class Unwrapping:
             try:
                 key_id = key.identify(attempts=1 if len(self.keys) > 1 else None)
             except KmsError as error:
+                told_failure(self._audit, "resolve", key, error)
                 failures.append(error)
             else:
                 if key_id in by_id:

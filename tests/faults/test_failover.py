@@ -67,6 +67,18 @@ def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeyp
     assert both.decrypt_many([message]) == [b"x"]
 
 
+def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, service, both, caplog):
+    """Though another key helps."""
+    message = both.encrypt(b"x")
+    both._keys["app"]._key_id = ""
+    monkeypatch.setattr(type(both._keys["app"].driver), "key_id", property(_unreachable))
+    both._keys["other"]._key_id = "fake:other"
+    caplog.set_level("INFO", "kmsbridge.audit")
+    assert both.decrypt(message) == b"x"
+    events = [(record.kmsbridge["operation"], record.kmsbridge["outcome"]) for record in caplog.records]
+    assert events == [("resolve", "KmsUnavailable"), ("unwrap", "ok")]
+
+
 def _unreachable(driver):
     from kmsbridge.testing.service import FakeError
 
