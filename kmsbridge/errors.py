@@ -8,8 +8,13 @@ contain any of these.
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class KmsBridgeError(Exception):
@@ -170,6 +175,29 @@ def _rebuild(cls: type[KmsBridgeError], message: str, state: dict[str, Any]) -> 
     Exception.__init__(error, message)
     error.__dict__.update(state)
     return error
+
+
+def discreet(function: Callable[P, T]) -> Callable[P, T]:
+    """Have an exception that leaves `function` show no local variables of it, nor of what it called.
+
+    For what users call and handles plaintexts or keys. Twice, because the exception of a signal handler can
+    arrive while the first is at it.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:
+                forget_locals(error)
+                raise
+        except BaseException as error:
+            del args, kwargs
+            forget_locals(error)
+            raise
+
+    return guarded
 
 
 def forget_locals(error: BaseException) -> None:

@@ -1,0 +1,35 @@
+"""Time: a clock for ages, and the end of an operation's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def age() -> float:
+    """Seconds since some fixed moment, for ages of data keys: it also runs while the machine sleeps.
+
+    Linux's CLOCK_BOOTTIME; elsewhere `time.monotonic`, which on some systems stands still meanwhile.
+    """
+    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+
+
+class Deadline:
+    """When a whole operation must have ended, however many keys and calls it takes."""
+
+    __slots__ = ("_clock", "_end")
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._end = clock() + seconds
+
+    def left(self) -> float:
+        """Seconds that are left; 0.0 when it has passed."""
+        return max(0.0, self._end - self._clock())
+
+    def share(self, among: int) -> Deadline:
+        """A deadline after one of `among` equal parts of what is left, for one of so many attempts."""
+        return Deadline(self.left() / among, self._clock)

@@ -1,0 +1,200 @@
+"""Work that is done on other threads, and waited for.
+
+Nothing here takes a lock that its holder could be interrupted with: a signal handler, a logging handler
+or a finalizer may use all of it at any time, also on a thread that is in the midst of using it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextvars
+import functools
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from kmsbridge import forks
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+AT_ONCE: Final = 16
+"""The most threads for one piece of work; each waits for the network most of the time."""
+
+IDLE: Final = 10.0
+"""Seconds after which a thread that had nothing to do ends."""
+
+
+class Outcome(Generic[T]):
+    """What some work will have given or raised: set once, waited for by any number of threads."""
+
+    __slots__ = ("_callbacks", "_error", "_result", "ended", "wanted")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.wanted = True
+        """Whether anybody still waits for it; work that was not begun before this was unset never is."""
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[], None]] = []
+
+    def set(self, result: T | None, error: BaseException | None = None) -> None:
+        """Set it. Only the first time counts."""
+        if not self.ended:
+            self._result, self._error = result, error
+            self.ended = True
+        self._call_back()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait up to `timeout` seconds, or for as long as it takes; whether the work has ended.
+
+        An exception that a signal handler raises on the waiting thread comes out of here, unchanged.
+        """
+        if not self.ended:
+            lock = _thread.allocate_lock()
+            lock.acquire()
+            self.when_ended(lock.release)
+            lock.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        return self.ended
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Have `callback()` called once, on any thread, when `wait` will not wait."""
+        self._callbacks.append(callback)
+        if self.ended:
+            self._call_back()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the work raised, once it has ended."""
+        return self._error
+
+    def get(self) -> T:
+        """The result of work that has ended; raises what it raised."""
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                del self
+        return self._result  # type: ignore[return-value]
+
+    def _call_back(self) -> None:
+        # Whoever sets and whoever came too late for that may both be here: `pop` gives each callback to one.
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop()
+            except IndexError:
+                return
+            callback()
+
+
+Job = tuple[Callable[[], Any], contextvars.Context, Outcome[Any]]
+
+
+class Workers:
+    """At most `limit` daemon threads, started when they are needed, that end when they are not.
+
+    Daemon threads, because one that hangs in a provider's library must not keep the process from ending.
+    Work sees the context variables of whoever began it. A forked child starts with none of the threads.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = f"kmsbridge-{name}"
+        self._limit = limit
+        self.after_fork()
+        forks.watch(self)
+
+    def begin(self, work: Callable[[], T]) -> Outcome[T]:
+        """Have `work()` done; where no thread can be started, as at the interpreter's end, it is done here."""
+        outcome: Outcome[T] = Outcome()
+        job: Job = (work, contextvars.copy_context(), outcome)
+        if _taken(self._idle):
+            self._jobs.put(job)
+        elif _taken(self._permits):
+            try:
+                threading.Thread(target=self._run, args=(job,), name=self._name, daemon=True).start()
+            except RuntimeError:
+                self._permits.append(None)
+                _do(job)
+        else:
+            self._jobs.put(job)
+        return outcome
+
+    def close(self) -> None:
+        """Let the threads end when they have done what was begun; does not wait for them."""
+        self._closed = True
+        for _ in range(self._limit):
+            self._jobs.put(None)
+
+    def after_fork(self) -> None:
+        """The threads, and what waited for them, are not in the child."""
+        self._closed = False
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        # Tokens: whoever pops one has a thread that waits for work, or may start one more.
+        self._idle: list[None] = []
+        self._permits: list[None] = [None] * self._limit
+
+    def _run(self, job: Job | None) -> None:
+        jobs, idle, permits = self._jobs, self._idle, self._permits
+        while job is not None:
+            _do(job)
+            del job  # and with it the result
+            job = self._next(jobs, idle)
+        permits.append(None)
+
+    def _next(self, jobs: queue.SimpleQueue[Job | None], idle: list[None]) -> Job | None:
+        try:
+            return jobs.get_nowait()
+        except queue.Empty:
+            if self._closed:
+                return None
+        idle.append(None)
+        while True:
+            try:
+                return jobs.get(timeout=IDLE)
+            except queue.Empty:
+                if _taken(idle):  # else somebody counts on this thread
+                    return None
+
+
+def _taken(tokens: list[None]) -> bool:
+    try:
+        tokens.pop()
+    except IndexError:
+        return False
+    return True
+
+
+def _do(job: Job) -> None:
+    work, context, outcome = job
+    if not outcome.wanted:
+        return
+    try:
+        result = context.run(work)
+    except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
+        outcome.set(None, error)
+    else:
+        outcome.set(result)
+
+
+def in_parallel(work: Callable[[A], T], items: Sequence[A]) -> list[T]:
+    """`work` done for each item, at most 16 at a time, results in their order.
+
+    If any fails, the first error in the order of items is raised when all have ended. An exception that
+    comes to the waiting thread from outside is raised at once, and nobody waits for the rest.
+    """
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    workers = Workers("parallel", min(len(items), AT_ONCE))
+    outcomes: list[Outcome[T]] = []
+    try:
+        outcomes.extend(workers.begin(functools.partial(work, item)) for item in items)
+        for outcome in outcomes:
+            outcome.wait()
+    except BaseException:
+        for outcome in outcomes:
+            outcome.wanted = False
+        raise
+    finally:
+        workers.close()
+    return [outcome.get() for outcome in outcomes]
