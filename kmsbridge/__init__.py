@@ -26,6 +26,7 @@ from kmsbridge.errors import (
     NoMatchingKey,
     ProviderLoadError,
     ProviderNotFound,
+    ReentrantCall,
     RoleError,
     UnsupportedMessage,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "NoMatchingKey",
     "ProviderLoadError",
     "ProviderNotFound",
+    "ReentrantCall",
     "RoleError",
     "UnsupportedMessage",
     "harden_process",

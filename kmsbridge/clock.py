@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Final
 
 _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", None)
 
+age: Final[Callable[[], float]] = (
+    time.monotonic if _BOOTTIME is None else functools.partial(time.clock_gettime, _BOOTTIME)
+)
+"""Seconds since some fixed moment, for ages of data keys: it also runs while the machine sleeps.
 
-def age() -> float:
-    """Seconds since some fixed moment, for ages of data keys: it also runs while the machine sleeps.
-
-    Linux's CLOCK_BOOTTIME; elsewhere `time.monotonic`, which on some systems stands still meanwhile.
-    """
-    return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
+Linux's CLOCK_BOOTTIME; elsewhere `time.monotonic`, which on some systems stands still meanwhile.
+"""
 
 
 class Deadline:

@@ -222,6 +222,8 @@ class KeyDriver(ABC):
     development_only: ClassVar[bool] = False
     """True where the key does not live in a service: a profile with `production = true` refuses it."""
 
+    reads_version: ClassVar[bool] = False
+
     @classmethod
     @abstractmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:

@@ -18,12 +18,16 @@ T = TypeVar("T")
 
 
 class KmsBridgeError(Exception):
-    """The root of the tree. `remedy` is the part of the text that says what to do; it may be empty."""
+    """The root of the tree. `remedy` is the part of the text that says what to do; it may be empty.
+
+    `index` is the place, from 0, of the item of an operation on many that it is about; else None.
+    """
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.remedy = remedy
+        self.index: int | None = None
         self.audited = False
 
     def __str__(self) -> str:
@@ -87,6 +91,10 @@ class LimitExceeded(KmsBridgeError):
 
 class ClosedError(KmsBridgeError):
     """The object was used after `close()`."""
+
+
+class ReentrantCall(KmsBridgeError):
+    """A signal handler, a logging handler or a hook asked for what was in the midst of being done beneath it."""
 
 
 class AuditError(KmsBridgeError):
@@ -175,6 +183,26 @@ def _rebuild(cls: type[KmsBridgeError], message: str, state: dict[str, Any]) -> 
     Exception.__init__(error, message)
     error.__dict__.update(state)
     return error
+
+
+def is_from_signal_handler(error: BaseException) -> bool:
+    """Whether a signal handler raised it, wherever the program happened to be: it is nobody else's failure."""
+    import signal
+
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in codes:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> Any:
+    while hasattr(handler, "func"):  # functools.partial
+        handler = handler.func
+    function = getattr(handler, "__func__", handler)
+    return getattr(function, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
 
 
 def discreet(function: Callable[P, T]) -> Callable[P, T]:

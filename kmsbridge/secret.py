@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import NoReturn
 
 
@@ -29,6 +30,10 @@ class Secret:
     def reveal_text(self) -> str:
         """The bytes as text, for secrets that were given as text."""
         return self._value.decode("utf-8", "surrogateescape")
+
+    def equals(self, other: Secret) -> bool:
+        """Whether both hold the same bytes; takes the same time wherever they differ."""
+        return hmac.compare_digest(self._value, other._value)
 
     def __repr__(self) -> str:
         return "Secret(...)"

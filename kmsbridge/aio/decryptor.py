@@ -7,20 +7,18 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Literal, overload
 
-from kmsbridge import body, cipher
+from kmsbridge import cipher
 from kmsbridge import message as wire
-from kmsbridge.aio.opened import INLINE, Opened
+from kmsbridge.aio.opened import INLINE, Opened, entry_point
 from kmsbridge.aio.reader import Reader
 from kmsbridge.aio.streams import STEP, AsyncReader, AsyncWriter, read_start
-from kmsbridge.aio.threads import fetch, stoppable
+from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct
+from kmsbridge.cipher import opening
 from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_bytes, check_text
-from kmsbridge.cipher.direct import DirectOpener
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import CachedKey, Pairs, name_of
-from kmsbridge.datakeys.decryption import without_padding
+from kmsbridge.datakeys import Pairs, SingleFlight, name_of
 from kmsbridge.errors import KmsBridgeError, forget_locals
 
 
@@ -29,35 +27,28 @@ class Decryptor(Opened[cipher.Decryptor]):
 
     _kind = cipher.Decryptor
 
+    def __init__(self, sync: cipher.Decryptor) -> None:
+        super().__init__(sync)
+        self._fetches: SingleFlight[bool] = SingleFlight()
+
     async def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """As `kmsbridge.Decryptor.decrypt`."""
+        # `entry_point`, written out: one call more is a twentieth of a small message's time.
         try:
-            data = as_bytes(message, "message", "decrypt_text")
-            check_bytes(aad, "aad")
-            if len(data) > INLINE:
-                return await asyncio.to_thread(self._sync.decrypt, data, context=context, aad=aad)
-            start = int.from_bytes(data[6:8], "big")
-            entry = self._sync._decryption.cached(data[:start], context, len(data))
-            if entry is None or len(data) - start < wire.MIN_BODY:
-                header = wire.parse(data)
-                if header.kind is wire.Kind.DIRECT:
-                    return await asyncio.to_thread(self._sync.decrypt, data, context=context, aad=aad)
-                entry = await self._opening_key(header, context, len(data))
-            return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, memoryview(data)[start:])
+            try:
+                return await self._decrypt(message, context, aad)
+            except BaseException as error:
+                self._sync._failed(error, context)
+                raise
         except BaseException as error:
-            self._sync._failed(error, context)
             del message, aad
+            forget_locals(error)
             raise
 
+    @entry_point
     async def decrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
         """As `kmsbridge.Decryptor.decrypt_text`."""
-        try:
-            message = wire.dearmor(check_text(text))
-            return bytes_to_text(await self.decrypt(message, context=context, aad=aad))
-        except BaseException as error:
-            forget_locals(error)
-            del aad
-            raise
+        return bytes_to_text(await self._decrypt(wire.dearmor(check_text(text)), context, aad))
 
     @overload
     async def decrypt_many(
@@ -79,6 +70,7 @@ class Decryptor(Opened[cipher.Decryptor]):
         errors: Literal["raise", "return"],
     ) -> list[bytes | KmsBridgeError]: ...
 
+    @entry_point
     async def decrypt_many(
         self,
         messages: Iterable[Buffer],
@@ -91,6 +83,7 @@ class Decryptor(Opened[cipher.Decryptor]):
         work = functools.partial(self._sync.decrypt_many, context=context, aads=aads, errors=errors)
         return await asyncio.to_thread(work, messages)
 
+    @entry_point
     async def decrypt_file(
         self,
         source: PathLike,
@@ -106,6 +99,7 @@ class Decryptor(Opened[cipher.Decryptor]):
             progress,
         )
 
+    @entry_point
     async def decrypt_stream(
         self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Buffer = b""
     ) -> None:
@@ -114,40 +108,40 @@ class Decryptor(Opened[cipher.Decryptor]):
         Until this returns their end may be missing: use what was written only then.
         """
         aad = as_bytes(aad, "aad")
-        try:
-            header, data = await read_start(reader)
-            opener = await self._opener(header, context, aad)
-            while data or (data := await reader.read(STEP)):
-                writer.write(opener.update(data))
-                await writer.drain()
-                data = b""
-            writer.write(opener.finalize())
+        header, data = await read_start(reader)
+        # The data key may take a call to the key service, so it is looked for on a thread.
+        opener = await asyncio.to_thread(self._sync._opener, header, data, context, aad)
+        while data or (data := await reader.read(STEP)):
+            writer.write(opener.update(data))
             await writer.drain()
-        except BaseException as error:
-            self._sync._failed(error, context)
-            raise
+            data = b""
+        writer.write(opener.finalize())
+        await writer.drain()
 
+    @entry_point
     async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> Reader:
         """As `kmsbridge.Decryptor.open`; what it gives is read with `await`."""
         return Reader(await asyncio.to_thread(self._sync.open, source, context=context, aad=aad))
 
-    async def _opener(self, header: wire.Header, context: Pairs, aad: bytes) -> body.Opener | DirectOpener:
-        if header.kind is wire.Kind.DIRECT:
-            keys = self._sync._decryption
-            return DirectOpener(await asyncio.to_thread(direct.decrypt, keys, header, context, aad))
-        entry = await self._opening_key(header, context, 0)
-        return body.Opener(entry.key.reveal(), entry.seal_context + aad)
-
-    async def _opening_key(self, header: wire.Header, pairs: Pairs, size: int) -> CachedKey:
+    async def _decrypt(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
+        data = as_bytes(message, "message", "decrypt_text")
+        check_bytes(aad, "aad")
         keys = self._sync._decryption
-        if not keys.shared:
-            return await asyncio.to_thread(keys.get, header, pairs, size)
-        context, bare = EncryptionContext.of(pairs), without_padding(header)
-        packed = bare.encode()
-        name = (packed, name_of(context))
-        return await fetch(
-            keys.flights,
-            name,
-            lambda: keys.cached(packed, context, size),
-            lambda: keys.load(name, bare, context),
-        )
+        if len(data) <= INLINE:
+            plaintext = opening.decrypt_by_alias(keys, data, context, aad)
+            if plaintext is None:
+                plaintext = opening.decrypt_at_hand(keys, data, context, aad)
+            if plaintext is None and await self._fetch(data, context):
+                plaintext = opening.decrypt_at_hand(keys, data, context, aad)
+            if plaintext is not None:
+                return plaintext
+        return await asyncio.to_thread(self._sync.decrypt, data, context=context, aad=aad)
+
+    async def _fetch(self, data: bytes, pairs: Pairs) -> bool:
+        """Have a data key of this message at hand; False where none is ever kept."""
+        keys, header = self._sync._decryption, wire.parse(data)
+        if not keys.shared or header.kind is not wire.Kind.INLINE:
+            return False
+        context = EncryptionContext.of(pairs)
+        name = (data[: header.length], name_of(context))
+        return await shared_load(self._fetches, name, lambda: keys.fetch(header, context))

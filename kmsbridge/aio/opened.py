@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from kmsbridge import cipher
 from kmsbridge.atomic import PathLike
-from kmsbridge.errors import forget_locals
+from kmsbridge.errors import discreet, forget_locals
 
 INLINE: Final = 2**20
 """Payloads up to this many bytes are sealed and opened on the event loop: less than a millisecond."""
 
 SyncT = TypeVar("SyncT", cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher)
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+
+def entry_point(method: MethodT) -> MethodT:
+    """As `kmsbridge.cipher.opened.entry_point`."""
+
+    @functools.wraps(method)
+    async def guarded(self: Opened[Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return await method(self, *args, **kwargs)
+            except BaseException as error:
+                self._sync._failed(error, kwargs.get("context"))
+                raise
+        except BaseException as error:
+            del args, kwargs
+            forget_locals(error)
+            raise
+
+    return cast("MethodT", guarded)
 
 
 class Opened(Generic[SyncT]):
@@ -27,26 +48,18 @@ class Opened(Generic[SyncT]):
         self._sync = sync
 
     @classmethod
+    @discreet
     def from_config(
         cls, path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
     ) -> Self:
         """As the synchronous one; it touches no network."""
-        try:
-            return cls(cls._kind.from_config(path, profile=profile, env=env))
-        except BaseException as error:
-            forget_locals(error)
-            del env
-            raise
+        return cls(cls._kind.from_config(path, profile=profile, env=env))
 
     @classmethod
+    @discreet
     def from_uri(cls, uri: str, *, decrypt_uris: Sequence[str] = (), **options: Any) -> Self:
         """As the synchronous one; it touches no network."""
-        try:
-            return cls(cls._kind.from_uri(uri, decrypt_uris=decrypt_uris, **options))
-        except BaseException as error:
-            forget_locals(error)
-            del uri, decrypt_uris, options
-            raise
+        return cls(cls._kind.from_uri(uri, decrypt_uris=decrypt_uris, **options))
 
     async def close(self) -> None:
         """Drop every data key and connection; may be repeated."""

@@ -4,72 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Hashable
+from typing import Final, TypeVar
 
 from kmsbridge.cipher.files import Progress
-from kmsbridge.datakeys import CachedKey, Flight, SingleFlight
+from kmsbridge.datakeys import Flight, SingleFlight
+from kmsbridge.threads import Outcome, Workers
+
+T = TypeVar("T")
+
+# Not the event loop's own executor: all of its threads may be waiting for the load that would stand in its queue.
+_loaders: Final = Workers("load", 32)
 
 
-async def fetch(
-    flights: SingleFlight[CachedKey],
-    name: Hashable,
-    cached: Callable[[], CachedKey | None],
-    load: Callable[[], CachedKey],
-) -> CachedKey:
-    """The data key, loaded on a thread where it is not at hand.
+async def shared_load(flights: SingleFlight[T], name: Hashable, load: Callable[[], T]) -> T:
+    """The result of `load()`, done on a thread, once for all who want it.
 
-    The load belongs to no task: when the task that began it is cancelled, the others still get it.
+    The load belongs to no task: when the task that began it is cancelled, the others still get it. Whoever
+    began it gets what it raised, whatever that is; the others only a `KmsBridgeError`.
     """
-    loop = asyncio.get_running_loop()
-    while (entry := cached()) is None:
+    while True:
         flight, leads = flights.join(name)
-        raised = _lead_on_thread(loop, flights, name, flight, load) if leads else []
-        landed = loop.create_future()
-        flight.when_done(lambda landed=landed: _set(loop, landed))  # type: ignore[misc]
-        await landed
-        if raised:
-            raise raised.pop()
-        flight.outcome()
-    return entry
+        if leads:
+            return await _lead(flights, name, flight, load)
+        await _ended(flight.outcome)
+        result = flight.result()
+        if result is not None:
+            return result
 
 
-def _lead_on_thread(
-    loop: asyncio.AbstractEventLoop,
-    flights: SingleFlight[CachedKey],
-    name: Hashable,
-    flight: Flight[CachedKey],
-    load: Callable[[], CachedKey],
-) -> list[BaseException]:
-    """Lead the flight; the list will have what the load raised, by the time that it has landed."""
-    raised: list[BaseException] = []
-
-    def noting() -> CachedKey:
-        try:
-            return load()
-        except BaseException as error:
-            raised.append(error)
-            raise
-
-    def lead() -> None:
-        with contextlib.suppress(BaseException):  # it is in the list
-            flights.lead(name, flight, noting)
-
+async def _lead(flights: SingleFlight[T], name: Hashable, flight: Flight[T], load: Callable[[], T]) -> T:
     try:
-        loop.run_in_executor(None, lead)
+        led = _loaders.begin(functools.partial(flights.lead, name, flight, load))
     except BaseException:
         flights.give_up(name, flight)
         raise
-    return raised
+    await _ended(led)
+    return led.get()
 
 
-def _set(loop: asyncio.AbstractEventLoop, landed: asyncio.Future[None]) -> None:
-    def once() -> None:
-        if not landed.done():
-            landed.set_result(None)
+async def _ended(outcome: Outcome[T]) -> None:
+    """Wait until it has ended."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
 
-    with contextlib.suppress(RuntimeError):  # the loop of a waiter that is gone
-        loop.call_soon_threadsafe(once)
+    def tell() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def tell_loop() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop of a waiter that is gone
+            loop.call_soon_threadsafe(tell)
+
+    outcome.when_ended(tell_loop)
+    await ended
 
 
 class _Stopped(Exception):

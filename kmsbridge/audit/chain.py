@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+from kmsbridge.errors import AuditError
+
 START: Final = b'{"seq":'
 NO_HASH: Final = "0" * 64
 MAX_LINE: Final = 1024 * 1024
@@ -32,7 +34,7 @@ def encode(fields: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
     bare = json.dumps(link, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")[:-1]
     line = bare + _SUM + sha256(bare).hexdigest().encode("ascii") + b'"}'
     if len(line) >= MAX_LINE:
-        raise ValueError(f"an audit line of {len(line)} bytes")
+        raise AuditError(f"an audit line of {len(line)} bytes", remedy=f"the limit is {MAX_LINE}")
     return line + b"\n", Link(after.seq + 1, sha256(line).hexdigest())
 
 

@@ -37,6 +37,7 @@ class AuditFile:
         self._path = path
         self._durable = durable
         self._descriptor: int | None = None
+        self._writer: int | None = None
         self._end: tuple[tuple[int, int, int], Link] | None = None
         self._lock = threading.Lock()
         forks.watch(self)
@@ -61,6 +62,7 @@ class AuditFile:
 
     def after_fork(self) -> None:
         """Close a descriptor that another thread was writing through: it would keep the parent's lock."""
+        self._writer = None
         self._lock = threading.Lock()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
@@ -69,10 +71,16 @@ class AuditFile:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
         """The file, open and locked against the threads and processes that write it."""
+        if self._writer == threading.get_ident():
+            raise AuditError(
+                f"{self._path} is being written by what this interrupts",
+                remedy="let the signal handler put its work into a queue",
+            )
         give_up = time.monotonic() + LOCK_WAIT
         if not self._lock.acquire(timeout=LOCK_WAIT):
             raise _busy(self._path)
         try:
+            self._writer = threading.get_ident()
             while True:
                 with self._opened() as descriptor:
                     lock(descriptor, fcntl.LOCK_EX, give_up, self._path)
@@ -84,6 +92,7 @@ class AuditFile:
                         # Closing is not enough: a child forked meanwhile may hold the descriptor too.
                         fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
+            self._writer = None
             self._lock.release()
 
     @contextlib.contextmanager

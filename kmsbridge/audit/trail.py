@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from kmsbridge.audit.event import AuditEvent
-from kmsbridge.errors import AuditError, ClosedError
+from kmsbridge.errors import AuditError, ClosedError, is_from_signal_handler
 from kmsbridge.policy import AuditPolicy
 
 if TYPE_CHECKING:
@@ -22,13 +23,15 @@ _events = logging.getLogger("kmsbridge.audit")
 # print those that are warnings. Warnings about a failing sink do go there, through this one's parent.
 _events.addHandler(logging.NullHandler())
 _log = logging.getLogger("kmsbridge")
+_logging: ContextVar[bool] = ContextVar("_logging", default=False)
+"""Whether this is what a logging handler does with an event."""
 
 
 class AuditTrail:
     """Records events. Threads may share it, and a forked child may go on with it.
 
     `logging` gets them through the logger `kmsbridge.audit`: INFO for `ok`, WARNING for the rest, the
-    event as a dict in the record's attribute `kmsbridge`. A sink that fails raises `AuditError` where
+    event as a dict in the record's attribute `kmsbridge`; but no event that a handler's own use of a key causes. A sink that fails raises `AuditError` where
     the policy requires auditing, and is otherwise warned about once a minute.
     """
 
@@ -74,19 +77,27 @@ class AuditTrail:
             return None
         try:
             self._file.append(event.as_dict())
-        except Exception as error:  # noqa: BLE001  whatever a sink raises, the policy decides
+        except (OSError, AuditError) as error:
+            if isinstance(error, OSError) and error.errno is None:
+                raise  # not the operating system's: a signal handler's, as its TimeoutError
             return self._failed("file", self._failure(error))
         return None
 
     def _to_log(self, event: AuditEvent) -> AuditError | None:
         level = logging.INFO if event.outcome == "ok" else logging.WARNING
-        if not _events.isEnabledFor(level):
+        # A handler that encrypts causes events of its own, and each of these would cause more.
+        if _logging.get() or not _events.isEnabledFor(level):
             return None
+        before = _logging.set(True)
         try:
             _events.log(level, "%s", event.as_line(), extra={"kmsbridge": event.as_dict()})
-        except Exception as error:  # noqa: BLE001  as above: a handler is the application's code
+        except Exception as error:  # a logging handler is the application's code, and may raise anything
+            if is_from_signal_handler(error):
+                raise
             problem = f"a logging handler failed on an audit event ({type(error).__name__})"
             return self._failed("log", AuditError(problem, remedy="see to the handlers of kmsbridge.audit"))
+        finally:
+            _logging.reset(before)
         return None
 
     def _failure(self, error: Exception) -> AuditError:
@@ -106,5 +117,9 @@ class AuditTrail:
         now = time.monotonic()
         if not self._required and now - self._warned.get(sink, -WARN_EVERY) >= WARN_EVERY:
             self._warned[sink] = now
-            _log.warning("an audit event was not recorded: %s", failure)
+            try:
+                _log.warning("an audit event was not recorded: %s", failure)
+            except Exception as error:  # the same handler, as a rule
+                if is_from_signal_handler(error):
+                    raise
         return failure

@@ -22,7 +22,7 @@ from kmsbridge.body.sealing import (
 
 if TYPE_CHECKING:
     from kmsbridge.body.passphrase import passphrase_key
-    from kmsbridge.body.reader import ChunkReader, ReadAt
+    from kmsbridge.body.reader import ChunkReader, ReadAt, commits
 
 __all__ = [
     "CHUNK",
@@ -32,6 +32,7 @@ __all__ = [
     "Opener",
     "ReadAt",
     "Sealer",
+    "commits",
     "new_key",
     "open_sealed",
     "passphrase_key",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _LATE = {
+    "commits": "kmsbridge.body.reader",
     "ChunkReader": "kmsbridge.body.reader",
     "ReadAt": "kmsbridge.body.reader",
     "passphrase_key": "kmsbridge.body.passphrase",

@@ -129,7 +129,7 @@ class Key:
         """Whether it is time to see how an ailing key does; true for one caller about every 5 s."""
         return self._breaker.take_probe()
 
-    def identify(self, *, attempts: int | None = None, probing: bool = False) -> str:
+    def identify(self, *, attempts: int | None = None, probing: bool = False, deadline: Any = None) -> str:
         """`key_id`, found with at most so many attempts; `probing` after `take_probe`."""
         if not self._key_id:
             key_id = self._call(
@@ -148,7 +148,7 @@ class Key:
         answer: Answer = getattr(self._last, "answer", _NONE)
         return answer
 
-    def wrap(self, plaintext: bytes, context: EncryptionContext) -> WrappedKey:
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, deadline: Any = None) -> WrappedKey:
         """Wrap up to `max_plaintext` bytes, bound to `context`.
 
         Raises `LimitExceeded`, or a `KmsError`.
@@ -173,6 +173,7 @@ class Key:
         *,
         attempts: int | None = None,
         probing: bool = False,
+        deadline: Any = None,
     ) -> bytes:
         """What was wrapped, by at most so many attempts; `probing` after `take_probe`.
 
@@ -202,7 +203,7 @@ class Key:
         _ = self.key_id
         return self.driver.rewraps_from(key_id)
 
-    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext) -> WrappedKey:
+    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, deadline: Any = None) -> WrappedKey:
         """Have the service wrap anew, by this key, what `wrapped` holds; it is never seen here.
 
         Raises `AuthenticationError`, or a `KmsError`.
@@ -212,7 +213,7 @@ class Key:
         self._check_wrapped("rewrap", result)
         return result
 
-    def describe(self) -> KeyDescription:
+    def describe(self, *, deadline: Any = None) -> KeyDescription:
         """The key's state and current version."""
         description: Any = self._call("describe", lambda timeout: self.driver.describe(timeout=timeout))
         if not isinstance(description, KeyDescription) or not isinstance(description.state, KeyState):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kmsbridge.errors import KmsBridgeError
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -32,9 +34,22 @@ def one_each(aads: Sequence[Buffer] | None, count: int) -> Sequence[Buffer]:
         return [b""] * count
     if isinstance(aads, (str, bytes, bytearray, memoryview)) or len(aads) != count:
         raise TypeError(f"aads must be a sequence of {count} bytes-like values, one for each")
-    for aad in aads:
-        check_bytes(aad, "aad")
+    check_each(aads, "aads")
     return aads
+
+
+def check_each(values: Sequence[object], name: str, instead: str = "") -> None:
+    """Raises `TypeError`, naming the place, for one that is not bytes-like and contiguous."""
+    for index, value in enumerate(values):
+        if type(value) is not bytes:
+            check_bytes(value, f"{name}[{index}]", instead)
+
+
+def at_item(error: KmsBridgeError, index: int) -> KmsBridgeError:
+    """`error`, which says that it is about item `index` of many."""
+    error.index = index
+    error.add_note(f"item {index}, counted from 0")
+    return error
 
 
 def check_text(value: object) -> str:

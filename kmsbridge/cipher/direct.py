@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
     """A direct message. Raises `LimitExceeded` beyond the smallest limit among the keys' providers."""
     secret = Secret(as_bytes(plaintext, "plaintext", "encrypt_text"))
-    return keys.wrap(secret, bound_context(context, aad), Kind.DIRECT).encode()
+    keys.check_open()
+    return keys.wrap(secret, bound_context(context, aad), keys.deadline(), Kind.DIRECT).encode()
 
 
 def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Buffer) -> bytes:
     """The payload of a direct message."""
-    payload, _ = keys.unwrapping.try_each(header, bound_context(context, aad))
-    return payload
+    return keys.unwrapping.payload(header, bound_context(context, aad), keys.deadline())
 
 
 def bound_context(context: Pairs, aad: Buffer) -> EncryptionContext:

@@ -9,12 +9,20 @@ from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike, write_all
 from kmsbridge.cipher import direct, files
-from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, one_each, text_to_bytes
+from kmsbridge.cipher.arguments import (
+    Buffer,
+    as_bytes,
+    at_item,
+    check_bytes,
+    check_each,
+    one_each,
+    text_to_bytes,
+)
 from kmsbridge.cipher.files import Progress
-from kmsbridge.cipher.opened import Opened
+from kmsbridge.cipher.opened import Opened, entry_point
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import CachedKey, EncryptionKeys, Pairs
-from kmsbridge.errors import ConfigError, RoleError, forget_locals
+from kmsbridge.errors import ConfigError, KmsBridgeError, RoleError, forget_locals
 
 
 class Encryptor(Opened):
@@ -28,7 +36,8 @@ class Encryptor(Opened):
                 f"profile {profile.name!r} has no encrypt_to",
                 remedy="use another profile, or add encrypt_to",
             )
-        self._encryption = EncryptionKeys(self._open_keys(profile.encrypt_to), profile.data_keys, self._audit)
+        keys = self._open_keys(profile.encrypt_to)
+        self._encryption = EncryptionKeys(keys, profile.data_keys, self._audit, profile.calls)
         super()._open_role(profile)
 
     def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
@@ -38,47 +47,44 @@ class Encryptor(Opened):
         for what is not bytes-like, `ConfigError` or `LimitExceeded` for a context that cannot be, and
         `KmsError` where any of the profile's keys could not wrap the data key.
         """
+        # `entry_point`, written out: one call more is a twentieth of a small message's time.
         try:
-            if type(plaintext) is not bytes:
-                check_bytes(plaintext, "plaintext", "encrypt_text")
-            if type(aad) is not bytes:
-                check_bytes(aad, "aad")
-            if self._profile.direct:
-                return direct.encrypt(self._encryption, plaintext, context, aad)
-            entry = self._encryption.cached(context, len(plaintext))
-            if entry is None:
-                entry = self._encryption.get(context, len(plaintext))
-            return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
+            try:
+                return self._encrypt(plaintext, context, aad)
+            except BaseException as error:
+                self._failed(error, context)
+                raise
         except BaseException as error:
-            self._failed(error, context)
             del plaintext, aad
+            forget_locals(error)
             raise
 
+    @entry_point
     def encrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
         """The same for text: the message in armored form, for a text column, JSON, an environment."""
-        try:
-            return wire.armor(self.encrypt(text_to_bytes(text), context=context, aad=aad))
-        except BaseException as error:
-            forget_locals(error)
-            del text, aad
-            raise
+        return wire.armor(self._encrypt(text_to_bytes(text), context, aad))
 
+    @entry_point
     def encrypt_many(
         self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
     ) -> list[bytes]:
-        """A message for each plaintext, all of one context; `aads` has one for each. All or none."""
-        try:
-            plaintexts = list(plaintexts)
-            aads = one_each(aads, len(plaintexts))
-            return [
-                self.encrypt(plaintext, context=context, aad=aad)
-                for plaintext, aad in zip(plaintexts, aads, strict=True)
-            ]
-        except BaseException as error:
-            forget_locals(error)
-            del plaintexts, aads
-            raise
+        """A message for each plaintext, all of one context; `aads` has one for each. All or none.
 
+        An error that an item causes has its place in `index`.
+        """
+        plaintexts = list(plaintexts)
+        check_each(plaintexts, "plaintexts", "encrypt_text")
+        aads = one_each(aads, len(plaintexts))
+        messages: list[bytes] = []
+        try:
+            for plaintext, aad in zip(plaintexts, aads, strict=True):
+                messages.append(self._encrypt(plaintext, context, aad))
+        except KmsBridgeError as error:
+            at_item(error, len(messages))
+            raise
+        return messages
+
+    @entry_point
     def encrypt_file(
         self,
         source: PathLike,
@@ -93,15 +99,11 @@ class Encryptor(Opened):
         `target` appears whole or not at all, and replaces a file of that name; it may be `source`.
         `progress` is called with the bytes done, about ten times a second at most.
         """
-        try:
-            entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
-            files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, ticker)
-            self._encryption.count(entry, ticker.done)
-        except BaseException as error:
-            self._failed(error, context)
-            del aad
-            raise
+        entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
+        files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, ticker)
+        self._encryption.count(entry, ticker.done)
 
+    @entry_point
     def encrypt_stream(
         self,
         reader: BinaryIO,
@@ -112,21 +114,33 @@ class Encryptor(Opened):
         progress: Progress | None = None,
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
-        try:
-            entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
-            sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
-            write_all(writer, entry.header)
-            files.seal_stream(sealer, reader, writer, ticker)
-            self._encryption.count(entry, ticker.done)
-        except BaseException as error:
-            self._failed(error, context)
-            del aad
-            raise
+        entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
+        sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
+        write_all(writer, entry.header)
+        files.seal_stream(sealer, reader, writer, ticker)
+        self._encryption.count(entry, ticker.done)
+
+    def report(self) -> None:
+        """As `Opened.report`."""
+        self._encryption.report()
+        super().report()
 
     def _close_role(self) -> None:
         if hasattr(self, "_encryption"):
             self._encryption.close()
         super()._close_role()
+
+    def _encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
+        if type(plaintext) is not bytes:
+            check_bytes(plaintext, "plaintext", "encrypt_text")
+        if type(aad) is not bytes:
+            check_bytes(aad, "aad")
+        if self._profile.direct:
+            return direct.encrypt(self._encryption, plaintext, context, aad)
+        entry = self._encryption.cached(context, len(plaintext))
+        if entry is None:
+            entry = self._encryption.get(context, len(plaintext))
+        return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
 
     def _stream_key(self, context: Pairs, aad: Buffer) -> CachedKey:
         check_bytes(aad, "aad")

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-import time
 
-from kmsbridge import atomic, journal
+from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.calls import Key, in_parallel
+from kmsbridge.calls import Key
 from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.arguments import Buffer, as_bytes
 from kmsbridge.cipher.decryptor import Decryptor
 from kmsbridge.cipher.encryptor import Encryptor
+from kmsbridge.cipher.opened import entry_point
+from kmsbridge.clock import Deadline, age
 from kmsbridge.config import Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, name_of, told_of_messages
-from kmsbridge.datakeys.decryption import without_padding
+from kmsbridge.datakeys import CachedKey, KeyCache, Pairs, data_key_context, told_of_messages
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
 from kmsbridge.secret import Secret
+from kmsbridge.threads import in_parallel
 
 CURRENT_FOR = 10.0
 """Seconds for which the keys' current versions are taken to be what they were."""
@@ -36,45 +37,42 @@ class EnvelopeCipher(Encryptor, Decryptor):
         self._versions: Versions = ()
         self._versions_until = 0.0
 
+    @entry_point
     def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """The same message for the keys of `encrypt_to` in their current versions; the body is untouched.
 
         The context is needed because the key service binds it; the aad only for direct messages.
         Messages of one data key are rewrapped by one call. Raises what `decrypt` and `encrypt` raise.
         """
-        try:
-            data = as_bytes(message, "message", "kmsbridge.message.dearmor")
-            header = wire.parse(data)
-            return self._new_header(header, context, aad).encode() + data[header.length :]
-        except BaseException as error:
-            self._failed(error, context)
-            raise
+        data = as_bytes(message, "message", "kmsbridge.message.dearmor")
+        header = wire.parse(data)
+        start = data[header.length : header.length + body.OVERHEAD]
+        return self._new_header(header, start, context, aad).encode() + data[header.length :]
 
+    @entry_point
     def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Buffer = b"") -> None:
         """The same for a file, in place: only its header is written, where it has the room.
 
         A crash at any point leaves the file readable, by the old keys or by the new.
         """
-        try:
-            path = os.path.realpath(path)  # once: it must not lead elsewhere in the middle
-            with journal.locked(path) as file:
-                old = journal.header_of(path, file)
-                bare = self._new_header(old, context, aad)
-                if bare.length <= old.length and old.kind is wire.Kind.INLINE:
-                    new = wire.Header(bare.kind, old.length, bare.recipients)
-                    journal.replace_header(path, file, old, new)
-                    return
-                mode = os.fstat(file.fileno()).st_mode & 0o777
-                padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE)
-                with atomic.replacing(path, mode=mode) as copy:
-                    atomic.write_all(copy, padded.encode())
-                    file.seek(old.length)
-                    files.copy_rest(file, copy)
-                journal.forget(path)
-        except BaseException as error:
-            self._failed(error, context)
-            raise
+        path = os.path.realpath(path)  # once: it must not lead elsewhere in the middle
+        with journal.locked(path) as file:
+            old = journal.header_of(path, file)
+            file.seek(old.length)
+            bare = self._new_header(old, journal.read_exactly(file, body.OVERHEAD), context, aad)
+            if bare.length <= old.length and old.kind is wire.Kind.INLINE:
+                new = wire.Header(bare.kind, old.length, bare.recipients)
+                journal.replace_header(path, file, old, new)
+                return
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE)
+            with atomic.replacing(path, mode=mode) as copy:
+                atomic.write_all(copy, padded.encode())
+                file.seek(old.length)
+                files.copy_rest(file, copy)
+            journal.forget(path)
 
+    @entry_point
     def needs_rewrap(self, message: Buffer) -> bool:
         """Whether `message` is for other keys than those of `encrypt_to`, or for older versions of them.
 
@@ -83,54 +81,77 @@ class EnvelopeCipher(Encryptor, Decryptor):
         """
         self._encryption.check_open()
         header = wire.parse_header(as_bytes(message, "message", "kmsbridge.message.dearmor"))
-        current = dict(self._current_versions())
+        current = dict(self._current_versions(self._encryption.deadline()))
         return current != {
             each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients
         }
+
+    def report(self) -> None:
+        """As `Opened.report`."""
+        self._rewraps.report()
+        super().report()
 
     def _close_role(self) -> None:
         if hasattr(self, "_rewraps"):
             self._rewraps.close()
         super()._close_role()
 
-    def _new_header(self, header: wire.Header, pairs: Pairs, aad: Buffer) -> wire.Header:
+    def _new_header(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Buffer) -> wire.Header:
+        """The header to take the place of `header`, in front of a body that begins with `start`."""
+        aad = as_bytes(aad, "aad")
         if header.kind is wire.Kind.DIRECT:
-            bound = direct.bound_context(pairs, aad)
-            new = self._by_service(header, bound)
-            if new is not None:
-                return new
-            payload, _ = self._decryption.unwrapping.try_each(header, bound)
-            return self._encryption.wrap(Secret(payload), bound, wire.Kind.DIRECT, "rewrap")
+            return self._new_direct(header, pairs, aad)
+        keys, deadline = self._decryption, self._decryption.deadline()
+        keys.check_open()
         context = EncryptionContext.of(pairs)
-        old = without_padding(header)
         # The versions are part of the name: what was rewrapped before a rotation is not current after it.
-        name = (old.encode(), name_of(context), self._current_versions())
+        names = frozenset(keys.name(recipient, context) for recipient in header.recipients)
+        name = (names, self._current_versions(deadline))
         known = self._rewraps.use(name, 0)
         if known is not None:
             return wire.parse_header(known.header)
-        bound = data_key_context(context)
-        new = self._by_service(old, bound)
+        new = self._by_service(header, data_key_context(context), deadline)
         if new is None:
-            secret = self._decryption.get(old, context, 0).key
-            new = self._encryption.wrap(secret, bound, operation="rewrap")
+            new = self._by_unwrapping(header, start, context, aad, deadline)
         # Of the data key itself nothing is wanted any more.
-        self._rewraps.put(name, Secret(b""), new, new.recipients[0], context)
+        self._rewraps.put(name, self._rewraps.new(Secret(b""), new.recipients[0], context, new))
         return new
 
-    def _by_service(self, header: wire.Header, bound: EncryptionContext) -> wire.Header | None:
+    def _by_unwrapping(
+        self, header: wire.Header, start: bytes, context: EncryptionContext, aad: bytes, deadline: Deadline
+    ) -> wire.Header:
+        def fits(entry: CachedKey) -> bool:
+            return body.commits(entry.key.reveal(), entry.seal_context + aad, start)
+
+        entry = self._decryption.agreed(header, context, fits, deadline)
+        return self._encryption.wrap(entry.key, data_key_context(context), deadline, operation="rewrap")
+
+    def _new_direct(self, header: wire.Header, pairs: Pairs, aad: bytes) -> wire.Header:
+        bound, deadline = direct.bound_context(pairs, aad), self._decryption.deadline()
+        new = self._by_service(header, bound, deadline)
+        if new is not None:
+            return new
+        payload = Secret(self._decryption.unwrapping.payload(header, bound, deadline))
+        return self._encryption.wrap(payload, bound, deadline, wire.Kind.DIRECT, "rewrap")
+
+    def _by_service(
+        self, header: wire.Header, bound: EncryptionContext, deadline: Deadline
+    ) -> wire.Header | None:
         if not any(Capability.SERVER_REWRAP in key.capabilities for key in self._encryption.keys):
             return None
-        matches, _ = self._decryption.unwrapping.matches(header)
-        return rewrapped_by_service(header, bound, self._encryption.keys, matches, self._audit)
+        matches, _ = self._decryption.unwrapping.matches(header, deadline)
+        return rewrapped_by_service(header.kind, bound, self._encryption.keys, matches, self._audit, deadline)
 
-    def _current_versions(self) -> Versions:
-        now = time.monotonic()
+    def _current_versions(self, deadline: Deadline) -> Versions:
+        now = age()
         if not self._versions or now >= self._versions_until:
-            self._versions = tuple(in_parallel(_current_version, self._encryption.keys))
+            self._versions = tuple(
+                in_parallel(lambda key: _current_version(key, deadline), self._encryption.keys)
+            )
             self._versions_until = now + CURRENT_FOR
         return self._versions
 
 
-def _current_version(key: Key) -> tuple[str, str]:
-    version = key.describe().version if Capability.REPORTS_VERSION in key.capabilities else ""
-    return key.key_id, version
+def _current_version(key: Key, deadline: Deadline) -> tuple[str, str]:
+    known = Capability.REPORTS_VERSION in key.capabilities
+    return key.identify(deadline=deadline), key.describe(deadline=deadline).version if known else ""

@@ -23,6 +23,7 @@ class StreamOpener(Protocol):
 
     @staticmethod
     def room(length: int) -> int: ...
+    def update(self, sealed: Any) -> bytes: ...
     def update_into(self, sealed: Any, buffer: Any) -> int: ...
     def finalize(self) -> bytes: ...
 
@@ -57,7 +58,7 @@ def encrypt_file(entry: CachedKey, aad: bytes, source: PathLike, target: PathLik
 
 
 def decrypt_file(
-    opener: Callable[[wire.Header], StreamOpener],
+    opener: Callable[[wire.Header, bytes], StreamOpener],
     source: PathLike,
     target: PathLike,
     progress: Progress | None,
@@ -68,8 +69,9 @@ def decrypt_file(
     with atomic.open_regular(source) as reader:
         header = journal.header_of(source, reader)
         reader.seek(header.length)
+        start = _read_up_to(reader, wire.MIN_BODY)
         with atomic.replacing(target, mode=0o600) as writer:
-            open_stream(opener(header), reader, writer, Ticker(progress))
+            open_stream(opener(header, start), reader, writer, Ticker(progress), start)
 
 
 def seal_stream(sealer: body.Sealer, reader: BinaryIO, writer: BinaryIO, ticker: Ticker) -> None:

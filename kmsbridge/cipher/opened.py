@@ -4,29 +4,56 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 from kmsbridge import config
 from kmsbridge.atomic import PathLike
 from kmsbridge.audit import AuditEvent, AuditTrail
 from kmsbridge.calls import Key
 from kmsbridge.config import KeyConfig, Profile
-from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
-from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, forget_locals
+from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, discreet, forget_locals
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 _open: weakref.WeakSet[Opened] = weakref.WeakSet()
 
 
 @atexit.register
-def _close_all() -> None:
-    """What a program left open is closed when it ends, so that the audit trail has its counts."""
-    with contextlib.ExitStack() as stack:  # each is closed, whatever becomes of the others
+def _report_all() -> None:
+    """At a program's end the audit trail gets the counts of what was left open.
+
+    It stays open: logging handlers that encrypt flush their last records later than this.
+    """
+    with contextlib.ExitStack() as stack:  # each reports, whatever becomes of the others
         for opened in list(_open):
-            stack.callback(opened.close)
+            stack.callback(opened.report)
+
+
+def entry_point(method: MethodT) -> MethodT:
+    """Have an error that leaves a public method audited, where it is a refusal, and show no local variables.
+
+    As `errors.discreet`, whose reasons hold here: the exception of a signal handler can arrive at any line.
+    """
+
+    @functools.wraps(method)
+    def guarded(self: Opened, *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException as error:
+                self._failed(error, kwargs.get("context"))
+                raise
+        except BaseException as error:
+            del args, kwargs
+            forget_locals(error)
+            raise
+
+    return cast("MethodT", guarded)
 
 
 class Opened:
@@ -44,6 +71,7 @@ class Opened:
             raise
 
     @classmethod
+    @discreet
     def from_config(
         cls, path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
     ) -> Self:
@@ -53,25 +81,19 @@ class Opened:
         `profile=None` at `KMSBRIDGE_PROFILE`, then `default_profile`; `env=None` means the process's
         environment. Raises `ConfigError`, and `RoleError` where the profile does not allow this role.
         """
-        try:
-            return cls(config.load(path, profile=profile, env=env))
-        except BaseException as error:
-            forget_locals(error)
-            del env
-            raise
+        return cls(config.load(path, profile=profile, env=env))
 
     @classmethod
+    @discreet
     def from_uri(cls, uri: str, *, decrypt_uris: Sequence[str] = (), **options: Any) -> Self:
         """Open with the key that `uri` names; `decrypt_uris` name more to decrypt with.
 
         `options` are what a key's table, or a profile's, would hold. Raises `ConfigError`.
         """
-        try:
-            return cls(config.from_uri(uri, decrypt_uris=decrypt_uris, options=options))
-        except BaseException as error:
-            forget_locals(error)
-            del uri, decrypt_uris, options
-            raise
+        return cls(config.from_uri(uri, decrypt_uris=decrypt_uris, options=options))
+
+    def report(self) -> None:
+        """Tell the audit trail how many messages each data key has served since it was last told."""
 
     def close(self) -> None:
         """Drop every data key and connection; may be repeated. Any other use afterwards raises."""
@@ -86,7 +108,7 @@ class Opened:
     def _close_role(self) -> None:
         """Drop what `_open_role` made; each calls the next. May find it half made."""
 
-    def _failed(self, error: BaseException, pairs: Pairs) -> None:
+    def _failed(self, error: BaseException, pairs: Any) -> None:
         """What every public operation does with an error on its way out; once for each error."""
         try:
             if isinstance(error, (AuthenticationError, NoMatchingKey)) and not error.audited:

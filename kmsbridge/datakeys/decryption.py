@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import contextlib
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Final, TypeVar
 
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key, in_parallel
+from kmsbridge.calls import Key
+from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
-from kmsbridge.datakeys.flight import SingleFlight
+from kmsbridge.datakeys.flight import SingleFlight, copied
+from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.trail import told_call, told_of_messages
-from kmsbridge.datakeys.unwrapping import ANOTHER_MAY_DO, Match, Unwrapping, wrapped_by
+from kmsbridge.datakeys.unwrapping import ANOTHER_MAY_DO, PASSING, Match, Unwrapping, worst, wrapped_by
 from kmsbridge.driver import Capability
 from kmsbridge.errors import (
     AuthenticationError,
@@ -21,130 +26,317 @@ from kmsbridge.errors import (
     UnsupportedMessage,
 )
 from kmsbridge.message import Header, Kind, Recipient
-from kmsbridge.policy import DataKeyPolicy
+from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
+from kmsbridge.threads import in_parallel
 
-DATA_KEY_LENGTH = 32
-BATCH = 200
+DATA_KEY_LENGTH: Final = 32
+BATCH: Final = 200
 """The most wrapped keys in one `unwrap_many`; a Vault request holds no more."""
 
-Headers = Mapping[bytes, Header]
-Outcomes = dict[bytes, CachedKey | KmsBridgeError]
+T = TypeVar("T")
+
+Known = dict[Hashable, CachedKey | KmsBridgeError]
+"""By a wrapped key's name, its data key, or why there is none."""
 
 
 class DecryptionKeys:
-    """The data keys of messages seen before, and the way to those of others through `keys`."""
+    """The data keys of messages seen before, and the way to those of others through `keys`.
 
-    def __init__(self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail) -> None:
+    A message has one body and as many valid headers as somebody cares to write: with other recipients
+    beside ours, other labels, other padding. So a data key is named by what cannot be varied: its key's id,
+    the SHA-256 of the wrapped bytes and the context. The exact bytes of a header that led to it are an alias,
+    given once a body was opened by it, which saves parsing.
+    """
+
+    def __init__(
+        self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
+    ) -> None:
         self.unwrapping = Unwrapping(keys, audit)
         self.flights: SingleFlight[CachedKey] = SingleFlight()
         self._audit = audit
-        self._policy = policy
+        self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
         self._cache = KeyCache(policy, dropped=told_of_messages(audit, "decrypt"))
+        self._refusals = Refusals()
+        self._label_counts = {key.driver.scheme for key in keys if key.driver.reads_version}
 
-    def cached(self, header: bytes, pairs: Pairs, size: int) -> CachedKey | None:
-        """The data key of a message with these header bytes, if it is at hand: no call, no parsing."""
+    def at_hand(self, header: bytes, pairs: Pairs, size: int) -> CachedKey | None:
+        """The data key that last opened a message with these header bytes: no call, no parsing, no waiting.
+
+        Where a message does not open by it, another of its recipients may have wrapped another that does.
+        """
         try:
-            return self._cache.use((header, name_of(pairs)), size)
+            return self._cache.use_alias((header, name_of(pairs)), size)
         except (AttributeError, TypeError):
-            return None  # no context at all, as `get` says in its error
+            return None  # no context at all, as `opened` says in its error
 
-    def get(self, header: Header, pairs: Pairs, size: int) -> CachedKey:
-        """The data key of a message with this header; unwraps it where it is not at hand.
+    def opened(
+        self,
+        header: Header,
+        pairs: Pairs,
+        size: int,
+        use: Callable[[CachedKey], T],
+        *,
+        packed: bytes = b"",
+        known: Known | None = None,
+    ) -> T:
+        """`use(data key)`, of the first of the message's data keys for which it raises no `AuthenticationError`.
 
-        Raises what `EncryptionContext.of` raises, `NoMatchingKey`, `AuthenticationError`, or a
-        `KmsError`.
+        Recipients may hold different data keys: whoever writes the storage can put together what others
+        wrapped. So one that does not unwrap, or does not fit, is not the end. If none does, a refusal is raised
+        before an outage, and either before a lack of authenticity; the others are in the error's notes.
+
+        `packed` is the header's bytes, to be found by `at_hand` from now on; `known` saves looking again.
+        Raises what `EncryptionContext.of` raises, `NoMatchingKey`, `AuthenticationError`, or a `KmsError`.
         """
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
-        header = without_padding(header)
-        if not self.shared:
-            return self._fetch(header, context)
-        name = (header.encode(), name_of(context))
-        while (entry := self._cache.use(name, size)) is None:
-            self._fetch(header, context)
-        return entry
+        failures: list[KmsBridgeError] = []
+        for entry in self._candidates(header, context, size, failures, {} if known is None else known):
+            try:
+                result = use(entry)
+            except AuthenticationError as error:
+                failures.append(error)
+            else:
+                if packed and self.shared:
+                    self._cache.give_alias(entry, (packed, name_of(pairs)), len(packed))
+                return result
+        raise worst(failures)
 
-    def load(self, name: Hashable, header: Header, context: EncryptionContext) -> CachedKey:
-        """Unwrap a data key and keep it. For whoever leads the flight for `name`.
+    def opened_at_hand(
+        self, header: Header, pairs: Pairs, size: int, use: Callable[[CachedKey], T], *, packed: bytes
+    ) -> T | None:
+        """The same with the data keys at hand alone; None where none of them fits."""
+        context = EncryptionContext.of(pairs)
+        self._cache.check_open()
+        for entry in self._entries_at_hand(header, context, size, {}):
+            with contextlib.suppress(AuthenticationError):
+                result = use(entry)
+                self._cache.give_alias(entry, (packed, name_of(pairs)), len(packed))
+                return result
+        return None
 
-        One that another flight brought, after the caller had looked and before it led, will do.
-        """
-        return self._cache.peek(name) or self._cache.put(name, *self._unwrap(header, context), context)
+    def fetch(self, header: Header, pairs: Pairs) -> bool:
+        """Have a data key of this message at hand: True. Raises what `opened` does where there is none."""
+        failures: list[KmsBridgeError] = []
+        self._cache.check_open()
+        if next(self._candidates(header, EncryptionContext.of(pairs), 0, failures, {}), None) is None:
+            raise worst(failures)
+        return True
 
-    def get_many(self, headers: Headers, pairs: Pairs) -> Outcomes:
-        """By unpadded header bytes, the data keys that were not at hand, or why there is none.
+    def fetch_many(self, headers: Iterable[Header], pairs: Pairs) -> Known:
+        """The data keys of these messages that were not at hand, or why there is none.
 
         In the provider's batches where it has them, else each by a call, 16 at a time.
         """
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
-        names = name_of(context)
-        missing = {
-            name: header for name, header in headers.items() if self._cache.peek((name, names)) is None
-        }
-        outcomes = self._in_batches(missing, context)
-        rest = [header for name, header in missing.items() if name not in outcomes]
-        fetched = in_parallel(lambda header: self._outcome(header, context), rest)
-        return outcomes | {header.encode(): each for header, each in zip(rest, fetched, strict=True)}
+        missing = [header for header in headers if not self._is_at_hand(header, context)]
+        known = self._in_batches(missing, context)
+        rest = [header for header in missing if not self._has_key(header, context, known)]
+        in_parallel(lambda header: self._fetch_first(header, context, known), rest)
+        return known
+
+    def agreed(
+        self, header: Header, pairs: Pairs, fits: Callable[[CachedKey], bool], deadline: Deadline
+    ) -> CachedKey:
+        """The data key to rewrap: one that `fits` the body, or the one that all of our recipients hold.
+
+        Raises `AuthenticationError` where they hold different ones, of which none fits: to keep the wrong one
+        would make the message unreadable.
+        """
+        context = EncryptionContext.of(pairs)
+        entries: list[CachedKey] = []
+        failures: list[KmsBridgeError] = []
+        for entry in self._candidates(header, context, 0, failures, {}, deadline):
+            if fits(entry):
+                return entry
+            entries.append(entry)
+        passing = [error for error in failures if isinstance(error, PASSING)]
+        if not entries or (passing and len(entries) < len(header.recipients)):
+            raise worst(failures)
+        if any(not entry.key.equals(entries[0].key) for entry in entries):
+            raise AuthenticationError(
+                "the message's recipients hold different data keys",
+                remedy="pass the aad it was encrypted with, which tells the right one",
+            )
+        return entries[0]
+
+    def name(self, recipient: Recipient, context: EncryptionContext) -> Hashable:
+        """What a wrapped data key is called in memory, whatever the header around it says."""
+        scheme = recipient.key_id.partition(":")[0]
+        label = recipient.key_version if scheme in self._label_counts else ""
+        return recipient.key_id, label, hashlib.sha256(recipient.wrapped).digest(), context.canonical()
+
+    def deadline(self) -> Deadline:
+        """For one operation that begins now."""
+        return Deadline(self._seconds)
+
+    def check_open(self) -> None:
+        """Raises `ClosedError` after `close`."""
+        self._cache.check_open()
+
+    def report(self) -> None:
+        """Tell the audit trail how many messages each data key has served since it was last told."""
+        self._cache.report()
 
     def close(self) -> None:
         """Drop every data key."""
         self._cache.close()
 
-    def _fetch(self, header: Header, context: EncryptionContext) -> CachedKey:
-        if not self.shared:
-            return CachedKey(*self._unwrap(header, context), context, self._policy, 0.0)
-        name = (header.encode(), name_of(context))
-        return self.flights.run(name, lambda: self.load(name, header, context))
+    # --- one message --------------------------------------------------------------------------------
 
-    def _outcome(self, header: Header, context: EncryptionContext) -> CachedKey | KmsBridgeError:
+    def _candidates(
+        self,
+        header: Header,
+        context: EncryptionContext,
+        size: int,
+        failures: list[KmsBridgeError],
+        known: Known,
+        deadline: Deadline | None = None,
+    ) -> Iterator[CachedKey]:
+        """The message's data keys: those at hand, then the others in the order of `decrypt_with`.
+
+        While there is another to try, one gets a single attempt and its part of the time. What fails goes to
+        `failures` and, by its name, to `known`.
+        """
+        _check_inline(header)
+        tried = set()
+        for entry in self._entries_at_hand(header, context, size, known):
+            tried.add(entry.key_id)
+            yield entry
+        deadline = deadline or self.deadline()
+        matches, without_id = self.unwrapping.matches(header, deadline)
+        failures += without_id
+        left = [match for match in matches if match[1].key_id not in tried]
+        for number, match in enumerate(left):
+            others = len(left) - number - 1
+            try:
+                entry = self._get(match, context, size, deadline.share(others + 1), known, last=not others)
+            except ANOTHER_MAY_DO as error:
+                known[self.name(match[1], context)] = error
+                failures.append(error)
+            else:
+                self.unwrapping.look_after(header, data_key_context(context), self._seconds)
+                yield entry
+
+    def _entries_at_hand(
+        self, header: Header, context: EncryptionContext, size: int, known: Known
+    ) -> Iterator[CachedKey]:
+        for recipient in header.recipients:
+            name = self.name(recipient, context)
+            entry = self._cache.use(name, size) or known.get(name)
+            if isinstance(entry, CachedKey):
+                yield entry
+
+    def _get(
+        self,
+        match: Match,
+        context: EncryptionContext,
+        size: int,
+        deadline: Deadline,
+        known: Known,
+        *,
+        last: bool,
+    ) -> CachedKey:
+        name = self.name(match[1], context)
+        failure = known.get(name)
+        if isinstance(failure, KmsBridgeError):
+            raise copied(failure)
+
+        def load() -> CachedKey:
+            return self._load(name, match, context, deadline, attempts=None if last else 1)
+
+        if not self.shared:
+            return load()
+        entry = self._cache.use(name, size)
+        while entry is None:
+            entry = self._cache.use_entry(self.flights.run(name, load, deadline), size)
+        return entry
+
+    def _load(
+        self,
+        name: Hashable,
+        match: Match,
+        context: EncryptionContext,
+        deadline: Deadline,
+        attempts: int | None,
+    ) -> CachedKey:
+        # One that another flight brought, after the caller had looked and before it led, will do.
+        entry = self._cache.peek(name) if self.shared else None
+        if entry is not None:
+            return entry
+        self._refusals.check(name)
         try:
-            return self._fetch(header, context)
+            unwrapped = self.unwrapping.unwrap(match, data_key_context(context), deadline, attempts=attempts)
+            return self._keep(name, unwrapped, match[1], context)
+        except AuthenticationError:
+            self._refusals.add(name)
+            raise
+
+    def _keep(
+        self, name: Hashable, unwrapped: bytes, recipient: Recipient, context: EncryptionContext
+    ) -> CachedKey:
+        if len(unwrapped) != DATA_KEY_LENGTH:
+            raise AuthenticationError  # whoever may wrap can put anything into a message
+        entry = self._cache.new(Secret(unwrapped), recipient, context)
+        return self._cache.put(name, entry) if self.shared else entry
+
+    # --- many messages ------------------------------------------------------------------------------
+
+    def _is_at_hand(self, header: Header, context: EncryptionContext) -> bool:
+        names = (self.name(recipient, context) for recipient in header.recipients)
+        return any(self._cache.peek(name) is not None for name in names)
+
+    def _has_key(self, header: Header, context: EncryptionContext, known: Known) -> bool:
+        names = (self.name(recipient, context) for recipient in header.recipients)
+        return any(isinstance(known.get(name), CachedKey) for name in names)
+
+    def _fetch_first(self, header: Header, context: EncryptionContext, known: Known) -> None:
+        """Find one data key of the message, and note what is found on the way."""
+        failures: list[KmsBridgeError] = []
+        try:
+            entry = next(self._candidates(header, context, 0, failures, known), None)
+            if entry is not None:
+                known[self._name_for(header, entry, context)] = entry
         except ClosedError:
             raise
-        except KmsBridgeError as error:
-            return error
-
-    def _unwrap(self, header: Header, context: EncryptionContext) -> tuple[Secret, Header, Recipient]:
-        if header.kind is not Kind.INLINE:
-            raise UnsupportedMessage(
-                "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
-            )
-        data_key, recipient = self.unwrapping.try_each(header, data_key_context(context))
-        if len(data_key) != DATA_KEY_LENGTH:
-            raise AuthenticationError  # whoever may wrap can put anything into a message
-        return Secret(data_key), header, recipient
-
-    # --- batches ----------------------------------------------------------------------------------
-
-    def _in_batches(self, headers: Headers, context: EncryptionContext) -> Outcomes:
-        """Those whose first key takes batches. What is missing in the result is to be tried otherwise."""
-        first: dict[Key, list[tuple[Header, Recipient, bool]]] = {}
-        for header in headers.values():
-            match, alone = self._first_match(header)
-            if match is not None and Capability.BATCH_UNWRAP in match[0].capabilities:
-                first.setdefault(match[0], []).append((header, match[1], alone))
-        outcomes: Outcomes = {}
-        for key, items in first.items():
-            for start in range(0, len(items), BATCH):
-                outcomes |= self._load_batch(key, items[start : start + BATCH], context)
-        return outcomes
-
-    def _first_match(self, header: Header) -> tuple[Match | None, bool]:
-        """The key that would be asked first, and whether there is no other."""
-        try:
-            matches, failures = self.unwrapping.matches(header)
         except KmsBridgeError:
-            return None, True
-        return matches[0] if matches else None, len(matches) == 1 and not failures
+            return  # `opened` will tell
 
-    def _load_batch(
-        self, key: Key, batch: list[tuple[Header, Recipient, bool]], context: EncryptionContext
-    ) -> Outcomes:
+    def _name_for(self, header: Header, entry: CachedKey, context: EncryptionContext) -> Hashable:
+        (recipient,) = (each for each in header.recipients if each.key_id == entry.key_id)
+        return self.name(recipient, context)
+
+    def _in_batches(self, headers: Sequence[Header], context: EncryptionContext) -> Known:
+        """Those whose first key takes batches."""
+        first: dict[Key, dict[Hashable, Recipient]] = {}
+        for header in headers:
+            match = self._first_match(header)
+            if match is not None and Capability.BATCH_UNWRAP in match[0].capabilities:
+                first.setdefault(match[0], {})[self.name(match[1], context)] = match[1]
+        known: Known = {}
+        for key, items in first.items():
+            names = list(items)
+            for start in range(0, len(names), BATCH):
+                batch = {name: items[name] for name in names[start : start + BATCH]}
+                known |= self._load_batch(key, batch, context)
+        return known
+
+    def _first_match(self, header: Header) -> Match | None:
+        """The key that would be asked first."""
+        if header.kind is not Kind.INLINE:
+            return None
+        try:
+            matches, _ = self.unwrapping.matches(header, self.deadline())
+        except KmsBridgeError:
+            return None
+        return matches[0] if matches else None
+
+    def _load_batch(self, key: Key, batch: dict[Hashable, Recipient], context: EncryptionContext) -> Known:
         bound = data_key_context(context)
-        items = [(wrapped_by(recipient), bound) for _, recipient, _ in batch]
+        items = [(wrapped_by(recipient), bound) for recipient in batch.values()]
         results: Sequence[bytes | KmsBridgeError]
         try:
             with told_call(self._audit, "unwrap", key, bound):
@@ -155,29 +347,28 @@ class DecryptionKeys:
             results = [error] * len(batch)
         except ANOTHER_MAY_DO:
             return {}
-        kept = (
-            (header, self._keep(result, header, recipient, context), alone)
-            for (header, recipient, alone), result in zip(batch, results, strict=True)
-        )
         return {
-            header.encode(): outcome
-            for header, outcome, alone in kept
-            if alone or isinstance(outcome, CachedKey)
+            name: self._kept(name, result, recipient, context)
+            for (name, recipient), result in zip(batch.items(), results, strict=True)
         }
 
-    def _keep(
-        self, result: bytes | KmsBridgeError, header: Header, recipient: Recipient, context: EncryptionContext
+    def _kept(
+        self,
+        name: Hashable,
+        result: bytes | KmsBridgeError,
+        recipient: Recipient,
+        context: EncryptionContext,
     ) -> CachedKey | KmsBridgeError:
         if isinstance(result, KmsBridgeError):
             return result
-        if len(result) != DATA_KEY_LENGTH:
-            return AuthenticationError()
-        key = Secret(result)
-        if not self.shared:
-            return CachedKey(key, header, recipient, context, self._policy, 0.0)
-        return self._cache.put((header.encode(), name_of(context)), key, header, recipient, context)
+        try:
+            return self._keep(name, result, recipient, context)
+        except AuthenticationError as error:
+            return error
 
 
-def without_padding(header: Header) -> Header:
-    """The header as `encrypt` writes it; those of one data key are equal then."""
-    return Header(header.kind, header.length - header.padding, header.recipients, header.data_key_id)
+def _check_inline(header: Header) -> None:
+    if header.kind is not Kind.INLINE:
+        raise UnsupportedMessage(
+            "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
+        )

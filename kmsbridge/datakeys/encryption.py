@@ -6,23 +6,27 @@ from collections.abc import Hashable, Sequence
 
 from kmsbridge import body, message
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key, in_parallel
+from kmsbridge.calls import Key
+from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
 from kmsbridge.datakeys.flight import SingleFlight
 from kmsbridge.datakeys.trail import told_call, told_of_messages
-from kmsbridge.policy import DataKeyPolicy
+from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
+from kmsbridge.threads import in_parallel
 
 
 class EncryptionKeys:
     """For each context one data key, wrapped by every one of `keys`, serving many messages."""
 
-    def __init__(self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail) -> None:
+    def __init__(
+        self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
+    ) -> None:
         self.keys = tuple(keys)
         self.flights: SingleFlight[CachedKey] = SingleFlight()
         self._audit = audit
-        self._policy = policy
+        self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
         self._cache = KeyCache(policy, dropped=told_of_messages(audit, "encrypt"))
 
@@ -41,24 +45,29 @@ class EncryptionKeys:
         """
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
+        deadline = self.deadline()
         if not self.shared:
-            return CachedKey(*self._make(context), context, self._policy, 0.0)
+            return self._make(context, deadline)
         name = name_of(context)
-        while (entry := self._cache.use(name, size)) is None:
-            self.flights.run(name, lambda: self.load(name, context))
+        entry = self._cache.use(name, size)
+        while entry is None:
+            loaded = self.flights.run(name, lambda: self._load(name, context, deadline), deadline)
+            entry = self._cache.use_entry(loaded, size)
         return entry
 
     def load(self, name: Hashable, context: EncryptionContext) -> CachedKey:
-        """Make a data key, have it wrapped, and keep it. For whoever leads the flight for `name`.
+        """Make a data key, have it wrapped, and keep it. For whoever leads the flight for `name`."""
+        return self._load(name, context, self.deadline())
 
-        One that another flight brought, after the caller had looked and before it led, will do.
-        """
-        return self._cache.peek(name) or self._cache.put(name, *self._make(context), context)
+    def take(self, entry: CachedKey, size: int) -> CachedKey | None:
+        """`entry`, with one message of `size` bytes counted; None where its allowance is used up."""
+        return self._cache.use_entry(entry, size)
 
     def wrap(
         self,
         secret: Secret,
         bound: EncryptionContext,
+        deadline: Deadline,
         kind: message.Kind = message.Kind.INLINE,
         operation: str = "wrap",
     ) -> message.Header:
@@ -66,30 +75,44 @@ class EncryptionKeys:
 
         `bound` is the context with its reserved pairs.
         """
-        recipients = in_parallel(lambda key: self._wrap_by(key, secret, bound, operation), self.keys)
+        recipients = in_parallel(
+            lambda key: self._wrap_by(key, secret, bound, deadline, operation), self.keys
+        )
         return message.inline(tuple(recipients), kind=kind)
-
-    def _wrap_by(
-        self, key: Key, secret: Secret, bound: EncryptionContext, operation: str
-    ) -> message.Recipient:
-        with told_call(self._audit, operation, key, bound) as told:
-            wrapped = key.wrap(secret.reveal(), bound)
-            told.version = wrapped.version
-        return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
-
-    def _make(self, context: EncryptionContext) -> tuple[Secret, message.Header, message.Recipient]:
-        secret = Secret(body.new_key())
-        header = self.wrap(secret, data_key_context(context))
-        return secret, header, header.recipients[0]
 
     def count(self, entry: CachedKey, size: int) -> None:
         """Count the bytes of a stream, which are known at its end only."""
-        self._cache.count(entry, size)
+        entry.spend(size)
+
+    def deadline(self) -> Deadline:
+        """For one operation that begins now."""
+        return Deadline(self._seconds)
 
     def check_open(self) -> None:
         """Raises `ClosedError` after `close`."""
         self._cache.check_open()
 
+    def report(self) -> None:
+        """Tell the audit trail how many messages each data key has served since it was last told."""
+        self._cache.report()
+
     def close(self) -> None:
         """Drop every data key."""
         self._cache.close()
+
+    def _load(self, name: Hashable, context: EncryptionContext, deadline: Deadline) -> CachedKey:
+        # One that another flight brought, after the caller had looked and before it led, will do.
+        return self._cache.peek(name) or self._cache.put(name, self._make(context, deadline))
+
+    def _make(self, context: EncryptionContext, deadline: Deadline) -> CachedKey:
+        secret = Secret(body.new_key())
+        header = self.wrap(secret, data_key_context(context), deadline)
+        return self._cache.new(secret, header.recipients[0], context, header)
+
+    def _wrap_by(
+        self, key: Key, secret: Secret, bound: EncryptionContext, deadline: Deadline, operation: str
+    ) -> message.Recipient:
+        with told_call(self._audit, operation, key, bound) as told:
+            wrapped = key.wrap(secret.reveal(), bound, deadline=deadline)
+            told.version = wrapped.version
+        return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)

@@ -1,63 +1,42 @@
-"""One call at a time for what many want at once."""
+"""One load at a time for what many want at once."""
 
 from __future__ import annotations
 
 import copy
-import threading
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
 
 from kmsbridge import forks
-from kmsbridge.errors import KmsBridgeError, forget_locals
+from kmsbridge.clock import Deadline
+from kmsbridge.errors import KmsBridgeError, KmsTimeout, ReentrantCall, forget_locals
+from kmsbridge.threads import Outcome
 
 T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """One load that is under way. Whoever made it lands it; the first landing counts."""
+    """A load in progress. It gives a result, a `KmsBridgeError`, or, where its leader was lost, neither."""
 
-    __slots__ = ("_callbacks", "_done", "_error", "_lock", "_result")
+    __slots__ = ("outcome",)
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._done = threading.Event()
-        self._callbacks: list[Callable[[], None]] = []
-        self._result: list[T] = []
-        self._error: BaseException | None = None
+        self.outcome: Outcome[T | None] = Outcome()
 
-    def outcome(self) -> T | None:
-        """The result; None where the leader was lost. Raises a copy of the leader's error.
-
-        A copy, because an exception that several threads raise grows all their tracebacks.
-        """
-        self._done.wait()
-        if self._error is not None:
-            raise _for_waiter(self._error) from self._error.__cause__
-        return self._result[0] if self._result else None
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        """Have `callback()` called, on any thread, once `outcome` will not wait."""
-        with self._lock:
-            if not self._done.is_set():
-                self._callbacks.append(callback)
-                return
-        callback()
-
-    def land(self, result: T | None, error: BaseException | None) -> None:
-        """Set the outcome; both None says that there is no answer."""
-        with self._lock:
-            if self._done.is_set():
-                return
-            if result is not None:
-                self._result.append(result)
-            self._error = error
-            self._done.set()
-        for callback in self._callbacks:
-            callback()
+    def result(self) -> T | None:
+        """The result of a load that has ended; None where the leader was lost. Raises a copy of its error."""
+        error = self.outcome.error
+        if error is not None:
+            raise copied(error) from error.__cause__
+        return self.outcome.get()
 
 
-def _for_waiter(error: BaseException) -> BaseException:
-    """A copy with a life of its own: its notes, its traceback, and not yet audited as a refusal."""
+_leading: ContextVar[tuple[Any, ...]] = ContextVar("_leading", default=())
+"""The flights that whoever runs here leads, or that wait for what is done here."""
+
+
+def copied(error: BaseException) -> BaseException:
+    """A copy with a traceback and notes of its own: one that several threads raise would grow all of theirs."""
     mine = copy.copy(error).with_traceback(None)
     if isinstance(mine, KmsBridgeError):
         mine.audited = False
@@ -75,20 +54,31 @@ class SingleFlight(Generic[T]):
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, Flight[T]] = {}
-        self._lock = threading.Lock()
         forks.watch(self)
 
-    def run(self, name: Hashable, load: Callable[[], T]) -> T:
-        """The result of `load()`, called here or by whoever is already at it."""
+    def run(self, name: Hashable, load: Callable[[], T], deadline: Deadline) -> T:
+        """The result of `load()`, called here or by whoever is already at it.
+
+        Raises `KmsTimeout` where that takes longer than `deadline`, and `ReentrantCall` where it would never
+        end: where this is done by what the load itself called.
+        """
         while True:
             mine: Flight[T] = Flight()
+            before = _leading.set((*_leading.get(), mine))  # before a signal handler can come upon it
             try:
                 flight = self._board(name, mine)
                 if flight is mine:
                     return self.lead(name, mine, load)
             finally:
-                self.give_up(name, mine)  # for an interrupt before the load; else it has landed
-            result = flight.outcome()
+                self.give_up(name, mine)  # for an interrupt before the load; else it has ended
+                _leading.reset(before)
+            check_not_leading(flight)
+            if not flight.outcome.wait(deadline.left()):
+                raise KmsTimeout(
+                    "the data key that another thread or task began to load did not come in time",
+                    remedy="check the network to the key service; the call may be repeated",
+                )
+            result = flight.result()
             if result is not None:
                 return result
 
@@ -96,12 +86,15 @@ class SingleFlight(Generic[T]):
         """The flight for `name`, and whether the caller leads it and must call `lead`."""
         mine: Flight[T] = Flight()
         flight = self._board(name, mine)
+        if flight is not mine:
+            check_not_leading(flight)
         return flight, flight is mine
 
     def lead(self, name: Hashable, flight: Flight[T], load: Callable[[], T]) -> T:
         """Load, and tell those who wait."""
         result: T | None = None
         shared: BaseException | None = None
+        before = _leading.set((*_leading.get(), flight))
         try:
             result = load()
             return result
@@ -111,22 +104,31 @@ class SingleFlight(Generic[T]):
             raise
         finally:
             self._end(name, flight, result, shared)
+            _leading.reset(before)
 
     def give_up(self, name: Hashable, flight: Flight[T]) -> None:
         """The leader cannot load at all; someone else may lead."""
         self._end(name, flight, None, None)
 
     def _board(self, name: Hashable, mine: Flight[T]) -> Flight[T]:
-        with self._lock:
-            return self._flights.setdefault(name, mine)
+        return self._flights.setdefault(name, mine)
 
     def _end(self, name: Hashable, flight: Flight[T], result: T | None, error: BaseException | None) -> None:
-        with self._lock:
-            if self._flights.get(name) is flight:
-                del self._flights[name]
-        flight.land(result, error)
+        if self._flights.get(name) is flight:
+            # Nobody else removes or replaces it: whoever comes for this name gets this one.
+            self._flights.pop(name, None)
+        flight.outcome.set(result, error)
 
     def after_fork(self) -> None:
-        """The threads that flew are not in the child."""
-        self._lock = threading.Lock()
+        """The threads that lead are not in the child."""
         self._flights = {}
+
+
+def check_not_leading(flight: Flight[T]) -> None:
+    """Raise `ReentrantCall` where `flight` waits for what is done here, so that waiting for it would not end."""
+    if any(flight is led for led in _leading.get()):
+        raise ReentrantCall(
+            "a data key was asked for by what runs while it is being loaded: a signal handler, a logging "
+            "handler or a hook of the application's",
+            remedy="let the handler put its work into a queue, or give it a cipher of its own",
+        )

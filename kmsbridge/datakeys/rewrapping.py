@@ -6,40 +6,47 @@ from collections.abc import Sequence
 
 from kmsbridge import message
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key, in_parallel
+from kmsbridge.calls import Key
+from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.trail import told_call
 from kmsbridge.datakeys.unwrapping import Match, wrapped_by
 from kmsbridge.errors import AuthenticationError, KmsError
+from kmsbridge.threads import in_parallel
+
+Step = tuple[Key, message.Recipient]
+"""A key to wrap to, and the recipient of the message that its service rewraps for it."""
 
 
 def rewrapped_by_service(
-    header: message.Header,
+    kind: message.Kind,
     bound: EncryptionContext,
     keys: Sequence[Key],
     matches: Sequence[Match],
     audit: AuditTrail,
+    deadline: Deadline,
 ) -> message.Header | None:
     """The header for `keys`, if each one's service can rewrap what one of `matches` wrapped; else None.
 
-    None also where a service refuses or fails: the caller may be one that unwraps and wraps. Raises
-    `AuthenticationError` where there is no other recipient that may be sound. `bound` is the context with its
-    reserved pairs.
+    None also where a service refuses or fails: the caller may be one that unwraps and wraps; and where the
+    message has several recipients of ours that would not each be carried over by itself: they may hold
+    different data keys, and which is the right one cannot be seen here. Raises `AuthenticationError` where
+    there is no other recipient that may be sound. `bound` is the context with its reserved pairs.
     """
     pairs = [(key, _source(key, matches)) for key in keys]
     steps = [(key, source) for key, source in pairs if source is not None]
-    if len(steps) < len(keys):
+    if len(steps) < len(keys) or not _keeps_all(steps, matches):
         return None
 
-    def rewrap(step: tuple[Key, message.Recipient]) -> message.Recipient:
+    def rewrap(step: Step) -> message.Recipient:
         key, source = step
         with told_call(audit, "rewrap", key, bound) as told:
-            wrapped = key.rewrap(wrapped_by(source), bound)
+            wrapped = key.rewrap(wrapped_by(source), bound, deadline=deadline)
             told.version = wrapped.version
         return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
 
     try:
-        return message.inline(tuple(in_parallel(rewrap, steps)), kind=header.kind)
+        return message.inline(tuple(in_parallel(rewrap, steps)), kind=kind)
     except KmsError:
         return None
     except AuthenticationError:
@@ -48,11 +55,20 @@ def rewrapped_by_service(
         return None
 
 
+def _keeps_all(steps: Sequence[Step], matches: Sequence[Match]) -> bool:
+    """Whether no recipient that may be the only sound one is given up for another."""
+    if len(matches) == 1:
+        return True
+    carried = {source.key_id for key, source in steps if key.known_id == source.key_id}
+    return len(carried) == len(steps) and carried == {recipient.key_id for _, recipient in matches}
+
+
 def _source(key: Key, matches: Sequence[Match]) -> message.Recipient | None:
     # Where the library binds the context itself, a hash of it is in the payload, and would go along.
-    fit = (
+    fit = [
         recipient
         for source, recipient in matches
         if source.binds_context and key.rewraps_from(recipient.key_id)
-    )
-    return next(fit, None)
+    ]
+    # Its own where there is one.
+    return min(fit, key=lambda recipient: recipient.key_id != key.known_id, default=None)

@@ -79,17 +79,17 @@ def told_of_messages(audit: AuditTrail, operation: str) -> Callable[[CachedKey],
     """A listener for data keys that leave a cache: records how many messages each one served."""
 
     def dropped(entry: CachedKey) -> None:
-        if entry.used:
+        if used := entry.take_used():
             audit.record(
                 AuditEvent(
                     operation=operation,
                     outcome="ok",
-                    key_id=entry.recipient.key_id,
-                    key_version=entry.recipient.key_version,
+                    key_id=entry.key_id,
+                    key_version=entry.key_version,
                     context=entry.context,
                     profile=audit.profile,
                     source="cache",
-                    messages=entry.used,
+                    messages=used,
                 )
             )
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from kmsbridge.audit import AuditTrail
 from kmsbridge.calls import Key
+from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.trail import told_call, told_failure
 from kmsbridge.driver import WrappedKey
@@ -42,30 +43,7 @@ class Unwrapping:
         self.keys = tuple(keys)
         self._audit = audit
 
-    def try_each(self, header: Header, bound: EncryptionContext) -> tuple[bytes, Recipient]:
-        """What the recipients wrapped, by the first of our keys that can unwrap it.
-
-        `bound` is the context with its reserved pairs. A key that fails is no reason not to try the
-        next, and while there is a next one it gets one attempt. If all fail, a refusal is raised before
-        an outage, and either before a lack of authenticity, which it may be the cause of; the others
-        are in the error's notes, and each is in the audit trail.
-        """
-        matches, failures = self.matches(header)
-        for number, (key, recipient) in enumerate(matches, 1):
-            only_one = 1 if number < len(matches) else None
-            try:
-                payload = self._unwrap(recipient, key, bound, attempts=only_one)
-            except ANOTHER_MAY_DO as error:
-                failures.append(error)
-            else:
-                self._look_after(header, bound)
-                return payload, recipient
-        failures.sort(key=_weight)
-        for other in failures[1:]:
-            failures[0].add_note(f"also: {other}")
-        raise failures[0]
-
-    def matches(self, header: Header) -> tuple[list[Match], list[KmsBridgeError]]:
+    def matches(self, header: Header, deadline: Deadline) -> tuple[list[Match], list[KmsBridgeError]]:
         """Our keys that the message is for, those first that answer; and why others could not tell their id.
 
         Raises `NoMatchingKey` where neither is there.
@@ -73,11 +51,14 @@ class Unwrapping:
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         matches: list[Match] = []
         failures: list[KmsBridgeError] = []
-        for key in sorted(self.keys, key=lambda key: key.ailing):
+        keys = sorted(self.keys, key=lambda key: key.ailing)
+        for number, key in enumerate(keys):
             if matches and key.ailing and not key.known_id:
                 continue  # to ask for its id would cost what is being avoided
             try:
-                key_id = key.identify(attempts=1 if len(self.keys) > 1 else None)
+                # A part of the time each, and one for unwrapping.
+                share = deadline.share(len(keys) - number + 1)
+                key_id = key.identify(attempts=1 if len(keys) > 1 else None, deadline=share)
             except KmsError as error:
                 told_failure(self._audit, "resolve", key, error)
                 failures.append(error)
@@ -93,41 +74,67 @@ class Unwrapping:
             )
         return matches, failures
 
-    def _unwrap(
+    def unwrap(
         self,
-        recipient: Recipient,
-        key: Key,
+        match: Match,
         bound: EncryptionContext,
+        deadline: Deadline,
         *,
-        attempts: int | None,
+        attempts: int | None = None,
         probing: bool = False,
     ) -> bytes:
+        """What the key wrapped for this recipient. `bound` is the context with its reserved pairs."""
+        key, recipient = match
         with told_call(self._audit, "unwrap", key, bound) as told:
             told.version = recipient.key_version
-            return key.unwrap(wrapped_by(recipient), bound, attempts=attempts, probing=probing)
+            return key.unwrap(
+                wrapped_by(recipient), bound, attempts=attempts, probing=probing, deadline=deadline
+            )
 
-    def _look_after(self, header: Header, bound: EncryptionContext) -> None:
-        """See in the background how those do that were passed over."""
+    def payload(self, header: Header, bound: EncryptionContext, deadline: Deadline) -> bytes:
+        """What the one recipient of a direct message wrapped."""
+        matches, failures = self.matches(header, deadline)
+        if not matches:
+            raise worst(failures)
+        return self.unwrap(matches[0], bound, deadline)
+
+    def look_after(self, header: Header, bound: EncryptionContext, seconds: float) -> None:
+        """See in the background how those do that were passed over, for `seconds` each at most."""
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         for key in self.keys:
             recipient = by_id.get(key.known_id)
             if key.ailing and (recipient or not key.known_id) and key.take_probe():
                 with contextlib.suppress(RuntimeError):  # the interpreter is ending
                     threading.Thread(
-                        target=self._probe, args=(key, recipient, bound), name="kmsbridge-probe", daemon=True
+                        target=self._probe,
+                        args=(key, recipient, bound, seconds),
+                        name="kmsbridge-probe",
+                        daemon=True,
                     ).start()
 
-    def _probe(self, key: Key, recipient: Recipient | None, bound: EncryptionContext) -> None:
+    def _probe(self, key: Key, recipient: Recipient | None, bound: EncryptionContext, seconds: float) -> None:
+        deadline = Deadline(seconds)
         with contextlib.suppress(Exception):  # its failure was told before, and will be again
             if recipient is None:
-                key.identify(attempts=1, probing=True)
+                key.identify(attempts=1, probing=True, deadline=deadline)
             else:
-                self._unwrap(recipient, key, bound, attempts=1, probing=True)
+                self.unwrap((key, recipient), bound, deadline, attempts=1, probing=True)
 
 
 def wrapped_by(recipient: Recipient) -> WrappedKey:
     """What a driver takes, of what a message holds."""
     return WrappedKey(recipient.key_id, recipient.key_version, recipient.wrapped)
+
+
+def worst(failures: list[KmsBridgeError]) -> KmsBridgeError:
+    """The failure to raise, with the others in its notes.
+
+    A refusal comes before an outage, and either before a lack of authenticity, which it may be the cause of.
+    """
+    first, *others = sorted(failures, key=_weight)
+    for other in others:
+        first.add_note(f"also: {other}")
+    return first
 
 
 def _weight(error: KmsBridgeError) -> int:

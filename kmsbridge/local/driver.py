@@ -50,6 +50,7 @@ class LocalDriver(KeyDriver):
     # As AWS KMS: what works here must not be too large after a move to a service.
     max_plaintext: int = 4096
     development_only: ClassVar[bool] = True
+    reads_version: ClassVar[bool] = True
 
     def __init__(self, file: KeyFile, key: StoredKey) -> None:
         self._file = file

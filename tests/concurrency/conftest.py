@@ -1,5 +1,16 @@
-"""The key service in memory, for these tests."""
+"""The key service in memory, and a key file, for these tests."""
 
+import pytest
+
+from kmsbridge.local.keyfile import KeyFile
 from tests.support import cipher, service
 
 __all__ = ["cipher", "service"]
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    """The URI of a local key."""
+    tmp_path.chmod(0o700)
+    KeyFile.create(tmp_path / "keys.json", "app")
+    return f"local:{tmp_path}/keys.json#app"

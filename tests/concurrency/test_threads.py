@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from kmsbridge import ClosedError, EnvelopeCipher, KmsAccessDenied, body
+from kmsbridge.clock import Deadline
 from kmsbridge.datakeys import flight
 from kmsbridge.driver import ErrorKind
 from tests.support import PATIENCE, Outcome, crowd, on_threads
@@ -48,10 +49,10 @@ def test_one_who_looked_before_the_first_wrap_ended_makes_no_second(monkeypatch,
     """A thread that finds the cache cold, and gets to its own call when another's is over, uses that one's."""
     run, first = cipher._encryption.flights.run, itertools.count()
 
-    def late(name, load):
+    def late(name, load, deadline):
         if next(first) == 0:
             assert Outcome(lambda: cipher.encrypt(b"in between")).join().value
-        return run(name, load)
+        return run(name, load, deadline)
 
     monkeypatch.setattr(cipher._encryption.flights, "run", late)
     cipher.encrypt(b"x")
@@ -134,12 +135,12 @@ def test_an_interrupt_at_any_line_of_a_flight_leaves_nobody_waiting():
         def lead(flights=flights, trace=trace):
             sys.settrace(trace)
             try:
-                return flights.run("name", lambda: "answer")
+                return flights.run("name", lambda: "answer", Deadline(PATIENCE))
             finally:
                 sys.settrace(None)
 
         Outcome(lead).join()
-        next_one = Outcome(lambda flights=flights: flights.run("name", lambda: "answer"))
+        next_one = Outcome(lambda flights=flights: flights.run("name", lambda: "answer", Deadline(PATIENCE)))
         assert next_one.join().value == "answer", f"waits after an interrupt at line {interrupted}"
         if not interrupted:
             break

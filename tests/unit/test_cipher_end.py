@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kmsbridge import ClosedError, EnvelopeCipher
+from kmsbridge import EnvelopeCipher
 from kmsbridge.cipher import opened
 from kmsbridge.local.keyfile import KeyFile
 
@@ -39,17 +39,17 @@ def test_a_cipher_refuses_to_be_copied_and_says_what_to_do(cipher, take):
         take(cipher)
 
 
-def test_one_that_cannot_be_closed_at_the_end_does_not_keep_the_others_open(service, monkeypatch):
-    """Every cipher is closed, whichever comes first."""
+def test_one_that_cannot_report_at_the_end_does_not_keep_the_others_from_it(service, monkeypatch):
+    """Every cipher reports, whichever comes first."""
     ciphers = [EnvelopeCipher.from_uri("fake:app") for _ in range(3)]
 
     def broken():
         raise OSError("broken")
 
+    told = []
     for each in ciphers[:2]:
-        monkeypatch.setattr(each, "_close_role", broken)
+        monkeypatch.setattr(each, "report", broken)
+    monkeypatch.setattr(ciphers[2], "report", lambda: told.append(ciphers[2]))
     with pytest.raises(OSError, match="broken"):
-        opened._close_all()
-    for each in ciphers:
-        with pytest.raises(ClosedError):
-            each.encrypt(b"x")
+        opened._report_all()
+    assert told == [ciphers[2]]

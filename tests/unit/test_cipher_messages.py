@@ -131,14 +131,14 @@ TELLING = {
         lambda c, m: c.encrypt(b"x", context={"id": []}),
         "context must map str to str",
     ),
-    "one str for many": (lambda c, m: c.encrypt_many("ab"), "plaintext must be bytes-like"),
+    "one str for many": (lambda c, m: c.encrypt_many("ab"), r"plaintexts\[0\] must be bytes-like"),
     "str among many": (
         lambda c, m: c.decrypt_many([m, "x"]),
-        "message must be bytes-like, not str: use decrypt_text",
+        r"messages\[1\] must be bytes-like, not str: use decrypt_text",
     ),
     "too few aads": (lambda c, m: c.encrypt_many([b"x", b"y"], aads=[b"1"]), "aads must be a sequence of 2"),
     "bytes as aads": (lambda c, m: c.encrypt_many([b"x"], aads=b"1"), "aads must be a sequence of 1"),
-    "str among aads": (lambda c, m: c.decrypt_many([m], aads=["1"]), "aad must be bytes-like"),
+    "str among aads": (lambda c, m: c.decrypt_many([m], aads=["1"]), r"aads\[0\] must be bytes-like"),
     "aads for nothing": (lambda c, m: c.decrypt_many([], aads=[b"1"]), "aads must be a sequence of 0"),
 }
 

@@ -7,8 +7,9 @@ import pytest
 
 from kmsbridge import AuditError, AuthenticationError, ClosedError, EnvelopeCipher, LimitExceeded
 from kmsbridge.audit import AuditTrail
+from kmsbridge.clock import Deadline
 from kmsbridge.context import EMPTY, EncryptionContext
-from kmsbridge.datakeys import Flight, KeyCache, SingleFlight, data_key_context, name_of, told_call
+from kmsbridge.datakeys import KeyCache, SingleFlight, data_key_context, name_of, told_call
 from kmsbridge.message import Header, Kind, Recipient
 from kmsbridge.policy import AuditPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
@@ -24,7 +25,7 @@ def clock():
 
 
 def put(cache, name):
-    return cache.put(name, Secret(bytes(32)), HEADER, RECIPIENT, EMPTY)
+    return cache.put(name, cache.new(Secret(bytes(32)), RECIPIENT, EMPTY, HEADER))
 
 
 def test_one_context_has_one_name_however_it_is_given():
@@ -89,27 +90,10 @@ def test_closing_tells_of_every_entry_though_one_cannot_be_told(clock):
     assert len(told) == 3
 
 
-def test_a_flight_lands_once():
-    """A second landing changes nothing."""
-    flight = Flight()
-    flight.land("answer", None)
-    flight.land(None, ValueError())
-    assert flight.outcome() == "answer"
-
-
-def test_callbacks_are_called_whether_the_flight_has_landed_or_not():
-    """Each once."""
-    flight, called = Flight(), []
-    flight.when_done(lambda: called.append("before"))
-    flight.land("answer", None)
-    flight.when_done(lambda: called.append("after"))
-    assert called == ["before", "after"]
-
-
 def test_nothing_is_remembered_of_a_flight_that_ended():
     """The next one loads again."""
     flights, loads = SingleFlight(), itertools.count(1)
-    assert [flights.run("name", lambda: next(loads)) for _ in range(3)] == [1, 2, 3]
+    assert [flights.run("name", lambda: next(loads), Deadline(1)) for _ in range(3)] == [1, 2, 3]
     assert not flights._flights
 
 

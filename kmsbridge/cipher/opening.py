@@ -1,0 +1,60 @@
+"""Whole messages with a data key, opened."""
+
+from __future__ import annotations
+
+from kmsbridge import body
+from kmsbridge import message as wire
+from kmsbridge.cipher import direct
+from kmsbridge.cipher.arguments import Buffer
+from kmsbridge.datakeys import CachedKey, Pairs
+from kmsbridge.datakeys.decryption import DecryptionKeys, Known
+from kmsbridge.errors import AuthenticationError
+
+
+def decrypt_by_alias(keys: DecryptionKeys, message: bytes, context: Pairs, aad: Buffer) -> bytes | None:
+    """The plaintext, if the data key that last opened a message with this header opens this one too."""
+    start = int.from_bytes(message[6:8], "big")
+    size = len(message)
+    entry = keys.at_hand(message[:start], context, size)
+    if entry is None or size - start < wire.MIN_BODY:
+        return None
+    try:
+        return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, memoryview(message)[start:])
+    except AuthenticationError:
+        return None  # another of the message's recipients may hold the data key that fits
+
+
+def decrypt_at_hand(keys: DecryptionKeys, message: bytes, context: Pairs, aad: Buffer) -> bytes | None:
+    """The plaintext, if a data key at hand opens it: no call, no waiting. Raises `MessageError`."""
+    header = wire.parse(message)
+    if header.kind is not wire.Kind.INLINE:
+        return None
+    sealed = memoryview(message)[header.length :]
+
+    def use(entry: CachedKey) -> bytes:
+        return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, sealed)
+
+    return keys.opened_at_hand(header, context, len(message), use, packed=message[: header.length])
+
+
+def decrypt_anew(
+    keys: DecryptionKeys,
+    message: bytes,
+    context: Pairs,
+    aad: Buffer,
+    header: wire.Header | None = None,
+    known: Known | None = None,
+) -> bytes:
+    """The plaintext of a message whose data key is not at hand; `header` and `known` save finding them again."""
+    if header is None:
+        header = wire.parse(message)
+    else:
+        wire.check_body_length(header.kind, len(message) - header.length)
+    if header.kind is wire.Kind.DIRECT:
+        return direct.decrypt(keys, header, context, aad)
+    sealed = memoryview(message)[header.length :]
+
+    def use(entry: CachedKey) -> bytes:
+        return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, sealed)
+
+    return keys.opened(header, context, len(message), use, packed=message[: header.length], known=known)

@@ -1,0 +1,43 @@
+"""Wrapped keys that a key service called not authentic a moment ago."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from kmsbridge import forks
+from kmsbridge.clock import age
+from kmsbridge.errors import AuthenticationError
+
+SECONDS: Final = 5.0
+"""How long a refusal is remembered: a message that is asked for again and again costs no call each time."""
+MOST: Final = 1000
+
+
+class Refusals:
+    """Remembers refusals, and nothing else: what a service could or would not answer may be otherwise next time."""
+
+    def __init__(self, clock: Callable[[], float] = age) -> None:
+        self._clock = clock
+        self._until: dict[Hashable, float] = {}
+        forks.watch(self)
+
+    def add(self, name: Hashable) -> None:
+        """The wrapped key of this name was refused just now, or is still remembered to have been."""
+        while len(self._until) >= MOST:
+            for oldest in list(self._until)[: MOST // 10]:
+                self._until.pop(oldest, None)
+        self._until.setdefault(name, self._clock() + SECONDS)
+
+    def check(self, name: Hashable) -> None:
+        """Raise `AuthenticationError` for what was refused a moment ago."""
+        until = self._until.get(name)
+        if until is None:
+            return
+        if self._clock() < until:
+            raise AuthenticationError
+        self._until.pop(name, None)
+
+    def after_fork(self) -> None:
+        """A child asks for itself."""
+        self._until = {}
