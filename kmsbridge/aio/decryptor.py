@@ -15,7 +15,7 @@ from kmsbridge.aio.streams import STEP, AsyncReader, AsyncWriter, read_start
 from kmsbridge.aio.threads import fetch, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct
-from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_bytes, check_text
+from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes, bytes_to_text, check_aad, check_text
 from kmsbridge.cipher.direct import DirectOpener
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
@@ -33,7 +33,7 @@ class Decryptor(Opened[cipher.Decryptor]):
         """As `kmsbridge.Decryptor.decrypt`."""
         try:
             data = as_bytes(message, "message", "decrypt_text")
-            check_bytes(aad, "aad")
+            check_aad(aad)
             if len(data) > INLINE:
                 return await asyncio.to_thread(self._sync.decrypt, data, context=context, aad=aad)
             start = int.from_bytes(data[6:8], "big")
@@ -113,7 +113,7 @@ class Decryptor(Opened[cipher.Decryptor]):
 
         Until this returns their end may be missing: use what was written only then.
         """
-        aad = as_bytes(aad, "aad")
+        aad = as_aad(aad)
         try:
             header, data = await read_start(reader)
             opener = await self._opener(header, context, aad)

@@ -9,7 +9,15 @@ from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files, many, reading
-from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_bytes, check_text
+from kmsbridge.cipher.arguments import (
+    MAX_AAD,
+    Buffer,
+    as_aad,
+    as_bytes,
+    bytes_to_text,
+    check_aad,
+    check_text,
+)
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
@@ -43,8 +51,8 @@ class Decryptor(Opened):
         try:
             if type(message) is not bytes:
                 message = as_bytes(message, "message", "decrypt_text")
-            if type(aad) is not bytes:
-                check_bytes(aad, "aad")
+            if type(aad) is not bytes or len(aad) > MAX_AAD:
+                check_aad(aad)
             start = int.from_bytes(message[6:8], "big")
             entry = self._decryption.cached(message[:start], context, len(message))
             if entry is None or len(message) - start < wire.MIN_BODY:
@@ -133,7 +141,7 @@ class Decryptor(Opened):
         `target` appears whole, once all of it is verified, or not at all. Raises what `decrypt` raises.
         """
         try:
-            aad = as_bytes(aad, "aad")
+            aad = as_aad(aad)
             files.decrypt_file(lambda header: self._opener(header, context, aad), source, target, progress)
         except BaseException as error:
             self._failed(error, context)
@@ -154,7 +162,7 @@ class Decryptor(Opened):
         written only then. Raises what `decrypt` raises.
         """
         try:
-            aad = as_bytes(aad, "aad")
+            aad = as_aad(aad)
             header, start = files.read_start(reader)
             opener = self._opener(header, context, aad)
             files.open_stream(opener, reader, writer, files.Ticker(progress), start)
@@ -171,7 +179,7 @@ class Decryptor(Opened):
         passed in is left open. Raises what `decrypt` raises.
         """
         try:
-            aad = as_bytes(aad, "aad")
+            aad = as_aad(aad)
             return reading.open_message(
                 source, lambda header, read_at, size: self._chunks(header, context, aad, read_at, size)
             )

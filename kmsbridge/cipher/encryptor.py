@@ -9,7 +9,15 @@ from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike, write_all
 from kmsbridge.cipher import direct, files
-from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, one_each, text_to_bytes
+from kmsbridge.cipher.arguments import (
+    MAX_AAD,
+    Buffer,
+    as_aad,
+    check_aad,
+    check_bytes,
+    one_each,
+    text_to_bytes,
+)
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
@@ -41,8 +49,8 @@ class Encryptor(Opened):
         try:
             if type(plaintext) is not bytes:
                 check_bytes(plaintext, "plaintext", "encrypt_text")
-            if type(aad) is not bytes:
-                check_bytes(aad, "aad")
+            if type(aad) is not bytes or len(aad) > MAX_AAD:
+                check_aad(aad)
             if self._profile.direct:
                 return direct.encrypt(self._encryption, plaintext, context, aad)
             entry = self._encryption.cached(context, len(plaintext))
@@ -95,7 +103,7 @@ class Encryptor(Opened):
         """
         try:
             entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
-            files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, ticker)
+            files.encrypt_file(entry, as_aad(aad), source, target, ticker)
             self._encryption.count(entry, ticker.done)
         except BaseException as error:
             self._failed(error, context)
@@ -114,7 +122,7 @@ class Encryptor(Opened):
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
         try:
             entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
-            sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
+            sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_aad(aad))
             write_all(writer, entry.header)
             files.seal_stream(sealer, reader, writer, ticker)
             self._encryption.count(entry, ticker.done)
@@ -129,7 +137,7 @@ class Encryptor(Opened):
         super()._close_role()
 
     def _stream_key(self, context: Pairs, aad: Buffer) -> CachedKey:
-        check_bytes(aad, "aad")
+        check_aad(aad)
         self._check_no_direct()
         return self._encryption.get(context, 0)
 
