@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from kmsbridge.config.source import is_reference, read_file, read_variable
 from kmsbridge.config.values import convert, flag, text, tunables, wrong_type
-from kmsbridge.config.words import about, advice, check_words, dotted, quoted
-from kmsbridge.errors import ConfigError
+from kmsbridge.config.words import about, advice, check_words, dotted
+from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.message import MAX_RECIPIENTS
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, Policy
 
