@@ -2,31 +2,61 @@
 
 An error says what happened, to which key or message, and what to do next. It never carries a
 plaintext, a key, a token or a passphrase, nor the text of a provider's own exception, which may
-contain any of these.
+contain any of these. It is of bounded length, whatever names of strangers it tells.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+MAX_MESSAGE: Final = 1000
+MAX_REMEDY: Final = 500
+MAX_QUOTED: Final = 100
+MAX_KEY_ID: Final = 1024
+MAX_CODE: Final = 200
+"""The most characters of a part of an error; see `shortened`."""
+
+
+def shortened(text: object, most: int) -> str:
+    """`text` with at most so many characters (60 or more); what is left out of its middle is counted there."""
+    text = str(text)
+    if len(text) <= most:
+        return text
+    kept = most - 40
+    tail = kept // 3
+    return f"{text[: kept - tail]}... ({len(text) - kept} characters left out) ...{text[-tail:]}"
+
+
+def quoted(text: str) -> str:
+    """A stranger's text as an error may tell it: in quotes, on one line, shortened to 100 characters."""
+    return shortened(repr(text), MAX_QUOTED)
+
+
+def listed(texts: Sequence[str], most: int = 3) -> str:
+    """The first of `texts`, quoted, and how many more there are."""
+    more = len(texts) - most
+    return ", ".join(map(quoted, texts[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 class KmsBridgeError(Exception):
     """The root of the tree. `remedy` is the part of the text that says what to do; it may be empty.
 
-    `index` is the place, from 0, of the item of an operation on many that it is about; else None.
+    The message is shortened to 1,000 characters, the remedy to 500. `index` is the place, from 0, of the item
+    of an operation on many that it is about; else None.
     """
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
+        message = shortened(message, MAX_MESSAGE)
         super().__init__(message)
         self.message = message
-        self.remedy = remedy
+        self.remedy = shortened(remedy, MAX_REMEDY)
         self.index: int | None = None
         self.audited = False
 
@@ -105,7 +135,8 @@ class KmsError(KmsBridgeError):
     """A key service refused a call or could not answer it.
 
     `key_id` names the key, `operation` what was asked of it (wrap, unwrap, ...), `provider_code` and
-    `request_id` are the provider's own (empty where it gave none), `attempts` counts the calls made.
+    `request_id` are the provider's own (empty where it gave none; shortened to 200 characters),
+    `attempts` counts the calls made.
     """
 
     def __init__(
@@ -120,10 +151,10 @@ class KmsError(KmsBridgeError):
         attempts: int = 0,
     ) -> None:
         super().__init__(message, remedy=remedy)
-        self.key_id = key_id
+        self.key_id = shortened(key_id, MAX_KEY_ID)
         self.operation = operation
-        self.provider_code = provider_code
-        self.request_id = request_id
+        self.provider_code = shortened(provider_code, MAX_CODE)
+        self.request_id = shortened(request_id, MAX_CODE)
         self.attempts = attempts
 
 
@@ -180,8 +211,10 @@ class ProviderFailure(Exception):
 
 def _rebuild(cls: type[KmsBridgeError], message: str, state: dict[str, Any]) -> KmsBridgeError:
     error = cls.__new__(cls, message)
-    Exception.__init__(error, message)
     error.__dict__.update(state)
+    # A pickle can be of another version, which shortened nothing.
+    error.message, error.remedy = shortened(message, MAX_MESSAGE), shortened(error.remedy, MAX_REMEDY)
+    Exception.__init__(error, error.message)
     return error
 
 

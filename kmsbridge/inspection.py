@@ -26,7 +26,7 @@ class RecipientInfo:
 class MessageInfo:
     """What a message's header says. Nothing of it is authenticated: only decrypting verifies.
 
-    `kind` is inline, reference or direct; lengths are in bytes. `plaintext_length` is None for a
+    `kind` is inline, stored or direct; lengths are in bytes. `plaintext_length` is None for a
     direct message, whose payload only the provider can measure.
     """
 

@@ -24,7 +24,7 @@ MAX_HEADER: Final = 0xFFFF
 MAX_KEY_ID: Final = 1024
 MAX_KEY_VERSION: Final = 255
 MAX_WRAPPED: Final = 16384
-DATA_KEY_ID: Final = 16
+DATA_KEY_ID: Final = 32
 ARMOR_PREFIX: Final = "kmsb1_"
 PAD_TO: Final = 512
 
@@ -39,10 +39,10 @@ class Kind(enum.IntEnum):
 
     INLINE = 0
     """Wrapped, in the header, once for each recipient."""
-    REFERENCE = 1
+    STORED = 1
     """In a key store, under the id that the header holds."""
     DIRECT = 2
-    """There is none: the recipients wrap the payload itself."""
+    """There is none: the only recipient's key wraps the payload itself."""
 
 
 class Recipient(NamedTuple):
@@ -79,10 +79,15 @@ def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padde
     """A header for these recipients, without padding, or padded as files are.
 
     Raises `LimitExceeded` where they are more than 16 or the header would pass 65535 bytes, and
-    `ConfigError` where two have one key id.
+    `ConfigError` where two have one key id, or a direct message would have several.
     """
     if not 1 <= len(recipients) <= MAX_RECIPIENTS:
         raise LimitExceeded(f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys")
+    if kind is Kind.DIRECT and len(recipients) != 1:
+        raise ConfigError(
+            f"a direct message is for one key, and {len(recipients)} wrapped its payload",
+            remedy="use a profile with one key in encrypt_to",
+        )
     if len({recipient.key_id for recipient in recipients}) != len(recipients):
         raise ConfigError("two of the keys to encrypt to are the same key", remedy="keep one of them")
     bare = FIXED + len(_content(Header(kind, 0, recipients)))
@@ -125,12 +130,11 @@ def parse_header(data: bytes | memoryview) -> Header:
         )
     kind = Kind(data[5])
     cursor = _Cursor(bytes(data[FIXED:length]))
-    if kind is Kind.REFERENCE:
+    if kind is Kind.STORED:
         header = Header(kind, length, (), cursor.take(DATA_KEY_ID))
     else:
-        header = Header(kind, length, _parse_recipients(cursor))
-    if cursor.rest().strip(b"\0"):
-        raise MalformedMessage("the header's padding is not zero")
+        header = Header(kind, length, _parse_recipients(cursor, 1 if kind is Kind.DIRECT else MAX_RECIPIENTS))
+    _check_padding(kind, cursor.rest())
     return header
 
 
@@ -164,12 +168,15 @@ def plaintext_length(body_length: int) -> int | None:
 
 
 def _content(header: Header) -> bytes:
-    if header.kind is Kind.REFERENCE:
+    if header.kind is Kind.STORED:
+        _check_length("data key id", header.data_key_id, DATA_KEY_ID, DATA_KEY_ID)
         return header.data_key_id
     parts = [bytes((len(header.recipients),))]
     for recipient in header.recipients:
         key_id, version = recipient.key_id.encode(), recipient.key_version.encode()
-        _check_lengths(key_id, version, recipient.wrapped)
+        _check_length("key id", key_id, 1, MAX_KEY_ID)
+        _check_length("key version", version, 0, MAX_KEY_VERSION)
+        _check_length("wrapped key", recipient.wrapped, 1, MAX_WRAPPED)
         parts += (
             len(key_id).to_bytes(2, "big"),
             key_id,
@@ -181,22 +188,25 @@ def _content(header: Header) -> bytes:
     return b"".join(parts)
 
 
-def _check_lengths(key_id: bytes, version: bytes, wrapped: bytes) -> None:
-    for name, value, least, most in (
-        ("key id", key_id, 1, MAX_KEY_ID),
-        ("key version", version, 0, MAX_KEY_VERSION),
-        ("wrapped key", wrapped, 1, MAX_WRAPPED),
-    ):
-        if not least <= len(value) <= most:
-            raise LimitExceeded(
-                f"a {name} of {len(value)} bytes", remedy=f"the message format holds {least} to {most}"
-            )
+def _check_length(name: str, value: bytes, least: int, most: int) -> None:
+    if not least <= len(value) <= most:
+        raise LimitExceeded(
+            f"a {name} of {len(value)} bytes", remedy=f"the message format holds {least} to {most}"
+        )
 
 
-def _parse_recipients(cursor: _Cursor) -> tuple[Recipient, ...]:
+def _check_padding(kind: Kind, padding: bytes) -> None:
+    if kind is Kind.DIRECT and padding:
+        raise MalformedMessage("a direct message has no padding")
+    if padding.strip(b"\0"):
+        raise MalformedMessage("the header's padding is not zero")
+
+
+def _parse_recipients(cursor: _Cursor, most: int) -> tuple[Recipient, ...]:
     count = cursor.take(1)[0]
-    if not 1 <= count <= MAX_RECIPIENTS:
-        raise MalformedMessage(f"{count} recipients; a message has 1 to {MAX_RECIPIENTS}")
+    if not 1 <= count <= most:
+        allowed = f"a message has 1 to {most}" if most > 1 else "a direct message has one"
+        raise MalformedMessage(f"{count} recipients; {allowed}")
     recipients = tuple(_parse_recipient(cursor) for _ in range(count))
     if len({recipient.key_id for recipient in recipients}) != count:
         raise MalformedMessage("two recipients have one key id")
@@ -252,7 +262,8 @@ def _not_ours(start: bytes | memoryview) -> str:
 
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _FROM_URL = bytes.maketrans(b"-_+/=", b"+/\xff\xff\xff")  # what is not of this alphabet becomes invalid
-_WHITE_SPACE: Final = " \t\n\v\f\r"
+WHITE_SPACE: Final = " \t\n\v\f\r"
+"""What may stand around an armored message, and nowhere in it: U+0020, and U+0009 to U+000D."""
 _LAST_SIGN: Final = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
 
 
@@ -266,7 +277,7 @@ def dearmor(text: str) -> bytes:
 
     Raises `MalformedMessage`.
     """
-    text = text.strip(_WHITE_SPACE)
+    text = text.strip(WHITE_SPACE)
     if not text.startswith(ARMOR_PREFIX):
         raise MalformedMessage(
             f"the text does not begin with {ARMOR_PREFIX!r}", remedy="pass the armored message, whole"

@@ -5,6 +5,7 @@ import random
 import secrets
 import signal
 from dataclasses import dataclass
+from types import FrameType
 
 import pytest
 
@@ -46,14 +47,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    _forget_inherited_signals()  # first: what is started from here on would inherit them
     backends.configure(config)
-    # A run in a shell's background ignores Ctrl-C, and the programs that it tests would inherit that.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Set in the environment as well, because xdist's workers inherit it and must agree on the seed.
     seed = int(os.environ.setdefault(_SEED, str(secrets.randbits(32))))
     full = os.environ.get("KMSBRIDGE_TORTURE") == "full"
     config.stash[_TORTURE] = Torture(scale=1.0 if full else 0.1, seed=seed)
+
+
+def _forget_inherited_signals() -> None:
+    """Have the programs that are tested start with no signal ignored and none blocked, as from a terminal.
+
+    A run in a shell's background ignores Ctrl-C, one under `nohup` the hangup, and others what they like. Here
+    everything is as in a fresh Python, but for a hangup that was ignored: it does not end this process, and is
+    not ignored by those that it starts.
+    """
+    fresh = {
+        signal.SIGHUP: _stay,
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGPIPE: signal.SIG_IGN,
+        signal.SIGXFSZ: signal.SIG_IGN,
+    }
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, fresh.get(number, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _stay(_number: int, _frame: FrameType | None) -> None:
+    """Unlike being ignored, a handler is not inherited by another program."""
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -15,7 +15,7 @@ from kmsbridge.aio.streams import STEP, AsyncReader, AsyncWriter, read_start
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import opening
-from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_bytes, check_text
+from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes, bytes_to_text, check_aad, check_text
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import Pairs, SingleFlight, name_of
@@ -107,7 +107,7 @@ class Decryptor(Opened[cipher.Decryptor]):
 
         Until this returns their end may be missing: use what was written only then.
         """
-        aad = as_bytes(aad, "aad")
+        aad = as_aad(aad)
         header, data = await read_start(reader)
         # The data key may take a call to the key service, so it is looked for on a thread.
         opener = await asyncio.to_thread(self._sync._opener, header, data, context, aad)
@@ -125,7 +125,7 @@ class Decryptor(Opened[cipher.Decryptor]):
 
     async def _decrypt(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
         data = as_bytes(message, "message", "decrypt_text")
-        check_bytes(aad, "aad")
+        check_aad(aad)
         keys = self._sync._decryption
         if len(data) <= INLINE:
             plaintext = opening.decrypt_by_alias(keys, data, context, aad)

@@ -11,7 +11,7 @@ from kmsbridge.aio.opened import INLINE, Opened, entry_point
 from kmsbridge.aio.streams import AsyncReader, AsyncWriter, seal_stream
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, text_to_bytes
+from kmsbridge.cipher.arguments import Buffer, as_aad, check_aad, check_bytes, text_to_bytes
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import CachedKey, Pairs, name_of
@@ -70,7 +70,7 @@ class Encryptor(Opened[cipher.Encryptor]):
         self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Buffer = b""
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, which is drained and left open."""
-        aad = as_bytes(aad, "aad")
+        aad = as_aad(aad)
         self._sync._check_no_direct()
         entry = await self._sealing_key(context, 0)
         sealer = body.Sealer(entry.key.reveal(), entry.seal_context + aad)
@@ -81,7 +81,7 @@ class Encryptor(Opened[cipher.Encryptor]):
         check_bytes(plaintext, "plaintext", "encrypt_text")
         if self._sync._profile.direct or len(plaintext) > INLINE:
             return await asyncio.to_thread(self._sync.encrypt, plaintext, context=context, aad=aad)
-        check_bytes(aad, "aad")
+        check_aad(aad)
         entry = self._sync._encryption.cached(context, len(plaintext))
         if entry is None:
             entry = await self._sealing_key(context, len(plaintext))

@@ -9,7 +9,16 @@ from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files, many, opening, reading
-from kmsbridge.cipher.arguments import Buffer, as_bytes, at_item, bytes_to_text, check_bytes, check_text
+from kmsbridge.cipher.arguments import (
+    MAX_AAD,
+    Buffer,
+    as_aad,
+    as_bytes,
+    at_item,
+    bytes_to_text,
+    check_aad,
+    check_text,
+)
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened, entry_point
 from kmsbridge.config import Profile
@@ -123,7 +132,7 @@ class Decryptor(Opened):
 
         `target` appears whole, once all of it is verified, or not at all. Raises what `decrypt` raises.
         """
-        aad = as_bytes(aad, "aad")
+        aad = as_aad(aad)
         files.decrypt_file(
             lambda header, start: self._opener(header, start, context, aad), source, target, progress
         )
@@ -143,7 +152,7 @@ class Decryptor(Opened):
         Only verified chunks are written, but until this returns their end may be missing: use what was
         written only then. Raises what `decrypt` raises.
         """
-        aad = as_bytes(aad, "aad")
+        aad = as_aad(aad)
         header, start = files.read_start(reader)
         opener = self._opener(header, start, context, aad)
         files.open_stream(opener, reader, writer, files.Ticker(progress), start)
@@ -157,7 +166,7 @@ class Decryptor(Opened):
         Only the chunks that a read touches are read and decrypted, each verified. A file that was
         passed in is left open. Raises what `decrypt` raises.
         """
-        aad = as_bytes(aad, "aad")
+        aad = as_aad(aad)
         return reading.open_message(
             source, lambda header, read_at, size: self._chunks(header, context, aad, read_at, size)
         )
@@ -175,8 +184,8 @@ class Decryptor(Opened):
     def _decrypt(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
         if type(message) is not bytes:
             message = as_bytes(message, "message", "decrypt_text")
-        if type(aad) is not bytes:
-            check_bytes(aad, "aad")
+        if type(aad) is not bytes or len(aad) > MAX_AAD:
+            check_aad(aad)
         keys = self._decryption
         plaintext = opening.decrypt_by_alias(keys, message, context, aad)
         return opening.decrypt_anew(keys, message, context, aad) if plaintext is None else plaintext

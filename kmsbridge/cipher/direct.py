@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from kmsbridge import body
-from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes
+from kmsbridge.cipher.arguments import Buffer, as_bytes, check_aad
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import EncryptionKeys, Pairs
 from kmsbridge.errors import MalformedMessage
@@ -32,7 +32,7 @@ def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Buffer) -
 
 def bound_context(context: Pairs, aad: Buffer) -> EncryptionContext:
     """What binds a direct payload at the key service: the context, and the aad by its hash."""
-    check_bytes(aad, "aad")
+    check_aad(aad)
     pairs = EncryptionContext.of(context)
     if not len(aad):
         return pairs.with_reserved(kmsbridge="direct")

@@ -10,9 +10,11 @@ from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike, write_all
 from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.arguments import (
+    MAX_AAD,
     Buffer,
-    as_bytes,
+    as_aad,
     at_item,
+    check_aad,
     check_bytes,
     check_each,
     one_each,
@@ -100,7 +102,7 @@ class Encryptor(Opened):
         `progress` is called with the bytes done, about ten times a second at most.
         """
         entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
-        files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, ticker)
+        files.encrypt_file(entry, as_aad(aad), source, target, ticker)
         self._encryption.count(entry, ticker.done)
 
     @entry_point
@@ -115,7 +117,7 @@ class Encryptor(Opened):
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
         entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
-        sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
+        sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_aad(aad))
         write_all(writer, entry.header)
         files.seal_stream(sealer, reader, writer, ticker)
         self._encryption.count(entry, ticker.done)
@@ -133,8 +135,8 @@ class Encryptor(Opened):
     def _encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
         if type(plaintext) is not bytes:
             check_bytes(plaintext, "plaintext", "encrypt_text")
-        if type(aad) is not bytes:
-            check_bytes(aad, "aad")
+        if type(aad) is not bytes or len(aad) > MAX_AAD:
+            check_aad(aad)
         if self._profile.direct:
             return direct.encrypt(self._encryption, plaintext, context, aad)
         entry = self._encryption.cached(context, len(plaintext))
@@ -143,7 +145,7 @@ class Encryptor(Opened):
         return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
 
     def _stream_key(self, context: Pairs, aad: Buffer) -> CachedKey:
-        check_bytes(aad, "aad")
+        check_aad(aad)
         self._check_no_direct()
         return self._encryption.get(context, 0)
 

@@ -9,7 +9,7 @@ from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.calls import Key
 from kmsbridge.cipher import direct, files
-from kmsbridge.cipher.arguments import Buffer, as_bytes
+from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes
 from kmsbridge.cipher.decryptor import Decryptor
 from kmsbridge.cipher.encryptor import Encryptor
 from kmsbridge.cipher.opened import entry_point
@@ -98,7 +98,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
 
     def _new_header(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Buffer) -> wire.Header:
         """The header to take the place of `header`, in front of a body that begins with `start`."""
-        aad = as_bytes(aad, "aad")
+        aad = as_aad(aad)
         if header.kind is wire.Kind.DIRECT:
             return self._new_direct(header, pairs, aad)
         keys, deadline = self._decryption, self._decryption.deadline()

@@ -16,11 +16,14 @@ _START: Final = wire.ARMOR_PREFIX[:4].encode()
 
 def detect(source: Input) -> tuple[BinaryIO, bool]:
     """What reads `source` as a binary message, and whether it is armored: the two forms begin differently."""
-    start = b""
-    while len(start.lstrip()) < len(_START) and len(start) < _STEP and (more := source.read(_STEP)):
-        start += more
-    source.unread(start)
-    armored = start.lstrip().startswith(_START)
+    start = blank = b""
+    while len(start) < len(_START) and (more := source.read(_STEP)):
+        text = start + more
+        start = text.lstrip()
+        blank = blank or text[: len(text) - len(start)][:1]
+    armored = start.startswith(_START)
+    # White space before the armored form is ignored; before the other it is no message, and stays to be refused.
+    source.unread(start if armored else blank + start)
     return cast(BinaryIO, ArmorReader(source) if armored else source), armored
 
 
@@ -32,7 +35,7 @@ class ArmorReader(io.RawIOBase):
         self._text = text
         self._plain = memoryview(b"")
         self._rest = ""
-        self._started = self._ended = False
+        self._started = self._complete = self._ended = False
 
     def readable(self) -> bool:
         """True."""
@@ -52,16 +55,17 @@ class ArmorReader(io.RawIOBase):
         self._rest += text.decode("ascii", "replace")
         if not self._started and not self._start():
             return b""
-        digits = len(self._rest.rstrip())
-        # White space after the digits stays in the rest: if more digits follow, it stands between them.
-        take = digits if self._ended else digits // 4 * 4
-        part, self._rest = self._rest[:take], self._rest[take:]
-        if part and part.split() != [part]:
+        digits = self._rest.rstrip(wire.WHITE_SPACE)
+        if (self._complete and digits) or len(digits.split()) > 1:
             raise MalformedMessage("the armored text has white space in it", remedy="join it to one line")
+        # White space after the digits is not kept, however much there is: nothing else may follow it.
+        self._complete = self._complete or self._ended or len(digits) < len(self._rest)
+        take = len(digits) if self._complete else len(digits) // 4 * 4
+        part, self._rest = digits[:take], digits[take:]
         return wire.dearmor(wire.ARMOR_PREFIX + part)
 
     def _start(self) -> bool:
-        self._rest = self._rest.lstrip()
+        self._rest = self._rest.lstrip(wire.WHITE_SPACE)
         if len(self._rest) < len(wire.ARMOR_PREFIX) and not self._ended:
             return False
         if not self._rest.startswith(wire.ARMOR_PREFIX):

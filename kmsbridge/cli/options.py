@@ -15,8 +15,6 @@ from kmsbridge.errors import KmsBridgeError
 F = TypeVar("F", bound=Callable[..., Any])
 Pairs = Mapping[str, str]
 
-MAX_AAD: Final = 1 << 20
-
 # Whether a file can be read shows when it is opened, and is told in the same words as all that can go wrong.
 PATH: Final = click.Path(readable=False)
 PATH_OR_DASH: Final = click.Path(allow_dash=True, readable=False)
@@ -130,6 +128,7 @@ def bound_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _aad(aad: str | None, aad_file: str | None) -> bytes:
+    from kmsbridge.cipher.arguments import MAX_AAD
     from kmsbridge.cli.exits import CommandError
     from kmsbridge.cli.streams import named
 

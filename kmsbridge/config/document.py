@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from kmsbridge.config.source import is_reference, read_file, read_variable
 from kmsbridge.config.values import convert, flag, text, tunables, wrong_type
-from kmsbridge.config.words import about, advice, check_words, dotted, quoted
-from kmsbridge.errors import ConfigError
+from kmsbridge.config.words import about, advice, check_words, dotted
+from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.message import MAX_RECIPIENTS
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, Policy
 
@@ -56,6 +56,12 @@ def check_profile(table: Mapping[str, Any], name: str, keys: Mapping[str, Any]) 
         )
     for setting in FLAGS:
         flag(table.get(setting, False), dotted(name, setting))
+    if table.get("direct", False) and len(table.get("encrypt_to", [])) > 1:
+        raise ConfigError(
+            f"{dotted(name, 'direct')} is true, and {dotted(name, 'encrypt_to')} names several keys",
+            remedy="name one key, or leave direct out; recipients of two direct messages could be put "
+            "together, and two readers would read different things",
+        )
     for setting, policy in POLICIES.items():
         _check_policy(table.get(setting, {}), policy, dotted(name, setting))
 

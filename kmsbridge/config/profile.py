@@ -10,9 +10,9 @@ from kmsbridge.config.document import LISTS, POLICIES, check_key_names
 from kmsbridge.config.model import KeyConfig, Profile
 from kmsbridge.config.source import MASK, Source, is_reference, sounds_secret
 from kmsbridge.config.values import convert, rendered, tunables
-from kmsbridge.config.words import about, advice, dotted, quoted
+from kmsbridge.config.words import about, advice, dotted
 from kmsbridge.driver import KeyURI, Options
-from kmsbridge.errors import ConfigError
+from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.policy import CallPolicy, checked
 
 DEFAULT: Final = "default"

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from kmsbridge.config.model import Setting
-from kmsbridge.config.words import dotted, quoted
-from kmsbridge.errors import ConfigError
+from kmsbridge.config.words import dotted
+from kmsbridge.errors import ConfigError, quoted
 
 ARGUMENT: Final = "argument"
 MASK: Final = "***"

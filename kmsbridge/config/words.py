@@ -6,15 +6,10 @@ import contextlib
 from collections.abc import Iterable, Iterator
 
 from kmsbridge.driver import Options
-from kmsbridge.errors import ConfigError
+from kmsbridge.errors import ConfigError, quoted
 
 _SHOWN = 20
 _LONGEST = 80
-
-
-def quoted(word: str) -> str:
-    """A name as an error may show it: on one line, of bounded length."""
-    return repr(word if len(word) <= _LONGEST else word[: _LONGEST - 3] + "...")
 
 
 def dotted(table: str, word: str) -> str:

@@ -22,6 +22,7 @@ from kmsbridge.errors import (
     KmsUnavailable,
     LimitExceeded,
     NoMatchingKey,
+    listed,
 )
 from kmsbridge.message import Header, Recipient
 
@@ -67,9 +68,8 @@ class Unwrapping:
                     matches.append((key, by_id[key_id]))
         if not matches and not failures:
             raise NoMatchingKey(
-                # A message's key ids are a stranger's text: repr shows what is not printable.
-                f"the message is for {', '.join(map(repr, by_id))}, and this profile decrypts with "
-                f"{', '.join(repr(key.key_id) for key in self.keys)}",
+                f"the message is for {listed(list(by_id))}, and this profile decrypts with "
+                f"{listed([key.key_id for key in self.keys])}",
                 remedy="add one of the message's keys to decrypt_with",
             )
         return matches, failures

@@ -71,7 +71,7 @@ def _each(
 
 
 def _message(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
-    if header.kind is Kind.REFERENCE:
+    if header.kind is Kind.STORED:
         raise UnsupportedMessage(
             "the message's data key is in a key store", remedy="give a message that has recipients"
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import stat
 import threading
+import tracemalloc
 from typing import BinaryIO, cast
 
 import pytest
@@ -275,6 +277,10 @@ def test_armor_read_in_pieces_is_the_same(step, length):
         lambda text: text[1:],
         lambda text: b"",
         lambda text: b"kmsb",
+        lambda text: text + b"\x1c",
+        lambda text: b"\x1f" + text,
+        lambda text: text + b"\0",
+        lambda text: text + b"\n" * 100 + b"A",
     ),
     ids=(
         "space inside",
@@ -291,6 +297,10 @@ def test_armor_read_in_pieces_is_the_same(step, length):
         "cut at the start",
         "nothing",
         "half a prefix",
+        "a separator after",
+        "a separator before",
+        "a zero byte after",
+        "a sign after much white space",
     ),
 )
 def test_armor_with_junk_is_refused_in_any_pieces(step, change):
@@ -300,3 +310,45 @@ def test_armor_with_junk_is_refused_in_any_pieces(step, change):
         wire.dearmor(change(text).decode("ascii", "replace"))
     with pytest.raises(kmsbridge.MalformedMessage):
         ArmorReader(slow(change(text), step)).read()
+
+
+class Repeated(io.RawIOBase):
+    """Gives `before`, `count` times `block`, and `after`, without ever holding them together."""
+
+    def __init__(self, before: bytes, block: bytes, count: int, after: bytes) -> None:
+        self.parts = itertools.chain([before], itertools.repeat(block, count), [after])
+        self.left = b""
+
+    def readinto(self, buffer):
+        while not self.left and (part := next(self.parts, None)) is not None:
+            self.left = part
+        data, self.left = self.left[: len(buffer)], self.left[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize("where", ("before", "after"))
+def test_megabytes_of_white_space_around_armor_are_not_kept(where):
+    """64 MiB of it take the memory of a step, and each byte of it is looked at once."""
+    data = os.urandom(100)
+    text = wire.armor(data).encode()
+    before, after = (b"", text) if where == "before" else (text, b"")
+    tracemalloc.start()
+    try:
+        source = Input(cast(BinaryIO, Repeated(before, b" \n\t\r" * 16384, 1024, after)), "it")
+        reader, is_armored = detect(source)
+        assert is_armored
+        assert reader.read() == data
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_white_space_before_a_binary_message_is_no_message(home):
+    """It is ignored around the armored form only."""
+    home.write("plain", "x")
+    home.ok("encrypt", "plain", "-o", "sealed")
+    sealed = (home.path / "sealed").read_bytes()
+    for space in (b"\n", b" " * 300_000):
+        assert home.run("decrypt", stdin=space + sealed).code == 4
+        assert home.run("inspect", "-", stdin=space + sealed).code == 4

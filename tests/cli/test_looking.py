@@ -51,19 +51,19 @@ def test_inspect_goes_on_after_a_bad_file(home, one_line):
     assert "bad: " in one_line(done.err)
 
 
-@pytest.mark.parametrize("kind", ("reference", "direct", "no such length"))
+@pytest.mark.parametrize("kind", ("stored", "direct", "no such length"))
 def test_inspect_of_other_kinds(home, kind):
     """Kinds that have no plaintext length, or none that can be, are shown nevertheless."""
     recipient = wire.Recipient("x:key", "", b"wrapped")
-    if kind == "reference":
-        message = wire.Header(wire.Kind.REFERENCE, 24, (), bytes(range(16))).encode() + bytes(80)
+    if kind == "stored":
+        message = wire.Header(wire.Kind.STORED, 40, (), bytes(range(32))).encode() + bytes(80)
     elif kind == "direct":
         message = wire.inline((recipient,), kind=wire.Kind.DIRECT).encode()
     else:
         message = wire.inline((recipient,)).encode() + bytes(56 + 16400 + 15)
     out = home.ok("inspect", "-", stdin=message).decode()
     assert {
-        "reference": "000102030405060708090a0b0c0d0e0f",
+        "stored": bytes(range(32)).hex(),
         "direct": "known to the key only",
         "no such length": "it was changed",
     }[kind] in out

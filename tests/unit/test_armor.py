@@ -1,8 +1,11 @@
 """Armor: one text for each message, and white space around it is all that is forgiven."""
 
 import base64
+import contextlib
 import itertools
 import string
+import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -69,6 +72,30 @@ def test_only_ascii_white_space_is_ignored(space):
     for text in (space + armor(b"abc"), armor(b"abc") + space):
         with pytest.raises(MalformedMessage):
             dearmor(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(" " * 2**23 + armor(b"abc"), id="white space before"),
+        pytest.param(armor(b"abc") + "\n" * 2**23, id="white space after"),
+        pytest.param(armor(bytes(2**23)), id="a message"),
+        pytest.param(ARMOR_PREFIX + "A " * 2**22, id="white space inside"),
+        pytest.param(ARMOR_PREFIX + "!" * 2**23, id="other signs"),
+        pytest.param(ARMOR_PREFIX + "A=" * 2**22, id="padding"),
+        pytest.param(ARMOR_PREFIX + "\u0663" * 2**22, id="other digits"),
+        pytest.param(ARMOR_PREFIX * 2**20, id="prefixes"),
+    ],
+)
+def test_megabytes_of_text_take_memory_in_proportion(text):
+    """At most a few times what the text takes itself, whether it is a message or not."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(MalformedMessage):
+            dearmor(text)
+        assert tracemalloc.get_traced_memory()[1] < 5 * sys.getsizeof(text)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("prefix", ["KMSB1_", "kmsb1-", "kmsb1", "kmsb2_", "kmsb_", "", "kmsb1__"])

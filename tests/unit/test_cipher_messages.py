@@ -231,9 +231,9 @@ def test_later_versions_and_kinds_are_told_apart_from_junk(cipher):
     for changed in (message[:4] + b"\2" + message[5:], message[:5] + b"\7" + message[6:]):
         with pytest.raises(UnsupportedMessage, match="upgrade"):
             cipher.decrypt(changed)
-    reference = b"KMSB\1\1" + (24).to_bytes(2, "big") + bytes(16) + bytes(72)
+    stored = b"KMSB\1\1" + (40).to_bytes(2, "big") + bytes(32) + bytes(72)
     with pytest.raises(UnsupportedMessage, match="key store"):
-        cipher.decrypt(reference)
+        cipher.decrypt(stored)
 
 
 def test_many_take_few_calls_and_keep_their_order(service, cipher):

@@ -7,6 +7,7 @@ import pytest
 
 from kmsbridge import (
     AuthenticationError,
+    ConfigError,
     EnvelopeCipher,
     KmsKeyNotFound,
     MalformedMessage,
@@ -88,6 +89,27 @@ def test_direct_messages_are_rewrapped_with_their_aad(service, mover):
         mover.rewrap(message, context=CONTEXT, aad=b"2")
     moved = mover.rewrap(message, context=CONTEXT, aad=b"1")
     assert mover.decrypt(moved, context=CONTEXT, aad=b"1") == b"x"
+
+
+def test_a_direct_message_is_not_rewrapped_to_several_keys(tmp_path, service):
+    """It would have several recipients, which no message of this kind has; the file stays as it is."""
+    with EnvelopeCipher.from_uri("fake:app", direct=True) as direct:
+        message = direct.encrypt(b"x", context=CONTEXT)
+    path, config = tmp_path / "message", tmp_path / "c.toml"
+    path.write_bytes(message)
+    config.write_text(
+        "[keys]\napp.uri = 'fake:app'\nother.uri = 'fake:other'\n"
+        "[profiles.p]\nencrypt_to = ['app', 'other']\ndecrypt_with = ['app']\n"
+    )
+    with EnvelopeCipher.from_config(config) as cipher:
+        for rewrap in (
+            lambda: cipher.rewrap(message, context=CONTEXT),
+            lambda: cipher.rewrap_file(path, context=CONTEXT),
+        ):
+            with pytest.raises(ConfigError, match="a direct message is for one key.*one key in encrypt_to"):
+                rewrap()
+    assert path.read_bytes() == message
+    assert sorted(os.listdir(tmp_path)) == ["c.toml", "message"]
 
 
 def test_a_wrong_context_changes_nothing(tmp_path, cipher, mover):

@@ -72,6 +72,25 @@ def test_an_unknown_profile_names_the_nearest(load):
     assert "did you mean 'prod'?" in message
 
 
+@pytest.mark.parametrize("chosen", ("p", "q"))
+def test_a_direct_profile_with_several_keys_is_refused_when_it_is_opened(load, chosen):
+    """Also where another profile of the file was chosen; the error says why, and what to do."""
+    text = KEYS + "[profiles.p]\nencrypt_to = ['app', 'env:OTHER']\ndirect = true\n"
+    message = refused(
+        load, text + "[profiles.q]\nencrypt_to = ['app']\n", profile=chosen, env={"OTHER": "other"}
+    )
+    assert "profiles.p.direct is true, and profiles.p.encrypt_to names several keys" in message
+    assert "name one key, or leave direct out" in message
+    assert "two readers would read different things" in message
+
+
+def test_a_direct_profile_may_have_one_key_and_decrypt_with_several(load):
+    """What is read needs no such rule: each message has one recipient."""
+    lists = "encrypt_to = ['app']\ndecrypt_with = ['app', 'other']"
+    assert load(f"{KEYS}[profiles.p]\n{lists}\ndirect = true").direct
+    assert not load(f"{KEYS}[profiles.p]\nencrypt_to = ['app', 'other']\ndirect = false").direct
+
+
 @pytest.mark.parametrize(
     ("setting", "name"),
     (

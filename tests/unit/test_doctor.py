@@ -143,7 +143,7 @@ def test_a_message_does_not_hide_a_denial(profile):
 
 def test_a_message_without_recipients_is_refused(profile):
     """There is nothing in it to unwrap."""
-    header = wire.Header(wire.Kind.REFERENCE, 24, (), bytes(16))
+    header = wire.Header(wire.Kind.STORED, 40, (), bytes(32))
     with pytest.raises(UnsupportedMessage):
         examine(profile(k={}), header=header)
 

@@ -30,13 +30,21 @@ RECIPIENTS = st.lists(
 ).map(tuple)
 
 
+INLINE = st.builds(
+    lambda recipients, padded: wire.inline(recipients, padded=padded), RECIPIENTS, st.booleans()
+)
+DIRECT = RECIPIENTS.map(lambda recipients: wire.inline(recipients[:1], kind=Kind.DIRECT))
+STORED = st.builds(
+    lambda data_key_id, padding: Header(Kind.STORED, 40 + padding, (), data_key_id),
+    st.binary(min_size=32, max_size=32),
+    st.integers(0, 600),
+)
+
+
 def structured():
     """Byte strings that come far into the parser: valid messages with a few bytes replaced."""
-    whole = st.builds(
-        lambda recipients, kind, padded: wire.inline(recipients, kind=kind, padded=padded).encode() + BODY,
-        RECIPIENTS,
-        st.sampled_from([Kind.INLINE, Kind.DIRECT]),
-        st.booleans(),
+    whole = st.one_of(INLINE, DIRECT, STORED).map(
+        lambda header: header.encode() + (b"" if header.kind is Kind.DIRECT else BODY)
     )
     return st.builds(
         _edited,
@@ -78,28 +86,53 @@ def test_the_kind_of_buffer_does_not_matter(data, cut):
     assert results[0] == results[1]
 
 
-@given(RECIPIENTS, st.sampled_from([Kind.INLINE, Kind.DIRECT]), st.booleans())
-def test_what_is_written_is_read_back(recipients, kind, padded):
-    """Any recipients within the limits survive; padding is as files need it."""
-    header = wire.inline(recipients, kind=kind, padded=padded)
+@given(st.one_of(INLINE, DIRECT, STORED))
+def test_what_is_written_is_read_back(header):
+    """Whatever is within the limits survives, of every kind."""
     encoded = header.encode()
     assert len(encoded) == header.length
-    parsed = wire.parse(encoded + (b"" if kind is Kind.DIRECT else BODY))
-    assert parsed == header
-    assert parsed.recipients == recipients
-    if padded:
-        assert header.length % 512 == 0
-        assert 512 <= header.padding < 1024
-    else:
-        assert header.padding == 0
+    assert wire.parse(encoded + (b"" if header.kind is Kind.DIRECT else BODY)) == header
 
 
-@pytest.mark.parametrize("extra", [0, 1, 1000])
-def test_a_message_by_reference_is_read_back(extra):
-    """Kind 1 holds an id of 16 bytes."""
-    header = Header(Kind.REFERENCE, 24 + extra, (), bytes(range(16)))
-    assert wire.parse(header.encode() + BODY) == header
-    assert header.padding == extra
+@given(RECIPIENTS)
+def test_padding_is_as_files_need_it(recipients):
+    """None, or at least 512 bytes up to a multiple of 512."""
+    assert wire.inline(recipients).padding == 0
+    padded = wire.inline(recipients, padded=True)
+    assert padded.length % 512 == 0
+    assert 512 <= padded.padding < 1024
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33, 64])
+def test_an_id_of_a_stored_data_key_has_32_bytes(length):
+    """No other length is written, and what has one is no message."""
+    with pytest.raises(LimitExceeded, match=f"data key id of {length} bytes"):
+        Header(Kind.STORED, 8 + length, (), bytes(length)).encode()
+    header = b"KMSB\1\1" + (8 + length).to_bytes(2, "big") + b"i" * length
+    with pytest.raises(MalformedMessage):
+        wire.parse(header + BODY)
+
+
+@pytest.mark.parametrize("count", [0, 2, 16, 17, 255])
+def test_a_direct_message_has_one_recipient(count):
+    """With several, recipients of two messages could be put together, and two readers would read different things."""
+    recipients = tuple(Recipient(f"x:{n}", "1", b"w") for n in range(count))
+    with pytest.raises((LimitExceeded, ConfigError), match=rf"\b{count}\b"):
+        wire.inline(recipients, kind=Kind.DIRECT)
+    content = b"".join(b"\0\4x:%02x\1\x31\0\1w" % n for n in range(count))
+    header = b"KMSB\1\2" + (9 + len(content)).to_bytes(2, "big") + bytes((count,)) + content
+    with pytest.raises(MalformedMessage, match=f"{count} recipients; a direct message has one"):
+        wire.parse(header)
+
+
+@pytest.mark.parametrize("padding", [b"\0", bytes(512), b"\1"], ids=("one byte", "as in a file", "not zero"))
+def test_a_direct_message_has_no_padding(padding):
+    """What could be put after its recipient is no part of it, so nothing may be."""
+    bare = wire.inline((MINE,), kind=Kind.DIRECT).encode()
+    assert wire.parse(bare).padding == 0
+    length = (len(bare) + len(padding)).to_bytes(2, "big")
+    with pytest.raises(MalformedMessage, match="padding"):
+        wire.parse(bare[:6] + length + bare[8:] + padding)
 
 
 @pytest.mark.parametrize("length", range(len(wire.inline((MINE,)).encode()) + 72))

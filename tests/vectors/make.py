@@ -173,10 +173,11 @@ class Cases(dict):
         context=None,
         aad=b"",
         keys=("app",),
+        aad_repeat=None,
         header=None,
         file=None,
     ):
-        """`message` is text where the armored form is what matters."""
+        """`message` is text where the armored form is what matters; aad is `aad`, `aad_repeat` times over."""
         assert name not in self, name
         case = {"description": description, "made_by": "make.py"}
         if isinstance(message, str):
@@ -185,7 +186,10 @@ class Cases(dict):
             case["message_hex"] = message.hex()
         else:
             case["message_base64"] = base64.b64encode(message).decode()
-        case |= {"context": context, "aad_hex": aad.hex(), "decrypt_with": list(keys), "outcome": outcome}
+        case |= {"context": context, "aad_hex": aad.hex()}
+        if aad_repeat is not None:
+            case["aad_repeat"] = aad_repeat
+        case |= {"decrypt_with": list(keys), "outcome": outcome}
         if outcome == "success" and len(plaintext) <= 4096:
             case["plaintext_hex"] = plaintext.hex()
         elif outcome == "success":
@@ -349,7 +353,8 @@ def padding(c):
         inline(padding=bytes(65535 - H)),
         header=fields("inline", 65535, one, 65535 - H),
     )
-    c.ok("direct-padded", "a direct message may be padded too", direct(padding=bytes(5)))
+    c.add("direct-padded", "a direct message has no padding", direct(padding=bytes(5)), MALFORMED)
+    c.add("direct-padded-by-one-byte", "not even one byte of it", direct(padding=bytes(1)), MALFORMED)
     for name, zeros in (("first", b"\1\0\0"), ("last", b"\0\0\1"), ("only", b"\x80")):
         c.add(
             f"inline-padding-not-zero-{name}",
@@ -359,9 +364,9 @@ def padding(c):
         )
     c.add("direct-padding-not-zero", "padding of a direct message", direct(padding=b"\0\1"), MALFORMED)
     c.add(
-        "reference-padding-not-zero",
-        "padding of a message by reference",
-        head(1, stuff("id", 16), padding=b"\1") + body(TEXT),
+        "stored-padding-not-zero",
+        "padding of a message whose data key is stored",
+        head(1, stuff("id", 32), padding=b"\1") + body(TEXT),
         MALFORMED,
     )
 
@@ -502,6 +507,19 @@ def aads(c):
     c.ok("aad-some-bytes", "associated data", aad=made)
     c.ok("aad-one-zero-byte", "one zero byte is not nothing", aad=b"\0")
     c.ok("aad-of-4096-bytes", "long associated data", aad=stuff("aad", 4096))
+    unit = stuff("aad", 1024)
+    c.ok("aad-of-1-mib", "the longest", inline(aad=unit * 1024), aad=unit, aad_repeat=1024)
+    c.ok("direct-aad-of-1-mib", "of a direct message", direct(aad=unit * 1024), aad=unit, aad_repeat=1024)
+    longer = b"a" * (1024 * 1024 + 1)
+    for name, message in (("aad", inline(aad=longer)), ("direct-aad", direct(aad=longer))):
+        c.add(
+            f"refused-{name}-of-1-mib-and-a-byte",
+            "made with what is given, and one byte too long",
+            message,
+            "limit-exceeded",
+            aad=b"a",
+            aad_repeat=len(longer),
+        )
     c.ok(
         "worked-example",
         "the message that docs/reference/format.md takes apart",
@@ -568,7 +586,20 @@ def directs(c):
         aad=b"row 7",
     )
     two = [entry(key, v, wrap(TEXT, direct_pairs(), key, v)) for key, v in ((APP, "2"), (OTHER, "1"))]
-    c.ok("direct-two-recipients", "each key wraps the payload", direct(entries=two), keys=["other"])
+    c.add("direct-two-recipients", "two readers could read different things", direct(entries=two), MALFORMED)
+    c.add("direct-no-recipient", "no key wraps the payload", direct(entries=[]), MALFORMED)
+    c.add(
+        "direct-sixteen-recipients",
+        "as many as an inline message may have",
+        direct(entries=[two[0], *(entry(f"vault:transit/{n}", "1", b"w") for n in range(15))]),
+        MALFORMED,
+    )
+    c.add(
+        "direct-recipient-that-is-not-counted",
+        "one is counted, and a second follows",
+        head(2, listing(*two, count=1)),
+        MALFORMED,
+    )
     c.add("direct-wrong-aad", "other associated data", direct(aad=b"row 7"), UNAUTHENTIC, aad=b"row 8")
     c.add("direct-aad-missing", "no associated data", direct(aad=b"row 7"), UNAUTHENTIC)
     c.add("direct-aad-given", "made without associated data", direct(), UNAUTHENTIC, aad=b"row 7")
@@ -604,37 +635,44 @@ def directs(c):
     )
 
 
-def references(c):
-    """By reference: parsed, named, and not opened by a reader without a key store."""
-    name = stuff("data key id", 16)
+def stored(c):
+    """The data key is in a key store: parsed, named, and not opened by a reader that has none."""
+    name = stuff("data key id", 32)
     message = head(1, name) + body(TEXT)
     c.add(
-        "reference",
+        "stored",
         "the data key is in a key store",
         message,
         UNSUPPORTED,
-        header=fields("reference", 24, data_key_id=name.hex()),
+        header=fields("stored", 40, data_key_id=name.hex()),
     )
     c.add(
-        "reference-padded",
+        "stored-padded",
         "padding after the id",
         head(1, name, padding=bytes(8)) + body(b""),
         UNSUPPORTED,
-        header=fields("reference", 32, padding=8, data_key_id=name.hex()),
+        header=fields("stored", 48, padding=8, data_key_id=name.hex()),
     )
     c.add(
-        "reference-id-of-zeros",
-        "sixteen zero bytes are an id",
-        head(1, bytes(16)) + body(b""),
+        "stored-id-of-zeros",
+        "thirty-two zero bytes are an id",
+        head(1, bytes(32)) + body(b""),
         UNSUPPORTED,
-        header=fields("reference", 24, data_key_id="00" * 16),
+        header=fields("stored", 40, data_key_id="00" * 32),
     )
+    c.add("stored-id-cut", "H leaves 31 bytes for the id", head(1, name, length=39) + body(TEXT), MALFORMED)
+    c.add("stored-id-of-16-bytes", "half an id, and a whole body", head(1, name[:16]) + body(TEXT), MALFORMED)
     c.add(
-        "reference-id-cut", "H leaves 15 bytes for the id", head(1, name, length=23) + body(TEXT), MALFORMED
+        "stored-id-of-31-bytes",
+        "a byte too few, and a whole body",
+        head(1, name[:31]) + body(TEXT),
+        MALFORMED,
     )
-    c.add("reference-no-id", "H leaves none", head(1, name, length=8) + body(TEXT), MALFORMED)
-    c.add("reference-short-body", "a body of 71 bytes", message[: 24 + 71], MALFORMED)
-    c.add("reference-no-body", "no body", message[:24], MALFORMED)
+    c.add("stored-id-of-33-bytes", "the 33rd byte is not zero", head(1, name + b"\1") + body(TEXT), MALFORMED)
+    c.add("stored-id-of-64-bytes", "twice an id", head(1, name + name) + body(TEXT), MALFORMED)
+    c.add("stored-no-id", "H leaves none", head(1, name, length=8) + body(TEXT), MALFORMED)
+    c.add("stored-short-body", "a body of 71 bytes", message[: 40 + 71], MALFORMED)
+    c.add("stored-no-body", "no body", message[:40], MALFORMED)
 
 
 def starts(c):
@@ -993,9 +1031,9 @@ def armors(c):
     )
     c.ok("armored-direct", "a direct message", armored(direct()))
     c.add(
-        "armored-reference",
-        "a message by reference",
-        armored(head(1, stuff("id", 16)) + body(TEXT)),
+        "armored-stored",
+        "a message whose data key is stored",
+        armored(head(1, stuff("id", 32)) + body(TEXT)),
         UNSUPPORTED,
     )
     c.add(
@@ -1068,7 +1106,7 @@ def after(sign):
 
 
 GROUPS = (
-    plaintexts, recipients, padding, contexts, aads, directs, references, starts, header_lengths,
+    plaintexts, recipients, padding, contexts, aads, directs, stored, starts, header_lengths,
     broken_recipients, cuts, damaged, chunks, splices, no_key, armors,
 )  # fmt: skip
 

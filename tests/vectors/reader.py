@@ -98,19 +98,19 @@ def parse(message):
     fields = Fields(message[8:header_length])
     data_key_id, recipients = b"", []
     if kind == 1:
-        data_key_id = fields.take(16)
+        data_key_id = fields.take(32)
     else:
-        recipients = parse_recipients(fields)
-    need(not any(fields.data))
+        recipients = parse_recipients(fields, 1 if kind == 2 else 16)
+    need(not fields.data if kind == 2 else not any(fields.data))
     body = message[header_length:]
     need(not body if kind == 2 else len(body) >= 72)
     return Message(kind, header_length, recipients, data_key_id, len(fields.data), body)
 
 
-def parse_recipients(fields):
-    """The list of recipients."""
+def parse_recipients(fields, most):
+    """The list of recipients, of which there may be `most`."""
     count = fields.number(1)
-    need(1 <= count <= 16)
+    need(1 <= count <= most)
     recipients = []
     for _ in range(count):
         key_id = fields.text(fields.number(2))
@@ -216,6 +216,7 @@ def decrypt(message, key_file, names, pairs, aad):
     """The plaintext, with those keys of a key file that `names` lists."""
     parts = parse(message)
     pairs = checked(pairs)
+    need(len(aad) <= 1048576, "limit-exceeded")
     if parts.kind == 2:
         reserved = {"kmsbridge": "direct"}
         if aad:

@@ -29,6 +29,7 @@ from kmsbridge import (
 )
 from kmsbridge import message as wire
 from kmsbridge.body import CHUNK, SEALED_CHUNK
+from kmsbridge.cipher.arguments import MAX_AAD
 from kmsbridge.context import MAX_BYTES, MAX_PAIRS, RESERVED_PREFIX, EncryptionContext
 from kmsbridge.datakeys.cache import seal_context
 from tests.vectors import example, make, reader
@@ -53,7 +54,8 @@ class Case:
     def __init__(self, name):
         self.name, self.data = name, CASES[name]
         self.outcome, self.header = self.data["outcome"], self.data.get("header")
-        self.binding = {"context": self.data["context"], "aad": bytes.fromhex(self.data["aad_hex"])}
+        aad = bytes.fromhex(self.data["aad_hex"]) * self.data.get("aad_repeat", 1)
+        self.binding = {"context": self.data["context"], "aad": aad}
         self.armored = self.data.get("armored")
 
     @property
@@ -264,7 +266,7 @@ def test_a_reader_written_from_the_document_agrees(case):
         if case.header is not None:
             parts = reader.parse(message)
             recipients = [(key_id, version, len(wrapped)) for key_id, version, wrapped in parts.recipients]
-            kind = ["inline", "reference", "direct"][parts.kind]
+            kind = ["inline", "stored", "direct"][parts.kind]
             assert case.header == make.fields(
                 kind, parts.header_length, recipients, parts.padding, parts.data_key_id.hex()
             )
@@ -347,7 +349,7 @@ def test_the_library_comes_to_the_values_of_the_worked_example():
 def test_the_limits_of_the_document_are_those_of_the_code():
     """The page's numbers are the library's constants."""
     for sentence, value in (
-        ("`u8` number of recipients, 1 to {}", wire.MAX_RECIPIENTS),
+        ("`u8` number of recipients, 1 to {} in kind 0", wire.MAX_RECIPIENTS),
         ("length of the key id | 1 to {} ", wire.MAX_KEY_ID),
         ("length of the key version | 0 to {} ", wire.MAX_KEY_VERSION),
         ("length of the wrapped key | 1 to {} ", wire.MAX_WRAPPED),
@@ -356,6 +358,7 @@ def test_the_limits_of_the_document_are_those_of_the_code():
         ("Content of kind 1: {} bytes", wire.DATA_KEY_ID),
         ("at most {} pairs", MAX_PAIRS),
         ("canonical form is at most {} bytes", MAX_BYTES),
+        ("aad is at most {} bytes long", MAX_AAD),
         ("no name begins with `{}`", RESERVED_PREFIX),
         ("cut into chunks of {} bytes", CHUNK),
         ("A sealed full chunk has {} bytes", SEALED_CHUNK),
