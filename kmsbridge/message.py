@@ -83,11 +83,8 @@ def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padde
     """
     if not 1 <= len(recipients) <= MAX_RECIPIENTS:
         raise LimitExceeded(f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys")
-    if kind is Kind.DIRECT and len(recipients) != 1:
-        raise ConfigError(
-            f"a direct message is for one key, and {len(recipients)} wrapped its payload",
-            remedy="use a profile with one key in encrypt_to",
-        )
+    if kind is Kind.DIRECT:
+        check_direct(len(recipients))
     if len({recipient.key_id for recipient in recipients}) != len(recipients):
         raise ConfigError("two of the keys to encrypt to are the same key", remedy="keep one of them")
     bare = FIXED + len(_content(Header(kind, 0, recipients)))
@@ -97,6 +94,15 @@ def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padde
             f"a header of {length} bytes", remedy=f"encrypt to fewer keys: {MAX_HEADER} bytes is the limit"
         )
     return Header(kind, length, recipients)
+
+
+def check_direct(keys: int) -> None:
+    """Raises `ConfigError` for a number of keys that no direct message is for."""
+    if keys != 1:
+        raise ConfigError(
+            f"a direct message is for one key, and there are {keys} to encrypt to",
+            remedy="use a profile with one key in encrypt_to",
+        )
 
 
 def header_length(start: bytes | memoryview) -> int:

@@ -127,6 +127,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         return self._encryption.wrap(entry.key, data_key_context(context), deadline, operation="rewrap")
 
     def _new_direct(self, header: wire.Header, pairs: Pairs, aad: bytes) -> wire.Header:
+        self._encryption.check_direct()
         bound, deadline = direct.bound_context(pairs, aad), self._decryption.deadline()
         new = self._by_service(header, bound, deadline)
         if new is not None:

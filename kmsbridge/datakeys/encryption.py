@@ -84,6 +84,10 @@ class EncryptionKeys:
         """Count the bytes of a stream, which are known at its end only."""
         entry.spend(size)
 
+    def check_direct(self) -> None:
+        """Raises `ConfigError` where there are several keys, before any is called for a direct message."""
+        message.check_direct(len(self.keys))
+
     def deadline(self) -> Deadline:
         """For one operation that begins now."""
         return Deadline(self._seconds)

@@ -38,7 +38,8 @@ def root_handler(request):
         root, level = logging.getLogger(), logging.getLogger().level
         root.addHandler(handler)
         root.setLevel(logging.DEBUG)
-        request.addfinalizer(lambda: (root.removeHandler(handler), root.setLevel(level)))
+        request.addfinalizer(lambda: root.removeHandler(handler))
+        request.addfinalizer(lambda: root.setLevel(level))
         return handler
 
     return install

@@ -365,3 +365,44 @@ def test_the_limits_of_the_document_are_those_of_the_code():
         ("A message as text is `{}`", wire.ARMOR_PREFIX),
     ):
         assert sentence.format(value) in PAGE
+
+
+def decryptor_key(case):
+    """What cases must have in common to be read by one decryptor."""
+    return json.dumps([case.data["key_file"], case.data["decrypt_with"]], sort_keys=True)
+
+
+def outcome_of(decryptor, case):
+    try:
+        return decryptor.decrypt(case.message, **case.binding)
+    except (KmsBridgeError, TypeError) as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_what_was_read_before_changes_no_outcome(tmp_path, torture, turn):
+    """One decryptor reads all cases of its keys, twice over, in an order that the seed decides."""
+    groups = {}
+    for name in sorted(CASES):
+        case = Case(name)
+        if case.message is not None:
+            groups.setdefault(decryptor_key(case), []).append(case)
+    rng, count = torture.rng(f"cold and warm {turn}"), 0
+    for number, cases in enumerate(groups.values()):
+        folder = tmp_path / str(number)
+        folder.mkdir(mode=0o700)
+        path = folder / "keys.json"
+        path.write_text(json.dumps(cases[0].data["key_file"]))
+        path.chmod(0o600)
+        uris = [f"local:{path}#{name}" for name in cases[0].data["decrypt_with"]]
+        with Decryptor.from_uri(uris[0], decrypt_uris=uris[1:]) as decryptor:
+            order = cases * 2
+            rng.shuffle(order)
+            for case in order:
+                outcome = outcome_of(decryptor, case)
+                if case.outcome == "success":
+                    case.check(outcome)
+                else:
+                    assert outcome is OUTCOMES[case.outcome], case.name
+                count += 1
+    assert count > 500
