@@ -52,8 +52,6 @@ LOCKS = {
     "the cache of rewraps": lambda cipher: cipher._rewraps._lock,
     "the flights of encryption": lambda cipher: cipher._encryption.flights._lock,
     "the flights of decryption": lambda cipher: cipher._decryption.flights._lock,
-    "the key": lambda cipher: cipher._keys["uri"]._lock,
-    "the key's retry budget": lambda cipher: cipher._keys["uri"]._budget._lock,
 }
 
 
