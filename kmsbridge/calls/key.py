@@ -299,11 +299,12 @@ class Key:
         deadline = deadline or self.new_deadline()
         health = self._health_for(operation)
         self._check_may_ask(operation, health, deadline, probing=probing)
-        driver, started = self.driver, self._clock()
+        started = self._clock()
         tries = Tries(health, deadline, attempts or self._policy.max_attempts, once=attempts == 1)
         failure = _NOT_SENT
         while tries.wait_for_turn(self._sleep):
-            attempt = self._attempts.make(driver, work, min(self._policy.attempt_timeout, deadline.left()))
+            seconds = min(self._policy.attempt_timeout, deadline.left())
+            attempt = self._attempts.make(self.driver, work, seconds)
             if isinstance(attempt, Raised):
                 raise attempt.error
             if isinstance(attempt, Done):

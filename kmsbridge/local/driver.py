@@ -133,7 +133,7 @@ class LocalDriver(KeyDriver):
         """The name of the operating system's error, and what to do."""
         if isinstance(error, LocalKeyError):
             return ErrorDetails(remedy=error.remedy)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             return ErrorDetails(code=_code(error), remedy=_remedy(error))
         return ErrorDetails()
 
