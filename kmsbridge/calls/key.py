@@ -171,7 +171,7 @@ class Key:
         deadline = deadline or self.new_deadline()
         self.identify(deadline=deadline)  # may be a call, whose answer must not be taken for this one's
         payload = plaintext if self.binds_context else plaintext + checks.context_hash(context)
-        wrapped = self._call(
+        wrapped: WrappedKey = self._call(
             "wrap", lambda driver, timeout: driver.wrap(payload, context, timeout=timeout), deadline=deadline
         )
         self._check_wrapped("wrap", wrapped)
@@ -233,7 +233,7 @@ class Key:
         """
         deadline = deadline or self.new_deadline()
         self.identify(deadline=deadline)
-        result = self._call(
+        result: WrappedKey = self._call(
             "rewrap",
             lambda driver, timeout: driver.rewrap(wrapped, context, timeout=timeout),
             deadline=deadline,
@@ -300,7 +300,8 @@ class Key:
         health = self._health_for(operation)
         self._check_may_ask(operation, health, deadline, probing=probing)
         started = self._clock()
-        tries = Tries(health, deadline, attempts or self._policy.max_attempts, once=attempts == 1)
+        most = min(attempts or self._policy.max_attempts, self._policy.max_attempts)
+        tries = Tries(health, deadline, most, once=attempts == 1)
         failure = _NOT_SENT
         while tries.wait_for_turn(self._sleep):
             seconds = min(self._policy.attempt_timeout, deadline.left())
@@ -343,16 +344,8 @@ class Key:
         return Health(self._clock) if local else self._health
 
     def _told(self, operation: str, failure: Failed, attempts: int, elapsed: float) -> KmsBridgeError:
-        assert failure.kind is not None
         return meaning.error(
-            failure.kind,
-            operation,
-            key=str(self),
-            key_id=self._key_id,
-            details=failure.details,
-            attempts=attempts,
-            elapsed=elapsed,
-            what=failure.what,
+            failure, operation, key=str(self), key_id=self._key_id, attempts=attempts, elapsed=elapsed
         )
 
     # --- what comes back --------------------------------------------------------------------------

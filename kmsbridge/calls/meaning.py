@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from kmsbridge import errors
-from kmsbridge.driver import ErrorDetails, ErrorKind
+from kmsbridge.calls.attempt import Failed
+from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import KmsBridgeError, KmsError
 
 RETRIED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED, ErrorKind.TIMEOUT})
@@ -61,20 +62,11 @@ _MEANING: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
 
 
 def error(
-    kind: ErrorKind,
-    operation: str,
-    *,
-    key: str,
-    key_id: str,
-    details: ErrorDetails,
-    attempts: int,
-    elapsed: float,
-    what: str = "",
+    failure: Failed, operation: str, *, key: str, key_id: str, attempts: int, elapsed: float
 ) -> KmsBridgeError:
-    """The library's error for a provider's; `elapsed` is in seconds, and told where trying takes time.
-
-    `what` happened, where it is more than the kind says.
-    """
+    """The library's error for a provider's; `elapsed` is in seconds, and told where trying takes time."""
+    kind, details, what = failure.kind, failure.details, failure.what
+    assert kind is not None
     if kind is ErrorKind.NOT_AUTHENTIC:
         return errors.AuthenticationError()
     if kind is ErrorKind.TOO_LARGE:
@@ -102,9 +94,7 @@ def _tries(kind: ErrorKind, attempts: int, elapsed: float) -> str:
     return f" after {attempts} attempt{'s' if attempts > 1 else ''} in {elapsed:.1f} s"
 
 
-def not_asked(
-    operation: str, *, key: str, key_id: str, failing_for: float, next_probe_in: float
-) -> KmsError:
+def not_asked(operation: str, *, key: str, key_id: str, failing_for: float, next_probe_in: float) -> KmsError:
     """The error where the breaker is open."""
     return errors.KmsUnavailable(
         f"{operation} with {key}: not tried, because the key service has failed most calls "

@@ -126,7 +126,8 @@ def test_a_driver_that_ignores_its_timeout_does_not_hold_the_caller(open_key, ha
     wrapped = key.wrap(DATA_KEY, CONTEXT)
     began = time.monotonic()
     with pytest.raises(
-        errors.KmsTimeout, match=r"unwrap with fake:app: the driver did not return in time after .* in 0\.\d s"
+        errors.KmsTimeout,
+        match=r"unwrap with fake:app: the driver did not return in time after .* in 0\.\d s",
     ) as caught:
         key.unwrap(wrapped, CONTEXT)
     assert time.monotonic() - began < AT_ONCE_SECONDS
@@ -213,7 +214,11 @@ def test_a_call_that_hangs_does_not_keep_the_process_from_ending():
             sys.exit(7)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (7, "")
 
@@ -262,7 +267,9 @@ def test_its_own_failures_are_translated_as_ever(service, open_key):
 
 
 @pytest.mark.parametrize(
-    "kind", [None, *(kind for kind in ErrorKind if kind.value <= 4)], ids=lambda kind: kind.name if kind else "ok"
+    "kind",
+    [None, *(kind for kind in ErrorKind if kind.value <= 4)],
+    ids=lambda kind: kind.name if kind else "ok",
 )
 def test_a_call_at_any_line_of_a_call_does_not_hang(service, open_key, kind):
     """As a signal handler or a logging handler makes it: on this thread, and on others that it waits for."""

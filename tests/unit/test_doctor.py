@@ -284,7 +284,12 @@ def test_an_interruption_does_not_wait_for_calls_that_hang(profile, service):
     service.app.delay("describe", 60)
     began = time.monotonic()
     with interrupted(KeyboardInterrupt(), after=0.3), pytest.raises(KeyboardInterrupt):
-        examine(profile(**{f"k{n}": {} for n in range(4)}, more='calls = { attempt_timeout = "60s", deadline = "60s" }'))
+        examine(
+            profile(
+                **{f"k{n}": {} for n in range(4)},
+                more='calls = { attempt_timeout = "60s", deadline = "60s" }',
+            )
+        )
     assert time.monotonic() - began < 20
 
 

@@ -118,7 +118,11 @@ def test_it_comes_out_of_every_line_of_the_local_driver(new_local, foreign, oper
 @every_exception
 def test_it_comes_out_of_every_line_of_a_call(service, foreign, may_wait):
     """Whether the driver may wait or not."""
-    changed = {"service": service, "may_wait": may_wait, "classify": lambda self, error: getattr(error, "kind", None)}
+    changed = {
+        "service": service,
+        "may_wait": may_wait,
+        "classify": lambda self, error: getattr(error, "kind", None),
+    }
     driver = type("Driver", (FakeDriver,), changed)
     key = Key("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})))
     wrapped = key.wrap(DATA_KEY, CONTEXT)
@@ -155,7 +159,9 @@ def test_a_call_at_any_line_of_the_local_driver_does_not_hang(open_local):
     def again(key):
         try:
             assert key.unwrap(wrapped, CONTEXT) == DATA_KEY
-        except errors.KmsTimeout as error:  # another thread that waited for the derivation, and was told in time
+        except (
+            errors.KmsTimeout
+        ) as error:  # another thread that waited for the derivation, and was told in time
             del error
 
     while True:

@@ -1,4 +1,4 @@
-"""Group 10: an exception that neither the driver nor the library caused reaches the caller."""
+"""Group 13: an exception that neither the driver nor the library caused reaches the caller."""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class VersionCases(Cases):
             lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
         )
 
-    @pytest.mark.parametrize("label", ["", "1", "2", "7", "no-such-version"], ids=lambda label: label or "none")
+    @pytest.mark.parametrize(
+        "label", ["", "1", "2", "7", "no-such-version"], ids=lambda label: label or "none"
+    )
     def test_label_of_the_version_decides_nothing(self, key: Key, plaintext: bytes, label: str) -> None:
         """Whoever can write messages can label a wrapped key as they like; a driver that goes by it says so."""
         wrapped = key.wrap(plaintext, bound())
