@@ -85,13 +85,18 @@ class Attempts:
             return outcome.get()
         return Failed(ErrorKind.TIMEOUT, ErrorDetails(), None, _SILENT if begun else _NO_THREAD)
 
-    def finish(self, work: Callable[[], None], timeout: float) -> None:
-        """Have `work` done, waited for up to `timeout` seconds, and let the threads end."""
-        outcome = self._workers.begin(work)
+    def close(self, driver: KeyDriver, timeout: float) -> None:
+        """Close the driver, for which one that may wait has `timeout` seconds, and let the threads end."""
+        self._workers.close()
+        if not driver.may_wait:
+            driver.close()
+            return
+        closer = Workers("close", 1)  # those for calls may all hang
+        outcome = closer.begin(driver.close)
         try:
             outcome.wait(timeout)
         finally:
-            self._workers.close()
+            closer.close()
         if outcome.ended:
             outcome.get()
 

@@ -274,10 +274,7 @@ class Key:
             return
         self._closed = True
         for driver in list(self._drivers):
-            if driver.may_wait:
-                self._attempts.finish(driver.close, _CLOSING)
-            else:
-                driver.close()
+            self._attempts.close(driver, _CLOSING)
 
     def __str__(self) -> str:
         return self._key_id or f"{self.driver.scheme} key {self.name!r}"
