@@ -206,9 +206,11 @@ class KeyDriver(ABC):
 
     - `open` touches no network and imports no SDK; it raises `ConfigError` for a URI or option it
       cannot use.
-    - Every other method may be called from many threads at once. Each keeps within `timeout` seconds
-      (a little over is forgiven), retries nothing, and lets the provider's exception out as it is:
-      the library asks `classify` what it means. A `ConfigError` of its own passes through unchanged.
+    - Every other method may be called from many threads at once, on threads of the library's own unless
+      `may_wait` is false. Each keeps within `timeout` seconds, retries nothing, and lets the provider's
+      exception out as it is: the library asks `classify` what it means, on the thread of the call. A
+      `ConfigError` of its own passes through unchanged. The library waits a tenth and 50 ms more than
+      `timeout`, so that a driver's own timeout is what is told, and then gives up on the call.
     - After `fork` the child opens a new driver from the same URI and options; the parent's is not used.
     - `close` may be called twice.
     """
@@ -219,10 +221,19 @@ class KeyDriver(ABC):
     """What every key of the class can do; `open` may set another on an object whose key differs."""
     max_plaintext: int
     """The largest payload of one `wrap`, in bytes; at least 64. As `capabilities`, per class or object."""
+    reads_version: bool = False
+    """True where `unwrap` goes by `wrapped.version`, and not by what the ciphertext or the service says alone.
+
+    Per class or object. Elsewhere a wrapped key under another version's label is the same wrapped key.
+    """
     development_only: ClassVar[bool] = False
     """True where the key does not live in a service: a profile with `production = true` refuses it."""
+    may_wait: ClassVar[bool] = True
+    """False where no method waits for anything but this machine's files: then it runs on the caller's thread.
 
-    reads_version: ClassVar[bool] = False
+    Exceptions of signal handlers arise inside such a driver, so it passes on what it did not cause: it catches
+    no broad class, no `OSError` or `TimeoutError` without an `errno`, and `classify` gives None for them.
+    """
 
     @classmethod
     @abstractmethod
@@ -254,8 +265,12 @@ class KeyDriver(ABC):
         """The key's state and current version."""
 
     @abstractmethod
-    def classify(self, error: BaseException) -> ErrorKind:
-        """What an exception from this driver means. Called with whatever a method let out."""
+    def classify(self, error: BaseException) -> ErrorKind | None:
+        """What an exception from this driver means. Called with whatever a method let out; raises nothing.
+
+        None, which is for drivers with `may_wait` false alone: the driver did not cause it, and it goes out to
+        the caller unchanged.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -4,6 +4,5 @@ This is the one retry layer: drivers and their SDKs retry nothing.
 """
 
 from kmsbridge.calls.key import Answer, Key
-from kmsbridge.calls.parallel import in_parallel
 
-__all__ = ["Answer", "Key", "in_parallel"]
+__all__ = ["Answer", "Key"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 WINDOW: Final = 10
 """Seconds over which calls are counted."""
@@ -16,18 +14,25 @@ PAUSE: Final = 5.0
 """Seconds, a fifth more or less, between two probes of a service that fails."""
 
 
+class _Second(NamedTuple):
+    second: int
+    calls: int
+    failures: int
+
+
 class Breaker:
     """Keeps calls away from one key's service while it fails; safe for threads.
 
     It opens when at least half of 20 or more calls in 10 s failed because the service did not do its
     part, or 20 in a row: a busy caller's earlier successes say nothing of a service that is gone. Open, it lets one call through about every 5 s, and the first that succeeds closes it. A
-    service that refuses a caller answers, so refusals count as successes.
+    service that refuses a caller answers, so refusals count as successes, also those for the rate of calls.
+
+    Without a lock, as the `Limiter`: what is counted is replaced whole, never changed.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
-        self._seconds: deque[list[int]] = deque()  # [second, calls, failures]
+        self._seconds: tuple[_Second, ...] = ()
         self._in_a_row = 0
         self._open = False
         self._next_probe = 0.0
@@ -55,48 +60,45 @@ class Breaker:
 
     def take_probe(self) -> bool:
         """Whether it is time to see how a failing service does; true for one caller at a time."""
-        with self._lock:
-            now = self._clock()
-            if self._failing_since is None or now < self._next_probe:
-                return False
-            self._next_probe = now + _pause()
-            return True
+        now = self._clock()
+        if self._failing_since is None or now < self._next_probe:
+            return False
+        self._next_probe = now + _pause()
+        return True
 
     def succeeded(self) -> None:
         """The service answered a call."""
-        with self._lock:
-            if self._open:
-                self._open = False
-                self._seconds.clear()
-            self._failing_since = None
-            self._in_a_row = 0
-            self._count(0)
+        if self._open:
+            self._open, self._seconds = False, ()
+        self._failing_since = None
+        self._in_a_row = 0
+        self._count(0)
 
     def failed(self) -> None:
         """The service did not do its part."""
-        with self._lock:
-            now = self._clock()
-            if self._failing_since is None:
-                self._failing_since, self._next_probe = now, now + _pause()
-            self._count(1)
-            if not self._open and self._is_enough():
-                self._open, self._next_probe = True, now + _pause()
+        now = self._clock()
+        if self._failing_since is None:
+            self._failing_since, self._next_probe = now, now + _pause()
+        self._count(1)
+        if not self._open and self._is_enough():
+            self._open, self._next_probe = True, now + _pause()
 
     def _is_enough(self) -> bool:
-        calls, failures = (sum(second[n] for second in self._seconds) for n in (1, 2))
+        seconds = self._seconds
+        calls, failures = sum(each.calls for each in seconds), sum(each.failures for each in seconds)
         return calls >= LEAST and (2 * failures >= calls or self._in_a_row >= LEAST)
 
     def _count(self, failures: int) -> None:
-        second = int(self._clock())
-        if self._seconds and self._seconds[-1][0] <= second - WINDOW:
+        second, before = int(self._clock()), self._seconds
+        if before and before[-1].second <= second - WINDOW:
             self._in_a_row = 0
         self._in_a_row += failures
-        while self._seconds and self._seconds[0][0] <= second - WINDOW:
-            self._seconds.popleft()
-        if not self._seconds or self._seconds[-1][0] != second:
-            self._seconds.append([second, 0, 0])
-        self._seconds[-1][1] += 1
-        self._seconds[-1][2] += failures
+        if before and before[-1].second == second:
+            _, calls, failed = before[-1]
+            self._seconds = (*before[:-1], _Second(second, calls + 1, failed + failures))
+        else:
+            recent = [each for each in before if each.second > second - WINDOW]
+            self._seconds = (*recent, _Second(second, 1, failures))
 
 
 def _pause() -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hmac
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from kmsbridge import errors, forks
 from kmsbridge.calls import checks, meaning
-from kmsbridge.calls.breaker import Breaker
-from kmsbridge.calls.budget import RetryBudget
+from kmsbridge.calls.attempt import Attempts, Done, Failed, Raised, Work
+from kmsbridge.calls.health import Health
+from kmsbridge.calls.tries import Tries
+from kmsbridge.clock import Deadline
 from kmsbridge.driver import (
     Capability,
     EncryptionContext,
@@ -22,19 +23,16 @@ from kmsbridge.driver import (
     KeyDriver,
     KeyState,
     WrappedKey,
-    take_request_id,
 )
 from kmsbridge.errors import KmsBridgeError, KmsError, LimitExceeded
 from kmsbridge.message import MAX_KEY_VERSION, MAX_WRAPPED
 from kmsbridge.policy import CallPolicy
 
-T = TypeVar("T")
-
-_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 1.0
-_LEAST_TIMEOUT: Final = 0.001
-"""Seconds that an attempt gets although a late wake-up used up its time: no driver expects fewer."""
 _BOUND: Final = 32
 """Bytes of SHA-256 that travel with the payload to a provider that binds no context."""
+_CLOSING: Final = 2.0
+"""Seconds that closing waits for a driver whose call hangs."""
+_NOT_SENT: Final = Failed(ErrorKind.THROTTLED, ErrorDetails(), None)
 
 
 class Answer(NamedTuple):
@@ -50,8 +48,12 @@ _NONE: Final = Answer("", 0)
 class Key:
     """One configured key: its driver, behind the rules that hold for every driver.
 
-    `name` is the key's name in the configuration. Threads may share a Key; a forked child gets a
-    driver of its own at its first call.
+    `name` is the key's name in the configuration. Threads may share a Key, and signal handlers may use it at
+    any time; a forked child gets a driver of its own at its first call.
+
+    A method that may be a call takes a `deadline`, the end of the whole operation's time; without one it has
+    the policy's for itself. An exception that neither the driver nor the library caused, such as a signal
+    handler's, comes out at once and unchanged, and the call counts for nothing.
     """
 
     def __init__(
@@ -70,30 +72,28 @@ class Key:
         self._key_id = ""
         self._last = threading.local()
         self._closed = False
-        self._lock = threading.Lock()
-        self._budget = RetryBudget()
-        self._breaker = Breaker(clock)
-        self._driver: KeyDriver | None = open_driver()
+        self._health = Health(clock)
+        self._attempts = Attempts(clock)
+        # Appended to and never locked: the first is used, others lost a race to be it.
+        self._drivers = [open_driver()]
         forks.watch(self)
 
     @property
     def driver(self) -> KeyDriver:
         """The driver of this process."""
-        return self._driver or self._reopen()
-
-    def _reopen(self) -> KeyDriver:
-        with self._lock:
-            if self._driver is None:
-                self._driver = self._open()
-            return self._driver
+        if not self._drivers:
+            self._drivers.append(self._open())
+        return self._drivers[0]
 
     def after_fork(self) -> None:
         """A child opens a driver of its own, when it first needs one."""
-        self._lock = threading.Lock()
-        self._budget = RetryBudget()
-        self._breaker = Breaker(self._clock)
+        self._health = Health(self._clock)
         # Kept, because ending it could say goodbye on the connections that the parent goes on using.
-        self._parents_driver, self._driver = self._driver, None
+        self._parents_drivers, self._drivers = self._drivers, []
+
+    def new_deadline(self) -> Deadline:
+        """The end of the time that the policy gives an operation which begins now."""
+        return Deadline(self._policy.deadline, self._clock)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -104,6 +104,11 @@ class Key:
     def binds_context(self) -> bool:
         """Whether the provider authenticates the context by itself."""
         return Capability.BINDS_CONTEXT in self.capabilities
+
+    @property
+    def reads_version(self) -> bool:
+        """Whether `unwrap` goes by the version that a wrapped key is labelled with."""
+        return self.driver.reads_version
 
     @property
     def max_plaintext(self) -> int:
@@ -123,19 +128,22 @@ class Key:
     @property
     def ailing(self) -> bool:
         """Whether the service failed and has not answered since."""
-        return self._breaker.ailing
+        return self._health.breaker.ailing
 
     def take_probe(self) -> bool:
         """Whether it is time to see how an ailing key does; true for one caller about every 5 s."""
-        return self._breaker.take_probe()
+        return self._health.breaker.take_probe()
 
-    def identify(self, *, attempts: int | None = None, probing: bool = False, deadline: Any = None) -> str:
+    def identify(
+        self, *, attempts: int | None = None, probing: bool = False, deadline: Deadline | None = None
+    ) -> str:
         """`key_id`, found with at most so many attempts; `probing` after `take_probe`."""
         if not self._key_id:
             key_id = self._call(
                 "resolve",
-                lambda timeout: self.driver.resolve(timeout=timeout),
-                attempts,
+                lambda driver, timeout: driver.resolve(timeout=timeout),
+                deadline=deadline,
+                attempts=attempts,
                 probing=probing,
             )
             checks.check_key_id(key_id, self.driver.scheme)
@@ -148,7 +156,9 @@ class Key:
         answer: Answer = getattr(self._last, "answer", _NONE)
         return answer
 
-    def wrap(self, plaintext: bytes, context: EncryptionContext, *, deadline: Any = None) -> WrappedKey:
+    def wrap(
+        self, plaintext: bytes, context: EncryptionContext, *, deadline: Deadline | None = None
+    ) -> WrappedKey:
         """Wrap up to `max_plaintext` bytes, bound to `context`.
 
         Raises `LimitExceeded`, or a `KmsError`.
@@ -158,9 +168,12 @@ class Key:
                 f"{len(plaintext)} bytes are more than {self} wraps at once",
                 remedy=f"its limit is {self.max_plaintext} bytes; without direct mode there is none",
             )
-        _ = self.key_id  # may be a call, whose answer must not be taken for this one's
+        deadline = deadline or self.new_deadline()
+        self.identify(deadline=deadline)  # may be a call, whose answer must not be taken for this one's
         payload = plaintext if self.binds_context else plaintext + checks.context_hash(context)
-        wrapped = self._call("wrap", lambda timeout: self.driver.wrap(payload, context, timeout=timeout))
+        wrapped: WrappedKey = self._call(
+            "wrap", lambda driver, timeout: driver.wrap(payload, context, timeout=timeout), deadline=deadline
+        )
         self._check_wrapped("wrap", wrapped)
         if len(payload) >= _BOUND and payload in wrapped.ciphertext:
             raise self._broken("wrap", "it returned the payload unencrypted")
@@ -173,7 +186,7 @@ class Key:
         *,
         attempts: int | None = None,
         probing: bool = False,
-        deadline: Any = None,
+        deadline: Deadline | None = None,
     ) -> bytes:
         """What was wrapped, by at most so many attempts; `probing` after `take_probe`.
 
@@ -181,49 +194,68 @@ class Key:
         """
         payload = self._call(
             "unwrap",
-            lambda timeout: self.driver.unwrap(wrapped, context, timeout=timeout),
-            attempts,
+            lambda driver, timeout: driver.unwrap(wrapped, context, timeout=timeout),
+            deadline=deadline,
+            attempts=attempts,
             probing=probing,
         )
         return self._unbind(payload, context)
 
     def unwrap_many(
-        self, items: Sequence[tuple[WrappedKey, EncryptionContext]]
+        self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[bytes | KmsBridgeError]:
         """Unwrap many in one call of the driver; each result in its place, a failure as its error."""
-        results: Any = self._call("unwrap", lambda timeout: self.driver.unwrap_many(items, timeout=timeout))
+        started = self._clock()
+        results = self._call(
+            "unwrap", lambda driver, timeout: driver.unwrap_many(items, timeout=timeout), deadline=deadline
+        )
+        elapsed = self._clock() - started
         if not isinstance(results, list) or len(results) != len(items):
             raise self._broken("unwrap", "it answered a batch with the wrong number of results")
-        return [self._one_of_many(result, item[1]) for result, item in zip(results, items, strict=True)]
+        return [
+            self._one_of_many(result, context, elapsed)
+            for result, (_, context) in zip(results, items, strict=True)
+        ]
 
-    def rewraps_from(self, key_id: str) -> bool:
+    def rewraps_from(self, key_id: str, *, deadline: Deadline | None = None) -> bool:
         """Whether the service can rewrap, to this key, what the key of this id wrapped."""
         if Capability.SERVER_REWRAP not in self.capabilities or not self.binds_context:
             return False
-        _ = self.key_id
+        self.identify(deadline=deadline)
         return self.driver.rewraps_from(key_id)
 
-    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, deadline: Any = None) -> WrappedKey:
+    def rewrap(
+        self, wrapped: WrappedKey, context: EncryptionContext, *, deadline: Deadline | None = None
+    ) -> WrappedKey:
         """Have the service wrap anew, by this key, what `wrapped` holds; it is never seen here.
 
         Raises `AuthenticationError`, or a `KmsError`.
         """
-        _ = self.key_id
-        result = self._call("rewrap", lambda timeout: self.driver.rewrap(wrapped, context, timeout=timeout))
+        deadline = deadline or self.new_deadline()
+        self.identify(deadline=deadline)
+        result: WrappedKey = self._call(
+            "rewrap",
+            lambda driver, timeout: driver.rewrap(wrapped, context, timeout=timeout),
+            deadline=deadline,
+        )
         self._check_wrapped("rewrap", result)
         return result
 
-    def describe(self, *, deadline: Any = None) -> KeyDescription:
+    def describe(self, *, deadline: Deadline | None = None) -> KeyDescription:
         """The key's state and current version."""
-        description: Any = self._call("describe", lambda timeout: self.driver.describe(timeout=timeout))
+        deadline = deadline or self.new_deadline()
+        description = self._call(
+            "describe", lambda driver, timeout: driver.describe(timeout=timeout), deadline=deadline
+        )
         if not isinstance(description, KeyDescription) or not isinstance(description.state, KeyState):
             raise self._broken("describe", "it returned no KeyDescription")
-        if description.key_id != self.key_id or checks.utf8_length(description.version) > MAX_KEY_VERSION:
+        key_id = self.identify(deadline=deadline)
+        if description.key_id != key_id or checks.utf8_length(description.version) > MAX_KEY_VERSION:
             raise self._broken("describe", "it described another key, or a version that is none")
         return description
 
-    def rotate(self) -> None:
-        """Make a new version. Raises `KmsInvalidRequest` where the driver cannot."""
+    def rotate(self, *, deadline: Deadline | None = None) -> None:
+        """Make a new version, by one attempt. Raises `KmsInvalidRequest` where the driver cannot."""
         if Capability.ROTATE not in self.capabilities:
             raise errors.KmsInvalidRequest(
                 f"the {self.driver.scheme} driver does not rotate keys",
@@ -231,13 +263,18 @@ class Key:
                 key_id=self.key_id,
                 operation="rotate",
             )
-        self._call("rotate", lambda timeout: self.driver.rotate(timeout=timeout))
+        # Never again: an attempt of which nobody knows what became of it may have made a version.
+        self._call(
+            "rotate", lambda driver, timeout: driver.rotate(timeout=timeout), deadline=deadline, attempts=1
+        )
 
     def close(self) -> None:
-        """Let go of the driver; may be repeated."""
-        if not self._closed and self._driver is not None:
-            self._driver.close()
+        """Let go of the driver; may be repeated. A call that hangs is waited for 2 s at most."""
+        if self._closed:
+            return
         self._closed = True
+        for driver in list(self._drivers):
+            self._attempts.close(driver, _CLOSING)
 
     def __str__(self) -> str:
         return self._key_id or f"{self.driver.scheme} key {self.name!r}"
@@ -250,103 +287,62 @@ class Key:
     def _call(
         self,
         operation: str,
-        attempt: Callable[[float], T],
-        attempts: int | None = None,
+        work: Work,
         *,
+        deadline: Deadline | None = None,
+        attempts: int | None = None,
         probing: bool = False,
-    ) -> T:
+    ) -> Any:
+        deadline = deadline or self.new_deadline()
+        health = self._health_for(operation)
+        self._check_may_ask(operation, health, deadline, probing=probing)
+        started = self._clock()
+        most = min(attempts or self._policy.max_attempts, self._policy.max_attempts)
+        tries = Tries(health, deadline, most, once=attempts == 1)
+        failure = _NOT_SENT
+        while tries.wait_for_turn(self._sleep):
+            seconds = min(self._policy.attempt_timeout, deadline.left())
+            attempt = self._attempts.make(self.driver, work, seconds)
+            if isinstance(attempt, Raised):
+                raise attempt.error
+            if isinstance(attempt, Done):
+                tries.answered(None)
+                self._last.answer = Answer(attempt.request_id, tries.made)
+                return attempt.result
+            failure = attempt
+            if failure.kind is None:
+                raise self._broken(operation, "its classify() gave no ErrorKind") from failure.cause
+            tries.answered(failure.kind)
+            pause = tries.pause_after(failure.kind)
+            if pause is None:
+                break
+            self._sleep(pause)
+        self._last.answer = Answer(failure.details.request_id, tries.made)
+        raise self._told(operation, failure, tries.made, self._clock() - started) from failure.cause
+
+    def _check_may_ask(self, operation: str, health: Health, deadline: Deadline, *, probing: bool) -> None:
         if self._closed:
             raise errors.ClosedError("the key is closed", remedy="open a new cipher")
-        breaker = self._breaker_for(operation)
+        if not deadline.left():
+            raise meaning.too_late(operation, key=str(self), key_id=self._key_id)
+        breaker = health.breaker
         if not probing and not breaker.allows():
-            raise self._not_asked(operation)
-        started = self._clock()
-        deadline = started + self._policy.deadline
-        most = min(attempts or self._policy.max_attempts, self._policy.max_attempts)
-        self._budget.earn()
-        for number in range(1, most + 1):
-            take_request_id()
-            try:
-                left = min(self._policy.attempt_timeout, deadline - self._clock())
-                result = attempt(max(left, _LEAST_TIMEOUT))
-            except KmsBridgeError:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever a provider's client library raises
-                failure = error
-            else:
-                breaker.succeeded()
-                self._last.answer = Answer(take_request_id(), number)
-                return result
-            # Outside the except block, so that the provider's exception is not chained as context.
-            kind = self._classify(operation, failure)
-            if kind in meaning.RETRIED:
-                breaker.failed()
-            else:
-                breaker.succeeded()
-            pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**number))  # noqa: S311 - jitter
-            if kind not in meaning.RETRIED or not self._may_retry(most - number, deadline, pause):
-                details = self._details(failure)
-                self._last.answer = Answer(details.request_id, number)
-                told = self._translate(operation, kind, details, number, self._clock() - started)
-                cause = errors.ProviderFailure.of(failure)
-                del failure
-                raise told from cause
-            del failure
-            self._sleep(pause)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            raise meaning.not_asked(
+                operation,
+                key=str(self),
+                key_id=self._key_id,
+                failing_for=breaker.failing_for,
+                next_probe_in=breaker.next_probe_in,
+            )
 
-    def _may_retry(self, left: int, deadline: float, pause: float) -> bool:
-        """Whether there is an attempt left, the time to make it, the budget, and hope."""
-        in_time = self._clock() + pause < deadline
-        return left > 0 and in_time and self._breaker.allows() and self._budget.spend()
-
-    def _breaker_for(self, operation: str) -> Breaker:
+    def _health_for(self, operation: str) -> Health:
         """What is done here says nothing of how the service does, and need not wait for it."""
         local = operation in ("wrap", "resolve") and Capability.LOCAL_WRAP in self.capabilities
-        return Breaker(self._clock) if local else self._breaker
+        return Health(self._clock) if local else self._health
 
-    def _not_asked(self, operation: str) -> KmsError:
-        breaker = self._breaker
-        return errors.KmsUnavailable(
-            f"{operation} with {self}: not tried, because the key service has failed most calls "
-            f"for {breaker.failing_for:.0f} s; it is asked again in {breaker.next_probe_in:.0f} s",
-            remedy="check its address and health; the call may be repeated",
-            key_id=self._key_id,
-            operation=operation,
-            provider_code="",
-            attempts=0,
-        )
-
-    def _classify(self, operation: str, error: Exception) -> ErrorKind:
-        try:
-            kind = self.driver.classify(error)
-        except Exception as second:  # noqa: BLE001 - a driver's own fault must not hide the first
-            cause = errors.ProviderFailure.of(second)
-        else:
-            if isinstance(kind, ErrorKind):
-                return kind
-            cause = errors.ProviderFailure.of(error)
-        del error  # else this frame would keep the provider's text alive
-        raise self._broken(operation, "its classify() gave no ErrorKind") from cause
-
-    def _details(self, error: BaseException) -> ErrorDetails:
-        try:
-            details: Any = self.driver.error_details(error)
-        except Exception:  # noqa: BLE001 - as above
-            details = None
-        return details if isinstance(details, ErrorDetails) else ErrorDetails()
-
-    def _translate(
-        self, operation: str, kind: ErrorKind, details: ErrorDetails, attempts: int, elapsed: float
-    ) -> KmsBridgeError:
+    def _told(self, operation: str, failure: Failed, attempts: int, elapsed: float) -> KmsBridgeError:
         return meaning.error(
-            kind,
-            operation,
-            key=str(self),
-            key_id=self._key_id,
-            details=details,
-            attempts=attempts,
-            elapsed=elapsed,
+            failure, operation, key=str(self), key_id=self._key_id, attempts=attempts, elapsed=elapsed
         )
 
     # --- what comes back --------------------------------------------------------------------------
@@ -370,18 +366,15 @@ class Key:
             raise errors.AuthenticationError
         return plaintext
 
-    def _one_of_many(self, result: bytes | ErrorKind, context: EncryptionContext) -> bytes | KmsBridgeError:
+    def _one_of_many(
+        self, result: bytes | ErrorKind, context: EncryptionContext, elapsed: float
+    ) -> bytes | KmsBridgeError:
         if isinstance(result, ErrorKind):
-            return self._translate("unwrap", result, ErrorDetails(), 1, 0.0)
+            return self._told("unwrap", Failed(result, ErrorDetails(), None), 1, elapsed)
         try:
             return self._unbind(result, context)
         except KmsBridgeError as error:
             return error
 
     def _broken(self, operation: str, what: str) -> KmsError:
-        return KmsError(
-            f"the {self.driver.scheme} driver is faulty: {what}",
-            remedy="report it to the driver's author; kmsbridge.testing has the suite that shows it",
-            key_id=self._key_id,
-            operation=operation,
-        )
+        return meaning.faulty(self.driver.scheme, what, key_id=self._key_id, operation=operation)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from kmsbridge import errors
-from kmsbridge.driver import ErrorDetails, ErrorKind
+from kmsbridge.calls.attempt import Failed
+from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import KmsBridgeError, KmsError
 
 RETRIED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED, ErrorKind.TIMEOUT})
+_NEVER_SENT: Final = "not sent, because the key service refuses most calls because of their rate"
 
 _MEANING: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
     ErrorKind.UNAVAILABLE: (
@@ -60,29 +62,64 @@ _MEANING: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
 
 
 def error(
-    kind: ErrorKind,
-    operation: str,
-    *,
-    key: str,
-    key_id: str,
-    details: ErrorDetails,
-    attempts: int,
-    elapsed: float,
+    failure: Failed, operation: str, *, key: str, key_id: str, attempts: int, elapsed: float
 ) -> KmsBridgeError:
-    """The library's error for a provider's; `elapsed` is in seconds, and told where there were retries."""
+    """The library's error for a provider's; `elapsed` is in seconds, and told where trying takes time."""
+    kind, details, what = failure.kind, failure.details, failure.what
+    assert kind is not None
     if kind is ErrorKind.NOT_AUTHENTIC:
         return errors.AuthenticationError()
     if kind is ErrorKind.TOO_LARGE:
         return errors.LimitExceeded(f"the payload is too large for {key}", remedy="use no direct mode for it")
     cls, meaning, remedy = _MEANING[kind]
-    tries = f" after {attempts} attempts in {elapsed:.1f} s" if attempts > 1 else ""
+    if kind is ErrorKind.THROTTLED and not attempts:
+        what = _NEVER_SENT
     code = f" ({details.code})" if details.code else ""
     return cls(
-        f"{operation} with {key}: {meaning}{tries}{code}",
+        f"{operation} with {key}: {what or meaning}{_tries(kind, attempts, elapsed)}{code}",
         remedy=details.remedy or remedy,
         key_id=key_id,
         operation=operation,
         provider_code=details.code,
         request_id=details.request_id,
         attempts=attempts,
+    )
+
+
+def _tries(kind: ErrorKind, attempts: int, elapsed: float) -> str:
+    if attempts <= 1 and kind not in RETRIED:
+        return ""
+    if not attempts:
+        return f", in {elapsed:.1f} s"
+    return f" after {attempts} attempt{'s' if attempts > 1 else ''} in {elapsed:.1f} s"
+
+
+def not_asked(operation: str, *, key: str, key_id: str, failing_for: float, next_probe_in: float) -> KmsError:
+    """The error where the breaker is open."""
+    return errors.KmsUnavailable(
+        f"{operation} with {key}: not tried, because the key service has failed most calls "
+        f"for {failing_for:.0f} s; it is asked again in {next_probe_in:.0f} s",
+        remedy="check its address and health; the call may be repeated",
+        key_id=key_id,
+        operation=operation,
+    )
+
+
+def too_late(operation: str, *, key: str, key_id: str) -> KmsError:
+    """The error where a call's turn came when the operation's time was over."""
+    return errors.KmsTimeout(
+        f"{operation} with {key}: not tried, because the time for the whole operation was over already",
+        remedy="see what the keys before it took; a longer deadline in calls leaves more time",
+        key_id=key_id,
+        operation=operation,
+    )
+
+
+def faulty(scheme: str, what: str, *, key_id: str, operation: str) -> KmsError:
+    """The error where a driver breaks its contract."""
+    return KmsError(
+        f"the {scheme} driver is faulty: {what}",
+        remedy="report it to the driver's author; kmsbridge.testing has the suite that shows it",
+        key_id=key_id,
+        operation=operation,
     )

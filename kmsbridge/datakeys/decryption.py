@@ -59,7 +59,7 @@ class DecryptionKeys:
         self.shared = policy.max_messages > 1
         self._cache = KeyCache(policy, dropped=told_of_messages(audit, "decrypt"))
         self._refusals = Refusals()
-        self._label_counts = {key.driver.scheme for key in keys if key.driver.reads_version}
+        self._label_counts = {key.driver.scheme for key in keys if key.reads_version}
 
     def at_hand(self, header: bytes, pairs: Pairs, size: int) -> CachedKey | None:
         """The data key that last opened a message with these header bytes: no call, no parsing, no waiting.

@@ -33,7 +33,7 @@ def rewrapped_by_service(
     different data keys, and which is the right one cannot be seen here. Raises `AuthenticationError` where
     there is no other recipient that may be sound. `bound` is the context with its reserved pairs.
     """
-    pairs = [(key, _source(key, matches)) for key in keys]
+    pairs = [(key, _source(key, matches, deadline)) for key in keys]
     steps = [(key, source) for key, source in pairs if source is not None]
     if len(steps) < len(keys) or not _keeps_all(steps, matches):
         return None
@@ -63,12 +63,12 @@ def _keeps_all(steps: Sequence[Step], matches: Sequence[Match]) -> bool:
     return len(carried) == len(steps) and carried == {recipient.key_id for _, recipient in matches}
 
 
-def _source(key: Key, matches: Sequence[Match]) -> message.Recipient | None:
+def _source(key: Key, matches: Sequence[Match], deadline: Deadline) -> message.Recipient | None:
     # Where the library binds the context itself, a hash of it is in the payload, and would go along.
     fit = [
         recipient
         for source, recipient in matches
-        if source.binds_context and key.rewraps_from(recipient.key_id)
+        if source.binds_context and key.rewraps_from(recipient.key_id, deadline=deadline)
     ]
     # Its own where there is one.
     return min(fit, key=lambda recipient: recipient.key_id != key.known_id, default=None)

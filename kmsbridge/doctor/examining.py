@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final
 
 from kmsbridge.audit import AuditTrail
 from kmsbridge.calls import Key
@@ -19,9 +17,7 @@ from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial, judge
 from kmsbridge.doctor.trying import Message, Tries
 from kmsbridge.errors import ConfigError, KmsBridgeError, UnsupportedMessage, forget_locals
 from kmsbridge.message import Header, Kind
-
-PARALLEL: Final = 8
-"""The most keys that are examined at once."""
+from kmsbridge.threads import in_parallel
 
 Pairs = Mapping[str, str]
 
@@ -34,7 +30,7 @@ def examine(
     header: Header | None = None,
     aad: bytes = b"",
 ) -> Report:
-    """Try to wrap, unwrap and rewrap a probe with each key of `profile`, several keys at a time.
+    """Try to wrap, unwrap and rewrap a probe with each key of `profile`, up to 16 keys at a time.
 
     A probe is 32 random bytes, bound to `context` and the reserved pair `kmsbridge` = `probe`, so that it
     is never taken for a data key. `header` is of a message of that context and aad, for keys that may
@@ -54,20 +50,19 @@ def _each(
     profile: Profile, expect: Expectation | None, pairs: EncryptionContext, message: Message | None
 ) -> tuple[KeyReport, ...]:
     configs = {each.name: each for each in profile.encrypt_to + profile.decrypt_with}.values()
-    with (
-        ThreadPoolExecutor(min(PARALLEL, len(configs)), "kmsbridge-doctor") as pool,
-        contextlib.ExitStack() as end,
-    ):
-        # Closed before the pool ends: whoever interrupts this waits for the calls under way, for no others.
+    with contextlib.ExitStack() as end:
         audit = AuditTrail(profile.audit, profile=profile.name)
         end.callback(audit.close)
-        waiting = [
-            pool.submit(_examined, _blank(each, profile), Tries(key, audit, pairs, message))
-            if isinstance(key, Key)
-            else pool.submit(_unopened, _blank(each, profile), key)
-            for each, key in ((each, _opened(each, profile, end)) for each in configs)
-        ]
-        return tuple(judged(each.result(), expect) for each in waiting)
+
+        def report(each: tuple[KeyConfig, Key | ConfigError]) -> KeyReport:
+            config, key = each
+            blank = _blank(config, profile)
+            if isinstance(key, Key):
+                return judged(_examined(blank, Tries(key, audit, pairs, message)), expect)
+            return judged(_unopened(blank, key), expect)
+
+        # Whoever interrupts this waits for no call: the threads find their keys closed.
+        return tuple(in_parallel(report, [(each, _opened(each, profile, end)) for each in configs]))
 
 
 def _message(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:

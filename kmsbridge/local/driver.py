@@ -49,8 +49,9 @@ class LocalDriver(KeyDriver):
     )
     # As AWS KMS: what works here must not be too large after a move to a service.
     max_plaintext: int = 4096
+    reads_version: bool = True
     development_only: ClassVar[bool] = True
-    reads_version: ClassVar[bool] = True
+    may_wait: ClassVar[bool] = False
 
     def __init__(self, file: KeyFile, key: StoredKey) -> None:
         self._file = file
@@ -66,6 +67,8 @@ class LocalDriver(KeyDriver):
         try:
             document = file.document()
         except OSError as error:
+            if error.errno is None:
+                raise  # no file's, but a signal handler's
             raise _unreadable(file.path, error) from error
         return cls(file, _choose(document, uri.fragment, file.path))
 
@@ -114,22 +117,23 @@ class LocalDriver(KeyDriver):
             remedy="use a key service's key for that; docs/how-to/separate-roles.md says how",
         )
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        """From the tables here and in `LocalKeyError`."""
+    def classify(self, error: BaseException) -> ErrorKind | None:
+        """From the tables here and in `LocalKeyError`; None for what is not of a file, as a signal handler's."""
         if isinstance(error, LocalKeyError):
             return error.kind
         if isinstance(error, AuthenticationError):
             return ErrorKind.NOT_AUTHENTIC
         if isinstance(error, LimitExceeded):
             return ErrorKind.TOO_LARGE
-        kinds = (kind for cls, kind, _ in _OS_ERRORS if isinstance(error, cls))
-        return next(kinds, ErrorKind.INVALID_REQUEST)
+        if isinstance(error, OSError) and error.errno is not None:
+            return next(kind for cls, kind, _ in _OS_ERRORS if isinstance(error, cls))
+        return None
 
     def error_details(self, error: BaseException) -> ErrorDetails:
         """The name of the operating system's error, and what to do."""
         if isinstance(error, LocalKeyError):
             return ErrorDetails(remedy=error.remedy)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             return ErrorDetails(code=_code(error), remedy=_remedy(error))
         return ErrorDetails()
 

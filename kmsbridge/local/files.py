@@ -109,9 +109,11 @@ def locked(path: str, *, timeout: float) -> Iterator[None]:
     try:
         yield
     finally:
-        # A child forked meanwhile shares the descriptor: closing ours alone would not let go.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        try:
+            # A child forked meanwhile shares the descriptor: closing ours alone would not let go.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(descriptor)
 
 
 def _take(path: str, deadline: float) -> int:

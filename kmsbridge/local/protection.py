@@ -61,8 +61,9 @@ class Unlocker:
         self._passphrase = passphrase
         self._known: tuple[Protection, Secret] | None = None
         self._closed = False
-        # Held while Argon2id runs: 64 threads that each took its 64 MiB would take 4 GiB.
-        self._lock = threading.Lock()
+        # Held while Argon2id runs: 64 threads that each took its 64 MiB would take 4 GiB. Re-entrant, because
+        # a signal handler on the thread that holds it may need the key as well.
+        self._lock = threading.RLock()
         forks.watch(self)
 
     def expect(self, protection: Protection | None) -> None:
@@ -106,9 +107,13 @@ class Unlocker:
     def _unlock(self, protection: Protection) -> Secret:
         if self._closed or self._passphrase is None:
             raise ClosedError(f"the key file {self._path} is closed", remedy="open it again")
-        if self._known is None or self._known[0] != protection:
-            self._known = (protection, self._derived(self._passphrase, protection))
-        return self._known[1]
+        known = self._known
+        if known is None or known[0] != protection:
+            known = (protection, self._derived(self._passphrase, protection))
+            if self._closed:  # by a signal handler, meanwhile
+                raise ClosedError(f"the key file {self._path} is closed", remedy="open it again")
+            self._known = known
+        return known[1]
 
     def _derived(self, passphrase: Secret, protection: Protection) -> Secret:
         key = Secret(_derive(passphrase, protection.salt, protection.cost))
@@ -132,5 +137,5 @@ class Unlocker:
 
     def after_fork(self) -> None:
         """In the child: a lock that no thread holds, and no derived key."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._known = None

@@ -50,8 +50,6 @@ LOCKS = {
     "the cache of encryption": lambda cipher: cipher._encryption._cache._lock,
     "the cache of decryption": lambda cipher: cipher._decryption._cache._lock,
     "the cache of rewraps": lambda cipher: cipher._rewraps._lock,
-    "the key": lambda cipher: cipher._keys["uri"]._lock,
-    "the key's retry budget": lambda cipher: cipher._keys["uri"]._budget._lock,
 }
 
 

@@ -1,6 +1,7 @@
 """More than one key: a message opens while one of them can open it."""
 
 import threading
+import time
 
 import pytest
 
@@ -14,6 +15,7 @@ from kmsbridge import (
     inspect,
 )
 from kmsbridge.driver import ErrorKind
+from tests.support import PATIENCE
 
 
 @pytest.fixture
@@ -157,9 +159,17 @@ def patient(tmp_path, service):
         yield cipher
 
 
-@pytest.mark.parametrize(
-    "kind", [ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.THROTTLED], ids=lambda kind: kind.name
-)
+def recording(threads, call):
+    """`call`, which notes the thread it was made on."""
+
+    def recorded(*arguments, **options):
+        threads.append(threading.current_thread().name)
+        return call(*arguments, **options)
+
+    return recorded
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT], ids=lambda kind: kind.name)
 def test_an_unreachable_key_costs_one_attempt_and_then_nothing(service, patient, kind):
     """Many readers later it has been asked once."""
     message = patient.encrypt(b"x")
@@ -168,6 +178,18 @@ def test_an_unreachable_key_costs_one_attempt_and_then_nothing(service, patient,
         assert patient.decrypt(message) == b"x"
     assert service.app.calls["unwrap"] == 1
     assert service.other.calls["unwrap"] == 100
+
+
+def test_a_key_that_throttles_costs_few_calls_and_no_wait(service, patient):
+    """It is asked now and then, once by a reader, and the next key serves meanwhile."""
+    message = patient.encrypt(b"x")
+    service.app.fail("unwrap", ErrorKind.THROTTLED)
+    began = time.monotonic()
+    for _ in range(100):
+        assert patient.decrypt(message) == b"x"
+    assert 0 < service.app.calls["unwrap"] < 50
+    assert service.other.calls["unwrap"] == 100
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch, service, patient):
@@ -179,8 +201,9 @@ def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch,
     app = patient._keys["app"]
     assert app.ailing
     threads = []
-    service.before = lambda operation: threads.append(threading.current_thread().name)
-    monkeypatch.setattr(app._breaker, "_next_probe", 0.0)
+    for key in patient._keys.values():
+        monkeypatch.setattr(key, "unwrap", recording(threads, key.unwrap))
+    monkeypatch.setattr(app._health.breaker, "_next_probe", 0.0)
     assert patient.decrypt(message) == b"x"
     for thread in threading.enumerate():
         if thread.name == "kmsbridge-probe":
@@ -198,10 +221,10 @@ def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patie
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     app = patient._keys["app"]
     for _ in range(40):
-        app._breaker.failed()
-    assert not app._breaker.allows()
+        app._health.breaker.failed()
+    assert not app._health.breaker.allows()
     service.app.heal()
-    app._breaker._next_probe = 0.0
+    app._health.breaker._next_probe = 0.0
     assert patient.decrypt(message) == b"x"
     for thread in threading.enumerate():
         if thread.name == "kmsbridge-probe":

@@ -170,7 +170,7 @@ def test_wrapping_here_does_not_wait_for_the_service(clock):
     options = {"public_key": FakeKeyPair("pinned").public_pem}
     uri = KeyURI.parse("fake-public:pinned")
     key = Key("app", lambda: PublicKeyFakeDriver.open(uri, Options(options)), clock=clock, sleep=clock.sleep)
-    call(key._breaker, *[False] * LEAST)
+    call(key._health.breaker, *[False] * LEAST)
     assert key.wrap(DATA_KEY, CONTEXT).ciphertext
     assert key.ailing
-    assert not key._breaker.allows()
+    assert not key._health.breaker.allows()

@@ -6,6 +6,7 @@ import pytest
 
 from kmsbridge import errors
 from kmsbridge.calls import Key, meaning
+from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyURI, Options, WrappedKey
 from kmsbridge.policy import CallPolicy
@@ -28,6 +29,10 @@ CLASSES = {
     ErrorKind.NOT_AUTHENTIC: errors.AuthenticationError,
     ErrorKind.TOO_LARGE: errors.LimitExceeded,
 }
+
+
+def attempts_of(kind):
+    return 5 if kind is ErrorKind.THROTTLED else 3 if kind in RETRIED else 1
 
 
 @pytest.fixture
@@ -61,18 +66,18 @@ def test_each_kind_of_failure_is_its_own_class_and_says_what_to_do(service, open
     if isinstance(error, errors.KmsError):
         assert (error.key_id, error.operation, error.provider_code) == ("fake:app", "wrap", kind.name)
         assert error.request_id.startswith("fake-")
-        assert error.attempts == (3 if kind in RETRIED else 1)
+        assert error.attempts == attempts_of(kind)
         assert "fake:app" in str(error)
         assert kind.name in str(error)
 
 
 @pytest.mark.parametrize("kind", ErrorKind, ids=lambda kind: kind.name)
 def test_only_what_may_pass_is_retried(service, open_key, kind):
-    """Unavailable, throttled and timeout: three attempts; every other once."""
+    """Unavailable and timeout: three attempts; throttled five; every other once."""
     service.app.fail("wrap", kind)
     with pytest.raises(errors.KmsBridgeError):
         open_key().wrap(DATA_KEY, CONTEXT)
-    assert service.app.calls["wrap"] == (3 if kind in RETRIED else 1)
+    assert service.app.calls["wrap"] == attempts_of(kind)
 
 
 def test_a_retry_that_succeeds_is_an_answer(service, open_key):
@@ -341,3 +346,96 @@ def test_a_closed_key_refuses_every_call(open_key):
 def test_there_are_only_three_kinds_to_retry():
     """A new kind is not retried by accident."""
     assert meaning.RETRIED == RETRIED
+
+
+# --- one deadline for the whole operation ---------------------------------------------------------
+
+
+CALLS = {
+    "identify": lambda key, wrapped, deadline: key.identify(deadline=deadline),
+    "wrap": lambda key, wrapped, deadline: key.wrap(DATA_KEY, CONTEXT, deadline=deadline),
+    "unwrap": lambda key, wrapped, deadline: key.unwrap(wrapped, CONTEXT, deadline=deadline),
+    "unwrap_many": lambda key, wrapped, deadline: key.unwrap_many([(wrapped, CONTEXT)], deadline=deadline),
+    "rewrap": lambda key, wrapped, deadline: key.rewrap(wrapped, CONTEXT, deadline=deadline),
+    "describe": lambda key, wrapped, deadline: key.describe(deadline=deadline),
+    "rotate": lambda key, wrapped, deadline: key.rotate(deadline=deadline),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@every_call
+def test_a_call_whose_time_is_over_makes_no_attempt_and_says_so(service, clock, open_key, call):
+    """`KmsTimeout` that names the key and what was not tried; it is nothing against the key."""
+    wrapped = open_key().wrap(DATA_KEY, CONTEXT)
+    key, deadline = open_key(), Deadline(1.0, clock)
+    service.app.calls.clear()
+    clock.now += 1
+    with pytest.raises(
+        errors.KmsTimeout, match=r"with fake.*app.*: not tried, because the time.*; .*deadline"
+    ) as caught:
+        call(key, wrapped, deadline)
+    assert caught.value.attempts == 0
+    assert not service.app.calls
+    assert not key.ailing
+
+
+@every_call
+def test_every_step_of_a_call_has_what_is_left_of_the_one_deadline(clock, open_key, call):
+    """Finding the key's id takes from the same time as what is asked of it."""
+    timeouts = []
+
+    def slowly(name):
+        real = getattr(FakeDriver, name)
+
+        def method(self, *arguments, timeout):
+            timeouts.append(timeout)
+            clock.now += 0.75
+            return real(self, *arguments, timeout=timeout)
+
+        return method
+
+    wrapped = open_key().wrap(DATA_KEY, CONTEXT)
+    names = ("resolve", "wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate")
+    call(open_key(**{name: slowly(name) for name in names}), wrapped, Deadline(2.0, clock))
+    assert timeouts == [2.0, 1.25][: len(timeouts)]
+
+
+def test_an_attempt_has_no_more_than_is_left(clock, open_key):
+    """Of the operation's time, though the policy would give more; and there is no retry beyond it."""
+    timeouts = []
+
+    def slow(self, wrapped, context, *, timeout):
+        timeouts.append(timeout)
+        clock.now += timeout
+        raise TimeoutError
+
+    key = open_key(unwrap=slow, classify=lambda self, error: ErrorKind.TIMEOUT)
+    began = clock.now
+    with pytest.raises(errors.KmsTimeout, match=r"after 1 attempt in 0\.5 s"):
+        key.unwrap(sealed(), CONTEXT, deadline=Deadline(0.5, clock))
+    assert timeouts == [0.5]
+    assert clock.now - began == 0.5
+
+
+def test_a_new_deadline_is_the_policys(clock, open_key):
+    """Of the time that an operation has."""
+    assert open_key(policy=CallPolicy(deadline=7.0)).new_deadline().left() == 7.0
+
+
+@pytest.mark.parametrize("kind", ErrorKind, ids=lambda kind: kind.name)
+def test_a_rotation_is_tried_once(service, open_key, kind):
+    """Nobody knows what became of the first, so a second could make one version too many."""
+    service.app.fail("rotate", kind)
+    with pytest.raises(CLASSES[kind]):
+        open_key().rotate()
+    assert service.app.calls["rotate"] == 1
+
+
+def test_an_outage_is_told_with_the_attempts_and_the_time_they_took(service, open_key):
+    """Which key, what was tried, how often, for how long."""
+    service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
+    with pytest.raises(
+        errors.KmsUnavailable,
+        match=r"unwrap with fake key 'app': .* after 3 attempts in \d\.\d s \(UNAVAILABLE\); check its address",
+    ):
+        open_key().unwrap(sealed(), CONTEXT)

@@ -15,6 +15,7 @@ from kmsbridge.doctor import examine
 from kmsbridge.driver import Capability, ErrorKind, KeyDescription, KeyState, WrappedKey
 from kmsbridge.errors import AuditError, UnsupportedMessage
 from kmsbridge.message import parse_header
+from kmsbridge.testing.contract.interruption import interrupted
 from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
 from kmsbridge.testing.http_fake import FakeHttpDriver
 from kmsbridge.testing.service import ALLOWED
@@ -262,17 +263,34 @@ def test_keys_are_examined_at_the_same_time(profile, service):
 
 def test_many_keys_take_few_threads(profile, service):
     """However many keys a profile has."""
-    seen, meeting = set(), threading.Barrier(8)
+    busy, most, meeting = 0, 0, threading.Barrier(16)
 
     def before(operation):
-        seen.add(threading.current_thread().name)
+        nonlocal busy, most
         if operation == "describe":
-            meeting.wait(20)  # so that eight are busy while the others come
+            busy += 1
+            most = max(most, busy)
+            meeting.wait(20)  # so that sixteen are busy while the others come
+            busy -= 1
 
     service.before = before
     keys = {f"k{n}": {"uri": f"fake:{service.create(f'k{n}').name}"} for n in range(32)}
     assert examine(profile(lists=("decrypt_with",), **keys)).ok
-    assert len(seen) == 8
+    assert most == 16
+
+
+def test_an_interruption_does_not_wait_for_calls_that_hang(profile, service):
+    """Ctrl-C, or a signal handler's exception, leaves at once though no service answers."""
+    service.app.delay("describe", 60)
+    began = time.monotonic()
+    with interrupted(KeyboardInterrupt(), after=0.3), pytest.raises(KeyboardInterrupt):
+        examine(
+            profile(
+                **{f"k{n}": {} for n in range(4)},
+                more='calls = { attempt_timeout = "60s", deadline = "60s" }',
+            )
+        )
+    assert time.monotonic() - began < 20
 
 
 def test_a_probe_is_no_data_key(profile, service, events):

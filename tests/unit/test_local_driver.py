@@ -437,10 +437,11 @@ def test_the_operating_systems_errors_are_classified(file, driver, monkeypatch, 
     assert details.remedy
 
 
-def test_an_exception_that_is_not_known_is_never_retried(driver):
-    """It is this library's fault, and repeating it would not help."""
-    assert driver.classify(TypeError("x")) is ErrorKind.INVALID_REQUEST
-    assert driver.error_details(TypeError("x")).remedy == ""
+@pytest.mark.parametrize("error", [TypeError("x"), TimeoutError(), TimeoutError("soft limit"), OSError("x")])
+def test_an_exception_that_no_file_caused_is_somebody_elses(driver, error):
+    """A signal handler's, say, which may be an `OSError`: those of the system have a number."""
+    assert driver.classify(error) is None
+    assert driver.error_details(error).remedy == ""
 
 
 def test_the_description_says_how_to_rotate(driver):

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,6 +21,7 @@ from kmsbridge.local import files, protection
 from kmsbridge.local.document import Cost
 from kmsbridge.local.errors import LocalKeyError
 from kmsbridge.local.keyfile import KeyFile
+from tests.support import PATIENCE
 
 FAST = Cost(iterations=1, memory_kib=64, lanes=1)
 WORD = Secret(b"correct horse")
@@ -504,8 +506,10 @@ def test_who_waits_too_long_for_the_derivation_gets_a_timeout(path):
     file = KeyFile.create(path, "app", WORD, cost=FAST)
     file = KeyFile(path, WORD)
     document = file.document()
-    with file._unlocker._lock, pytest.raises(LocalKeyError) as caught:
-        file.material(document, document.keys["app"], "1", timeout=0.01)
+    with file._unlocker._lock, ThreadPoolExecutor(1) as other:
+        waiting = other.submit(file.material, document, document.keys["app"], "1", timeout=0.01)
+        with pytest.raises(LocalKeyError) as caught:
+            waiting.result(PATIENCE)
     assert caught.value.kind is ErrorKind.TIMEOUT
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 _MODULES = (
-    *("base", "binding", "lifetime", "local_wrap", "names", "network", "portable", "refusals"),
-    *("rewrapping", "roundtrip", "secrecy", "settings", "shape", "tampering", "versions"),
+    *("base", "binding", "interruption", "lifetime", "local_wrap", "names", "network", "portable"),
+    *("refusals", "rewrapping", "roundtrip", "secrecy", "settings", "shape", "tampering", "versions"),
 )
 # Before they are imported, so that their asserts tell what they compared.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from kmsbridge.testing.contract.binding import BindingCases  # noqa: E402
+from kmsbridge.testing.contract.interruption import InterruptionCases  # noqa: E402
 from kmsbridge.testing.contract.lifetime import LifetimeCases  # noqa: E402
 from kmsbridge.testing.contract.local_wrap import LocalWrapCases  # noqa: E402
 from kmsbridge.testing.contract.names import NameCases  # noqa: E402
@@ -44,6 +45,7 @@ class DriverContract(
     PortableCases,
     RewrapCases,
     LocalWrapCases,
+    InterruptionCases,
 ):
     """All cases. A driver's author derives a class whose name begins with Test, with a fixture `harness`::
 

@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 
 from kmsbridge.calls import Key
+from kmsbridge.calls.limiter import SENDS
 from kmsbridge.driver import ErrorKind, WrappedKey
 from kmsbridge.errors import KmsError, KmsThrottled, KmsTimeout, KmsUnavailable
 from kmsbridge.policy import CallPolicy
@@ -74,7 +75,7 @@ class NetworkCases(Cases):
         if error is not None:
             assert arrivals <= error.attempts, "something beneath the library tries again"
             assert arrivals or fault is Fault.REFUSED
-            assert policy is IMPATIENT or error.attempts == policy.max_attempts
+            assert policy is IMPATIENT or error.attempts == _attempts(fault, policy)
         assert keys.open().unwrap(wrapped, bound()) == plaintext
         assert _again(lambda: key.unwrap(wrapped, bound())) == plaintext
         assert _again(lambda: key.wrap(plaintext, bound())).key_id == key.key_id
@@ -200,6 +201,23 @@ class NetworkCases(Cases):
         harness.heal_network()
         assert driver.resolve(timeout=PATIENT.attempt_timeout) == driver.key_id == expected
 
+    @needs("break_network")
+    @pytest.mark.parametrize("operation", ["unwrap", "describe"])
+    @pytest.mark.parametrize("fault", SLOW, ids=lambda fault: fault.value)
+    def test_driver_keeps_its_timeout(
+        self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, operation: str
+    ) -> None:
+        """By itself: the library would give up on it, and a thread and a connection would stay behind."""
+        driver, timeout = keys.driver(), IMPATIENT.attempt_timeout
+        wrapped = driver.wrap(plaintext, bound(), timeout=PATIENT.attempt_timeout)
+        arguments = (wrapped, bound()) if operation == "unwrap" else ()
+        harness.break_network(fault)
+        started = time.monotonic()
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
+            getattr(driver, operation)(*arguments, timeout=timeout)
+        assert time.monotonic() - started <= timeout * MAX_OVERRUN + NOISE
+        assert driver.classify(caught.value) in (ErrorKind.TIMEOUT, ErrorKind.UNAVAILABLE), repr(caught.value)
+
     @needs("misdirected")
     @every_call
     @every_misdirection
@@ -212,6 +230,11 @@ class NetworkCases(Cases):
             key = keys.at(harness.misdirected(why), PATIENT)
             if not needs_no_service(key, call):
                 refused(lambda: call(key, wrapped), KmsUnavailable)
+
+
+def _attempts(fault: Fault, policy: CallPolicy) -> int:
+    """What is refused because of the rate is sent more often: that is no outage."""
+    return SENDS if fault is Fault.THROTTLED else policy.max_attempts
 
 
 def _failure(key: Key, wrapped: WrappedKey, call: Call, fault: Fault) -> tuple[KmsError | None, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from kmsbridge.calls import Key
 from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
@@ -31,6 +33,15 @@ class VersionCases(Cases):
         refused(
             lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
         )
+
+    @pytest.mark.parametrize(
+        "label", ["", "1", "2", "7", "no-such-version"], ids=lambda label: label or "none"
+    )
+    def test_label_of_the_version_decides_nothing(self, key: Key, plaintext: bytes, label: str) -> None:
+        """Whoever can write messages can label a wrapped key as they like; a driver that goes by it says so."""
+        wrapped = key.wrap(plaintext, bound())
+        if not key.reads_version:
+            assert key.unwrap(replace(wrapped, version=label), bound()) == plaintext
 
     @needs("rotate")
     def test_wrapped_before_a_rotation_opens_after_it(

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
-_watched = threading.local()
+_watched: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("watched", default=None)
 _hooked = False
 
 
 def network_events_of(call: Callable[[], object]) -> list[str]:
-    """What of the network `call` touches on this thread: each event's name and where it leads.
+    """What of the network `call` touches, here and on the library's threads: each event's name and where it leads.
 
-    Other threads, other processes and clients written in C are not seen.
+    Threads that a driver starts itself, other processes and clients written in C are not seen.
     """
     global _hooked  # noqa: PLW0603 - a hook cannot be removed, so there is only ever one
     if not _hooked:
         sys.addaudithook(_record)
         _hooked = True
-    _watched.events = []
+    events: list[str] = []
+    token = _watched.set(events)
     try:
         call()
-        return list(_watched.events)
+        return list(events)
     finally:
-        _watched.events = None
+        _watched.reset(token)
 
 
 def _record(event: str, arguments: Any) -> None:
-    events = getattr(_watched, "events", None)
+    events = _watched.get()
     if events is not None and event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
         events.append(f"{event} {arguments[1]!r}")

@@ -6,6 +6,7 @@ A suite that has never failed proves little: this is what says that it fails whe
 from kmsbridge.testing.mutants import (  # noqa: F401 - they fill MUTANTS
     binding,
     calls,
+    interruption,
     life,
     memory,
     network,

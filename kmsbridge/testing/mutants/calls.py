@@ -129,7 +129,7 @@ class HasNoPatience(FakeDriver):
         return super().call(operation, arguments, min(timeout, 0.2))
 
 
-@caught_by(f"{FAULT}[no answer-wrap]")
+@caught_by("test_driver_keeps_its_timeout[no answer-unwrap]")
 class IgnoresTimeouts(FakeDriver):
     """Waits as long as it likes."""
 
@@ -137,7 +137,7 @@ class IgnoresTimeouts(FakeDriver):
         return super().call(operation, arguments, max(timeout, 4.0))
 
 
-@caught_by(f"{FAULT}[an answer byte by byte-unwrap]", FakeHttpHarness)
+@caught_by("test_driver_keeps_its_timeout[an answer byte by byte-unwrap]", FakeHttpHarness)
 class TimesEachRead(FakeHttpDriver):
     """Has patience for each byte, instead of for the whole answer."""
 

@@ -60,6 +60,7 @@ class GcpKmsDriver(KeyDriver):
             self._key = AsymmetricKey(name, asymmetric, self._call)
             pinned = asymmetric.public_key
             self.capabilities = frozenset({Capability.REPORTS_VERSION})
+            self.reads_version = True  # for Cloud KMS does not find it by itself
             self.max_plaintext = _SMALLEST
             if pinned is not None:
                 self.capabilities |= {Capability.LOCAL_WRAP}

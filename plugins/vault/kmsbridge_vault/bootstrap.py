@@ -38,7 +38,6 @@ class _Kept:
 
 
 _kept: dict[bytes, _Kept] = {}
-_lock = threading.Lock()
 
 
 class WrappedSecretId:
@@ -198,8 +197,7 @@ class WrappedSecretId:
 def _kept_of(source: bytes, given: Secret | None) -> _Kept:
     secret = given.reveal() if given is not None else b""
     key = hashlib.sha256(source + b"\0" + secret).digest()
-    with _lock:
-        return _kept.setdefault(key, _Kept(given=given is not None))
+    return _kept.setdefault(key, _Kept(given=given is not None))  # atomic, so that no lock is needed
 
 
 def _after_fork() -> None:
@@ -207,8 +205,6 @@ def _after_fork() -> None:
 
     Another of its threads may have held a lock.
     """
-    global _lock  # noqa: PLW0603 - the parent's may stay locked for ever
-    _lock = threading.Lock()
     for kept in _kept.values():
         kept.lock = threading.Lock()
         if kept.wrapping is not None or (kept.given and not kept.has_any()):

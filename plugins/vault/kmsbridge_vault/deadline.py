@@ -110,7 +110,7 @@ class DeadlineAdapter(HTTPAdapter):
 def _connected(connection: HTTPConnection) -> socket.socket:
     """To the first address of the host that answers; each has its share of the time left, the last all of it.
 
-    The look-up of the host's name is not bounded: the system's resolver takes no deadline.
+    The look-up of the host's name takes no deadline: who waits for a call gives up by itself when it takes too long.
     """
     failure: OSError = OSError("a host without an address")
     found = socket.getaddrinfo(

@@ -79,6 +79,7 @@ class SqliteDriver(KeyDriver):
         {Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE}
     )
     max_plaintext: int = 1024
+    reads_version: bool = True
 
     def __init__(self, path: str, name: str) -> None:
         self._path, self._name = path, name

@@ -1,0 +1,152 @@
+"""One attempt of a call: the driver's own code, and what came of it.
+
+All of a driver's code runs on one thread, which may be another than the caller's, and what comes back is plain
+data: the id that a driver reports of a request, like much that its client remembers, belongs to its thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeVar
+
+from kmsbridge.driver import ErrorDetails, ErrorKind, KeyDriver, take_request_id
+from kmsbridge.errors import KmsBridgeError, ProviderFailure
+from kmsbridge.threads import Workers
+
+E = TypeVar("E", bound=BaseException)
+Work = Callable[[KeyDriver, float], Any]
+"""What is asked of the driver, within so many seconds."""
+
+AT_ONCE: Final = 64
+"""The most calls of one key that are under way at once."""
+_LEAST_TIMEOUT: Final = 0.001
+"""Seconds that an attempt gets although a late wake-up used up its time: no driver expects fewer."""
+
+
+class Done(NamedTuple):
+    """The driver answered."""
+
+    result: Any
+    request_id: str
+
+
+class Failed(NamedTuple):
+    """The driver let an exception out, or nothing. No `kind`: it could not say what the exception means."""
+
+    kind: ErrorKind | None
+    details: ErrorDetails
+    cause: ProviderFailure | None
+    what: str = ""
+    """What happened, where it is more than the kind says."""
+
+
+class Raised(NamedTuple):
+    """An exception to go out as it is: the library's own, or one that the driver did not cause."""
+
+    error: BaseException
+
+
+Attempt = Done | Failed | Raised
+
+_SILENT: Final = "the driver did not return in time"
+_NO_THREAD: Final = f"all of the {AT_ONCE} calls that one key makes at once hang, so this one was not begun"
+
+
+class Attempts:
+    """Makes attempts with one key's driver.
+
+    One that may wait has them on threads of the library's own: whatever the driver waits for, the caller
+    waits until the time is over and no longer, and an exception that comes to the caller meanwhile, such as
+    a signal handler's, reaches nobody else.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._workers = Workers("call", AT_ONCE)
+
+    def make(self, driver: KeyDriver, work: Work, timeout: float) -> Attempt:
+        """One attempt, of `timeout` seconds and a little more for the driver to tell of its own timeout."""
+        timeout = max(timeout, _LEAST_TIMEOUT)
+        if not driver.may_wait:
+            return made(driver, work, timeout)
+        asked, begun = self._clock(), False
+
+        def job() -> Attempt:
+            nonlocal begun
+            begun = True
+            return made(driver, work, max(timeout - (self._clock() - asked), _LEAST_TIMEOUT))
+
+        outcome = self._workers.begin(job)
+        try:
+            outcome.wait(timeout * 1.1 + 0.05)
+        finally:
+            outcome.wanted = False  # what was not begun must not reach a service that returns
+        if outcome.ended:
+            return outcome.get()
+        return Failed(ErrorKind.TIMEOUT, ErrorDetails(), None, _SILENT if begun else _NO_THREAD)
+
+    def close(self, driver: KeyDriver, timeout: float) -> None:
+        """Close the driver, for which one that may wait has `timeout` seconds, and let the threads end."""
+        self._workers.close()
+        if not driver.may_wait:
+            driver.close()
+            return
+        closer = Workers("close", 1)  # those for calls may all hang
+        outcome = closer.begin(driver.close)
+        try:
+            outcome.wait(timeout)
+        finally:
+            closer.close()
+        if outcome.ended:
+            outcome.get()
+
+
+def made(driver: KeyDriver, work: Work, timeout: float) -> Attempt:
+    """What came of `work`, done here and now."""
+    take_request_id()
+    try:
+        return Done(work(driver, timeout), take_request_id())
+    except BaseException as error:  # noqa: BLE001 - what is not the driver's goes out as it is
+        failure = _beneath(error)
+    # Outside the except block, so that the provider's exception is not chained as context.
+    try:
+        if isinstance(failure, KmsBridgeError) or not isinstance(failure, Exception):
+            return Raised(failure)
+        return _told(driver, failure) if driver.may_wait else _told_here(driver, failure)
+    finally:
+        del failure
+
+
+def _told(driver: KeyDriver, failure: Exception) -> Failed:
+    """A driver's own fault in telling what failed must not hide that something did."""
+    try:
+        kind = driver.classify(failure)
+    except Exception as second:  # noqa: BLE001 - whatever it is
+        return Failed(None, ErrorDetails(), ProviderFailure.of(_beneath(second)))
+    try:
+        details: Any = driver.error_details(failure)
+    except Exception:  # noqa: BLE001 - as above
+        details = None
+    return _failed(kind, details, failure)
+
+
+def _told_here(driver: KeyDriver, failure: Exception) -> Attempt:
+    """The same on the caller's own thread, where the exception, or one that comes now, may be somebody else's."""
+    kind = driver.classify(failure)
+    if kind is None:
+        return Raised(failure)
+    return _failed(kind, driver.error_details(failure), failure)
+
+
+def _failed(kind: Any, details: Any, failure: Exception) -> Failed:
+    return Failed(
+        kind if isinstance(kind, ErrorKind) else None,
+        details if isinstance(details, ErrorDetails) else ErrorDetails(),
+        ProviderFailure.of(failure),
+    )
+
+
+def _beneath(error: E) -> E:
+    """Without the frame that caught it: that one still runs, and could not be made to forget what it holds."""
+    trace = error.__traceback__
+    return error.with_traceback(trace.tb_next if trace is not None else None)

@@ -1,0 +1,31 @@
+"""What is known of how one key's service does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kmsbridge.calls.breaker import Breaker
+from kmsbridge.calls.budget import RetryBudget
+from kmsbridge.calls.limiter import Limiter
+from kmsbridge.driver import ErrorKind
+
+OUTAGES: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT})
+"""Kinds of failure after which a call is tried again, a few times, and that open the breaker."""
+
+
+class Health:
+    """Learns of every answer, and of none that an exception from elsewhere kept from being one."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.breaker = Breaker(clock)
+        self.budget = RetryBudget()
+        self.limiter = Limiter(clock)
+
+    def learn(self, kind: ErrorKind | None) -> None:
+        """The kind of an attempt's failure, None for a success."""
+        if kind in OUTAGES:
+            self.breaker.failed()
+        else:
+            self.breaker.succeeded()
+        self.limiter.answered(throttled=kind is ErrorKind.THROTTLED)

@@ -1,0 +1,59 @@
+"""What one call may still do: its attempts, its turns with the limiter, its time."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from kmsbridge.calls.health import OUTAGES, Health
+from kmsbridge.calls.limiter import Turns
+from kmsbridge.clock import Deadline
+from kmsbridge.driver import ErrorKind
+
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 1.0
+
+
+class Tries:
+    """The attempts of one call.
+
+    After an outage there are up to `most` in all, retries being a tenth of the calls at most, and none once the
+    breaker opens. Refusals because of the rate have a rule of their own, and count for none of that. With
+    `once` there is one attempt, whatever becomes of it.
+    """
+
+    def __init__(self, health: Health, deadline: Deadline, most: int, *, once: bool) -> None:
+        self.made = 0
+        self._health, self._deadline = health, deadline
+        self._most = 1 if once else most
+        self._outages = 0
+        self._turns = Turns(health.limiter, once=once)
+
+    def wait_for_turn(self, sleep: Callable[[float], None]) -> bool:
+        """Wait until an attempt may be made; false where the call gives up instead."""
+        while pause := self._turns.wait():
+            if pause >= self._deadline.left():
+                return False
+            sleep(pause)
+        return pause is not None
+
+    def answered(self, kind: ErrorKind | None) -> None:
+        """An attempt ended: the kind of its failure, None for a success."""
+        if not self.made:
+            self._health.budget.earn()
+        self.made += 1
+        self._health.learn(kind)
+
+    def pause_after(self, kind: ErrorKind) -> float | None:
+        """Seconds to wait before the next attempt; None where this failure is the call's."""
+        if kind is ErrorKind.THROTTLED:
+            pause = self._turns.throttled()
+            return pause if pause is not None and pause < self._deadline.left() else None
+        return self._pause_after_outage() if kind in OUTAGES else None
+
+    def _pause_after_outage(self) -> float | None:
+        self._outages += 1
+        pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**self._outages))  # noqa: S311 - jitter
+        health = self._health
+        may = self._outages < self._most and pause < self._deadline.left()
+        # Last, because they count: whoever is let through by the breaker is its probe.
+        return pause if may and health.breaker.allows() and health.budget.spend() else None
