@@ -8,7 +8,6 @@ from typing import Final
 
 from cryptography.cobblestone import Cobblestone256Decryptor
 from cryptography.exceptions import AlreadyFinalized, InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kmsbridge.body.scheme import CHUNK, NONCE, OVERHEAD, SALT, SEALED_CHUNK, TAG, derive
 from kmsbridge.errors import AuthenticationError

@@ -134,7 +134,8 @@ class Decryptor(Opened):
         """
         try:
             aad = as_bytes(aad, "aad")
-            files.decrypt_file(lambda header: self._opener(header, context, aad), source, target, progress)
+            ticker = files.Ticker(progress, self._decryption.check_open)
+            files.decrypt_file(lambda header: self._opener(header, context, aad), source, target, ticker)
         except BaseException as error:
             self._failed(error, context)
             raise
@@ -157,7 +158,8 @@ class Decryptor(Opened):
             aad = as_bytes(aad, "aad")
             header, start = files.read_start(reader)
             opener = self._opener(header, context, aad)
-            files.open_stream(opener, reader, writer, files.Ticker(progress), start)
+            ticker = files.Ticker(progress, self._decryption.check_open)
+            files.open_stream(opener, reader, writer, ticker, start)
         except BaseException as error:
             self._failed(error, context)
             raise
@@ -173,7 +175,9 @@ class Decryptor(Opened):
         try:
             aad = as_bytes(aad, "aad")
             return reading.open_message(
-                source, lambda header, read_at, size: self._chunks(header, context, aad, read_at, size)
+                source,
+                lambda header, read_at, size: self._chunks(header, context, aad, read_at, size),
+                self._decryption.check_open,
             )
         except BaseException as error:
             self._failed(error, context)

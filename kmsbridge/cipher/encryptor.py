@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from kmsbridge import body
 from kmsbridge import message as wire
-from kmsbridge.atomic import PathLike, write_all
+from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.arguments import Buffer, as_bytes, check_bytes, one_each, text_to_bytes
 from kmsbridge.cipher.files import Progress
@@ -15,6 +15,7 @@ from kmsbridge.cipher.opened import Opened
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import CachedKey, EncryptionKeys, Pairs
 from kmsbridge.errors import ConfigError, RoleError, forget_locals
+from kmsbridge.streams import write_all
 
 
 class Encryptor(Opened):
@@ -94,7 +95,8 @@ class Encryptor(Opened):
         `progress` is called with the bytes done, about ten times a second at most.
         """
         try:
-            entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
+            entry = self._stream_key(context, aad)
+            ticker = files.Ticker(progress, self._encryption.check_open)
             files.encrypt_file(entry, as_bytes(aad, "aad"), source, target, ticker)
             self._encryption.count(entry, ticker.done)
         except BaseException as error:
@@ -113,7 +115,8 @@ class Encryptor(Opened):
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
         try:
-            entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
+            entry = self._stream_key(context, aad)
+            ticker = files.Ticker(progress, self._encryption.check_open)
             sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_bytes(aad, "aad"))
             write_all(writer, entry.header)
             files.seal_stream(sealer, reader, writer, ticker)

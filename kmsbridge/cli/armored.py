@@ -6,7 +6,7 @@ import io
 from typing import Any, BinaryIO, Final, cast
 
 from kmsbridge import message as wire
-from kmsbridge.atomic import write_all
+from kmsbridge.streams import write_all
 from kmsbridge.cli.streams import Input
 from kmsbridge.errors import MalformedMessage
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final
 
-from kmsbridge.atomic import write_all
+from kmsbridge.streams import write_all
 from kmsbridge.cli.options import settings
 
 SHOWN_FROM: Final = 8 << 20

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import click
 
-from kmsbridge.atomic import write_all
+from kmsbridge.streams import write_all
 from kmsbridge.cli import exits, output, streams
 from kmsbridge.cli.each import each
 from kmsbridge.cli.exits import CommandError

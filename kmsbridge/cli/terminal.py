@@ -6,7 +6,7 @@ import codecs
 import sys
 from typing import BinaryIO
 
-from kmsbridge.atomic import write_all
+from kmsbridge.streams import write_all
 from kmsbridge.cli.exits import CommandError
 
 _FINE = frozenset("\t\n\r")

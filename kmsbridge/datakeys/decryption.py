@@ -89,6 +89,10 @@ class DecryptionKeys:
         fetched = in_parallel(lambda header: self._outcome(header, context), rest)
         return outcomes | {header.encode(): each for header, each in zip(rest, fetched, strict=True)}
 
+    def check_open(self) -> None:
+        """Raises `ClosedError` after `close`."""
+        self._cache.check_open()
+
     def close(self) -> None:
         """Drop every data key."""
         self._cache.close()
