@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from kmsbridge.streams import write_all as write_all
+from kmsbridge.streams import write_all
 
 PathLike = str | os.PathLike[str]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import io
 import os
-from typing import Any, Final, NoReturn
+from collections.abc import Awaitable
+from typing import Any, Final, NoReturn, TypeGuard
 
 _PIECE: Final = 64 * 1024
 """Bytes that are offered to a writer which did not take all at once."""
@@ -74,7 +75,7 @@ def given(data: object, length: int) -> memoryview:
     return view
 
 
-def is_awaitable(answer: object) -> bool:
+def is_awaitable(answer: object) -> TypeGuard[Awaitable[Any]]:
     """Whether it is a coroutine, or anything else that wants `await`."""
     return hasattr(type(answer), "__await__")
 

@@ -11,7 +11,7 @@ from kmsbridge import body, cipher
 from kmsbridge import message as wire
 from kmsbridge.aio.opened import INLINE, Opened
 from kmsbridge.aio.reader import Reader
-from kmsbridge.aio.streams import STEP, AsyncReader, AsyncWriter, read_start
+from kmsbridge.aio.streams import AsyncReader, AsyncWriter, open_stream, read_start
 from kmsbridge.aio.threads import fetch, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct
@@ -117,12 +117,7 @@ class Decryptor(Opened[cipher.Decryptor]):
         try:
             header, data = await read_start(reader)
             opener = await self._opener(header, context, aad)
-            while data or (data := await reader.read(STEP)):
-                writer.write(opener.update(data))
-                await writer.drain()
-                data = b""
-            writer.write(opener.finalize())
-            await writer.drain()
+            await open_stream(opener, data, reader, writer, self._sync._decryption.check_open)
         except BaseException as error:
             self._sync._failed(error, context)
             raise

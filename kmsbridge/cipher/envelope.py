@@ -20,6 +20,7 @@ from kmsbridge.datakeys.decryption import without_padding
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
 from kmsbridge.secret import Secret
+from kmsbridge.streams import write_all
 
 CURRENT_FOR = 10.0
 """Seconds for which the keys' current versions are taken to be what they were."""
@@ -67,7 +68,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
                 mode = os.fstat(file.fileno()).st_mode & 0o777
                 padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE)
                 with atomic.replacing(path, mode=mode) as copy:
-                    atomic.write_all(copy, padded.encode())
+                    write_all(copy, padded.encode())
                     file.seek(old.length)
                     files.copy_rest(file, copy)
                 journal.forget(path)
