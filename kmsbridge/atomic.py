@@ -1,16 +1,17 @@
-"""Files that appear whole or not at all, and what is written whole into those that are open."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
+
+from kmsbridge.streams import write_all
 
 PathLike = str | os.PathLike[str]
 
@@ -87,20 +88,6 @@ def write(
     """Put `data` under `path`, as `replacing` does."""
     with replacing(path, mode=mode, exclusive=exclusive, follow=follow) as file:
         write_all(file, data)
-
-
-def write_all(writer: Any, data: Any) -> None:
-    """Write all of `data`, in as many writes as it takes."""
-    view = memoryview(data)
-    while view:
-        count = writer.write(view)
-        if count is None:
-            if isinstance(writer, io.RawIOBase):
-                raise BlockingIOError(errno.EAGAIN, "the writer does not block; give one that does")
-            return  # a plain object with a write method that takes everything
-        if count <= 0:
-            raise OSError(errno.EIO, "the writer takes no more")
-        view = view[count:]
 
 
 def sync_folder(folder: PathLike) -> None:

@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
+from kmsbridge.streams import read_into
 
 _STEP: Final = 1 << 20
 
@@ -54,10 +55,10 @@ def inspect_file(path: PathLike) -> MessageInfo:
 
 def inspect_stream(reader: BinaryIO) -> MessageInfo:
     """The same of a stream, which is read to its end. Raises `MessageError` or `OSError`."""
-    start, size = b"", 0
-    while data := reader.read(_STEP):
-        start += data[: wire.MAX_HEADER - len(start)]
-        size += len(data)
+    start, size, buffer = b"", 0, memoryview(bytearray(_STEP))
+    while count := read_into(reader, buffer):
+        start += buffer[: min(count, wire.MAX_HEADER - len(start))]
+        size += count
     header = wire.parse_header(start)
     wire.check_body_length(header.kind, size - header.length)
     return _info(header, size)

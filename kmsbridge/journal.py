@@ -21,6 +21,7 @@ from kmsbridge import atomic
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.errors import MessageError
+from kmsbridge.streams import write_all
 
 SUFFIX = ".kmsbridge-rewrap"
 _LONGEST_NAME = 255
@@ -52,7 +53,7 @@ def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.H
     # Whoever may read the file must be able to read this.
     atomic.write(saved, entry, mode=os.fstat(file.fileno()).st_mode & 0o777, follow=False)
     file.seek(0)
-    atomic.write_all(file, packed)
+    write_all(file, packed)
     os.fsync(file.fileno())
     os.unlink(saved)
     atomic.sync_folder(saved.parent)
@@ -115,7 +116,9 @@ def _read_beside(path: PathLike, owner: int) -> bytes:
     """
     try:
         descriptor = os.open(_beside(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno is None:
+            raise  # not the system's, but a signal handler's
         return b""
     try:
         status = os.fstat(descriptor)

@@ -11,7 +11,7 @@ from kmsbridge import cipher
 from kmsbridge import message as wire
 from kmsbridge.aio.opened import INLINE, Opened, entry_point
 from kmsbridge.aio.reader import Reader
-from kmsbridge.aio.streams import STEP, AsyncReader, AsyncWriter, read_start
+from kmsbridge.aio.streams import AsyncReader, AsyncWriter, open_stream, read_start
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import opening
@@ -111,12 +111,7 @@ class Decryptor(Opened[cipher.Decryptor]):
         header, data = await read_start(reader)
         # The data key may take a call to the key service, so it is looked for on a thread.
         opener = await asyncio.to_thread(self._sync._opener, header, data, context, aad)
-        while data or (data := await reader.read(STEP)):
-            writer.write(opener.update(data))
-            await writer.drain()
-            data = b""
-        writer.write(opener.finalize())
-        await writer.drain()
+        await open_stream(opener, data, reader, writer, self._sync._decryption.check_open)
 
     @entry_point
     async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> Reader:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from kmsbridge import body, cipher
 from kmsbridge import message as wire
 from kmsbridge.aio.opened import INLINE, Opened, entry_point
-from kmsbridge.aio.streams import AsyncReader, AsyncWriter, seal_stream
+from kmsbridge.aio.streams import AsyncReader, AsyncWriter, seal_stream, write_all
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.arguments import Buffer, as_aad, check_aad, check_bytes, text_to_bytes
@@ -74,8 +74,9 @@ class Encryptor(Opened[cipher.Encryptor]):
         self._sync._check_no_direct()
         entry = await self._sealing_key(context, 0)
         sealer = body.Sealer(entry.key.reveal(), entry.seal_context + aad)
-        writer.write(entry.header)
-        self._sync._encryption.count(entry, await seal_stream(sealer, reader, writer))
+        await write_all(writer, entry.header)
+        keys = self._sync._encryption
+        keys.count(entry, await seal_stream(sealer, reader, writer, keys.check_open))
 
     async def _encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
         check_bytes(plaintext, "plaintext", "encrypt_text")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from kmsbridge import body
 from kmsbridge import message as wire
+from kmsbridge.streams import given, is_awaitable, taken
 
 STEP: Final = 64 * 1024
 
@@ -18,22 +19,67 @@ class AsyncReader(Protocol):
 
 
 class AsyncWriter(Protocol):
-    """What `asyncio.StreamWriter` is."""
+    """What `asyncio.StreamWriter` is, or a file whose `write` is awaited. `drain` is called where there is one."""
 
     def write(self, data: bytes, /) -> Any: ...
-    def drain(self) -> Awaitable[None]: ...
 
 
-async def seal_stream(sealer: body.Sealer, reader: AsyncReader, writer: AsyncWriter) -> int:
+class StreamOpener(Protocol):
+    """What opens a body front to back: `body.Opener`, or its stand-in for a direct message."""
+
+    def update(self, sealed: bytes) -> bytes: ...
+    def finalize(self) -> bytes: ...
+
+
+async def seal_stream(
+    sealer: body.Sealer, reader: AsyncReader, writer: AsyncWriter, check_open: Callable[[], None]
+) -> int:
     """Seal what `reader` holds into `writer`; gives how many bytes it was."""
     done = 0
-    while data := await reader.read(STEP):
-        writer.write(sealer.update(data))
+    while data := await read(reader, STEP):
+        check_open()
         done += len(data)
-        await writer.drain()
-    writer.write(sealer.finalize())
-    await writer.drain()
+        await write_all(writer, sealer.update(data))
+    await write_all(writer, sealer.finalize())
     return done
+
+
+async def open_stream(
+    opener: StreamOpener,
+    start: bytes,
+    reader: AsyncReader,
+    writer: AsyncWriter,
+    check_open: Callable[[], None],
+) -> None:
+    """Open the body that is `start` and what `reader` holds; nothing unverified is ever written."""
+    data = start
+    while data or (data := await read(reader, STEP)):
+        check_open()
+        await write_all(writer, opener.update(data))
+        data = b""
+    await write_all(writer, opener.finalize())
+
+
+async def write_all(writer: Any, data: bytes) -> None:
+    """Write all of `data`, in as many writes as it takes, and have it drained."""
+    at = 0
+    while at < len(data):
+        part = data[at : at + STEP] if at else data
+        answer = writer.write(part)
+        at += taken(await answer if is_awaitable(answer) else answer, len(part))
+    drain = getattr(writer, "drain", None)
+    if drain is not None and is_awaitable(drained := drain()):
+        await drained
+
+
+async def read(reader: Any, length: int) -> bytes:
+    """At most `length` bytes, as they come; b"" at the end."""
+    coming = reader.read(length)
+    if not is_awaitable(coming):
+        raise TypeError(
+            "the reader is not to be awaited: use the classes of kmsbridge for it, not of kmsbridge.aio"
+        )
+    return bytes(given(await coming, length))
 
 
 async def read_start(reader: AsyncReader) -> tuple[wire.Header, bytes]:
@@ -47,6 +93,6 @@ async def read_start(reader: AsyncReader) -> tuple[wire.Header, bytes]:
 
 async def _read_up_to(reader: AsyncReader, length: int) -> bytes:
     data = b""
-    while len(data) < length and (part := await reader.read(length - len(data))):
+    while len(data) < length and (part := await read(reader, length - len(data))):
         data += part
     return data

@@ -8,21 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kmsbridge.body.sealing import (
-    CHUNK,
-    OVERHEAD,
-    SEALED_CHUNK,
-    Opener,
-    Sealer,
-    new_key,
-    open_sealed,
-    seal,
-    sealed_length,
-)
+from kmsbridge.body.scheme import CHUNK, OVERHEAD, SEALED_CHUNK, commits, new_key
+from kmsbridge.body.sealing import Opener, Sealer, open_sealed, seal, sealed_length
 
 if TYPE_CHECKING:
     from kmsbridge.body.passphrase import passphrase_key
-    from kmsbridge.body.reader import ChunkReader, ReadAt, commits
+    from kmsbridge.body.reader import ChunkReader, ReadAt
 
 __all__ = [
     "CHUNK",
@@ -41,7 +32,6 @@ __all__ = [
 ]
 
 _LATE = {
-    "commits": "kmsbridge.body.reader",
     "ChunkReader": "kmsbridge.body.reader",
     "ReadAt": "kmsbridge.body.reader",
     "passphrase_key": "kmsbridge.body.passphrase",

@@ -1,28 +1,22 @@
-"""Bodies sealed and opened from front to back, by `cryptography.cobblestone`."""
+"""Bodies sealed and opened from front to back."""
 
 from __future__ import annotations
 
 import io
+from os import urandom
 from typing import Final
 
-from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
-from cryptography.exceptions import InvalidTag
+from cryptography.cobblestone import Cobblestone256Decryptor
+from cryptography.exceptions import AlreadyFinalized, InvalidTag
 
+from kmsbridge.body.scheme import CHUNK, NONCE, OVERHEAD, SALT, SEALED_CHUNK, TAG, derive
 from kmsbridge.errors import AuthenticationError
 
-CHUNK: Final = 16 * 1024
-TAG: Final = 16
-SEALED_CHUNK: Final = CHUNK + TAG
-OVERHEAD: Final = 24 + 32
-"""Bytes before the first chunk: salt and commitment."""
-
 LARGE: Final = 2**18
+LARGE_TO_SEAL: Final = 2**17
 """From this many bytes on, results are built in place: joining copies costs half of the throughput."""
 
 Buffer = bytes | bytearray | memoryview
-
-new_key = Cobblestone256Encryptor.generate_key
-"""32 bytes from the operating system."""
 
 
 def sealed_length(plaintext_length: int) -> int:
@@ -32,14 +26,26 @@ def sealed_length(plaintext_length: int) -> int:
 
 def seal(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes = b"") -> bytes:
     """`prefix` and the sealed `plaintext`. `key` is 32 uniformly random bytes."""
-    encryptor = Cobblestone256Encryptor(key, context)
-    if len(plaintext) < LARGE:
-        return b"".join((prefix, encryptor.update(plaintext), encryptor.finalize()))
-    whole = _blank(len(prefix) + sealed_length(len(plaintext)))
+    if len(plaintext) >= LARGE_TO_SEAL:
+        return _seal_large(key, context, plaintext, prefix)
+    salt = urandom(SALT)
+    aead, nonce, commitment = derive(key, context, salt)
+    if len(plaintext) < CHUNK:
+        return b"".join((prefix, salt, commitment, aead.encrypt(nonce, plaintext, None)))
+    base_nonce, view = int.from_bytes(nonce, "big"), memoryview(plaintext)
+    chunks = (
+        aead.encrypt((base_nonce ^ n).to_bytes(NONCE, "big"), view[n * CHUNK : (n + 1) * CHUNK], None)
+        for n in range(len(view) // CHUNK + 1)
+    )
+    return b"".join((prefix, salt, commitment, *chunks))
+
+
+def _seal_large(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes) -> bytes:
+    sealer, whole = Sealer(key, context), _blank(len(prefix) + sealed_length(len(plaintext)))
     with whole.getbuffer() as room:
         room[: len(prefix)] = prefix
-        done = len(prefix) + encryptor.update_into(plaintext, room[len(prefix) :])
-        room[done:] = encryptor.finalize()
+        done = len(prefix) + sealer.update_into(plaintext, room[len(prefix) :])
+        room[done:] = sealer.finalize()
     return whole.getvalue()
 
 
@@ -80,16 +86,67 @@ def _blank(length: int) -> io.BytesIO:
 class Sealer:
     """Seals one body as its plaintext arrives. Not safe to share between threads."""
 
+    __slots__ = ("_aead", "_base_nonce", "_ended", "_number", "_rest", "_start")
+
     def __init__(self, key: bytes, context: bytes) -> None:
-        self._encryptor = Cobblestone256Encryptor(key, context)
-        self.update = self._encryptor.update
-        self.update_into = self._encryptor.update_into
-        self.finalize = self._encryptor.finalize
+        salt = urandom(SALT)
+        self._aead, nonce, commitment = derive(key, context, salt)
+        self._start = salt + commitment
+        self._base_nonce, self._number = int.from_bytes(nonce, "big"), 0
+        self._rest = bytearray()
+        self._ended = False
 
     @staticmethod
     def room(length: int) -> int:
         """The largest result of one `update_into` of `length` bytes."""
         return OVERHEAD + (length // CHUNK + 1) * SEALED_CHUNK
+
+    def update(self, plaintext: Buffer) -> bytes:
+        """What is sealed once `plaintext` has come: the chunks that it completes."""
+        sealed = memoryview(bytearray(self.room(len(plaintext))))
+        return bytes(sealed[: self.update_into(plaintext, sealed)])
+
+    def update_into(self, plaintext: Buffer, buffer: bytearray | memoryview) -> int:
+        """The same into `buffer`, which has `room`; gives how many bytes there are."""
+        self._check_going_on()
+        plain, sealed = memoryview(plaintext), memoryview(buffer)
+        start, self._start = self._start, b""
+        sealed[: len(start)] = start
+        done = len(start)
+        if self._rest:
+            missing = CHUNK - len(self._rest)
+            self._rest += plain[:missing]
+            if len(self._rest) < CHUNK:
+                return done
+            first, self._rest = self._rest, bytearray()
+            done += self._seal(memoryview(first), sealed[done:])
+            plain = plain[missing:]
+        full = len(plain) // CHUNK * CHUNK
+        done += self._seal(plain[:full], sealed[done:])
+        self._rest += plain[full:]
+        return done
+
+    def finalize(self) -> bytes:
+        """The last chunk, which is shorter than the others and may be empty. Nothing can follow."""
+        self._check_going_on()
+        self._ended = True
+        nonce = (self._base_nonce ^ self._number).to_bytes(NONCE, "big")
+        last, self._rest = self._rest, bytearray()
+        return self._start + self._aead.encrypt(nonce, last, None)
+
+    def _seal(self, chunks: memoryview, sealed: memoryview) -> int:
+        encrypt_into, base_nonce, first = self._aead.encrypt_into, self._base_nonce, self._number
+        count = len(chunks) // CHUNK
+        self._number += count  # before any is sealed: an interrupt must not have a nonce used twice
+        for n in range(count):
+            nonce = (base_nonce ^ (first + n)).to_bytes(NONCE, "big")
+            chunk = chunks[n * CHUNK : (n + 1) * CHUNK]
+            encrypt_into(nonce, chunk, None, sealed[n * SEALED_CHUNK : (n + 1) * SEALED_CHUNK])
+        return count * SEALED_CHUNK
+
+    def _check_going_on(self) -> None:
+        if self._ended:  # a chunk sealed twice, with other bytes, would give both away
+            raise AlreadyFinalized("the body is complete")
 
 
 class Opener:

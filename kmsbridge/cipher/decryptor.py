@@ -133,8 +133,9 @@ class Decryptor(Opened):
         `target` appears whole, once all of it is verified, or not at all. Raises what `decrypt` raises.
         """
         aad = as_aad(aad)
+        ticker = files.Ticker(progress, self._decryption.check_open)
         files.decrypt_file(
-            lambda header, start: self._opener(header, start, context, aad), source, target, progress
+            lambda header, start: self._opener(header, start, context, aad), source, target, ticker
         )
 
     @entry_point
@@ -155,7 +156,8 @@ class Decryptor(Opened):
         aad = as_aad(aad)
         header, start = files.read_start(reader)
         opener = self._opener(header, start, context, aad)
-        files.open_stream(opener, reader, writer, files.Ticker(progress), start)
+        ticker = files.Ticker(progress, self._decryption.check_open)
+        files.open_stream(opener, reader, writer, ticker, start)
 
     @entry_point
     def open(
@@ -168,7 +170,9 @@ class Decryptor(Opened):
         """
         aad = as_aad(aad)
         return reading.open_message(
-            source, lambda header, read_at, size: self._chunks(header, context, aad, read_at, size)
+            source,
+            lambda header, read_at, size: self._chunks(header, context, aad, read_at, size),
+            self._decryption.check_open,
         )
 
     def report(self) -> None:

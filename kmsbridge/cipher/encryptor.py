@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from kmsbridge import body
 from kmsbridge import message as wire
-from kmsbridge.atomic import PathLike, write_all
+from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.arguments import (
     MAX_AAD,
@@ -25,6 +25,7 @@ from kmsbridge.cipher.opened import Opened, entry_point
 from kmsbridge.config import Profile
 from kmsbridge.datakeys import CachedKey, EncryptionKeys, Pairs
 from kmsbridge.errors import ConfigError, KmsBridgeError, RoleError, forget_locals
+from kmsbridge.streams import write_all
 
 
 class Encryptor(Opened):
@@ -101,7 +102,8 @@ class Encryptor(Opened):
         `target` appears whole or not at all, and replaces a file of that name; it may be `source`.
         `progress` is called with the bytes done, about ten times a second at most.
         """
-        entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
+        entry = self._stream_key(context, aad)
+        ticker = files.Ticker(progress, self._encryption.check_open)
         files.encrypt_file(entry, as_aad(aad), source, target, ticker)
         self._encryption.count(entry, ticker.done)
 
@@ -116,7 +118,8 @@ class Encryptor(Opened):
         progress: Progress | None = None,
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
-        entry, ticker = self._stream_key(context, aad), files.Ticker(progress)
+        entry = self._stream_key(context, aad)
+        ticker = files.Ticker(progress, self._encryption.check_open)
         sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_aad(aad))
         write_all(writer, entry.header)
         files.seal_stream(sealer, reader, writer, ticker)

@@ -20,6 +20,7 @@ from kmsbridge.datakeys import CachedKey, KeyCache, Pairs, data_key_context, tol
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
 from kmsbridge.secret import Secret
+from kmsbridge.streams import write_all
 from kmsbridge.threads import in_parallel
 
 CURRENT_FOR = 10.0
@@ -41,7 +42,9 @@ class EnvelopeCipher(Encryptor, Decryptor):
     def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """The same message for the keys of `encrypt_to` in their current versions; the body is untouched.
 
-        The context is needed because the key service binds it; the aad only for direct messages.
+        The context is needed because the key service binds it. The aad is needed for direct messages; with
+        others of several recipients it tells which data key is the body's. Without it, recipients that hold
+        different data keys are refused, and each that this profile decrypts with is asked for its own.
         Messages of one data key are rewrapped by one call. Raises what `decrypt` and `encrypt` raise.
         """
         data = as_bytes(message, "message", "kmsbridge.message.dearmor")
@@ -67,7 +70,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
             mode = os.fstat(file.fileno()).st_mode & 0o777
             padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE)
             with atomic.replacing(path, mode=mode) as copy:
-                atomic.write_all(copy, padded.encode())
+                write_all(copy, padded.encode())
                 file.seek(old.length)
                 files.copy_rest(file, copy)
             journal.forget(path)

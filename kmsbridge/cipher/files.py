@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 from kmsbridge import atomic, body
 from kmsbridge import message as wire
-from kmsbridge.atomic import PathLike, write_all
+from kmsbridge.atomic import PathLike
 from kmsbridge.datakeys import CachedKey
+from kmsbridge.streams import read_into, write_all
 
 STEP = 64 * body.CHUNK
 """Bytes of plaintext in one step. The buffers are reused: fresh pages cost more than the cipher."""
@@ -29,15 +29,20 @@ class StreamOpener(Protocol):
 
 
 class Ticker:
-    """Tells `progress` of the bytes done, ten times a second at most, and at the end."""
+    """Tells `progress` of the bytes done, ten times a second at most, and at the end.
 
-    def __init__(self, progress: Progress | None) -> None:
+    `check_open`, called after every step, raises where the cipher was closed meanwhile.
+    """
+
+    def __init__(self, progress: Progress | None, check_open: Callable[[], None]) -> None:
         self._progress = progress
+        self._check_open = check_open
         self.done = 0
         self._next = 0.0
 
     def add(self, count: int) -> None:
         """So many more bytes are done."""
+        self._check_open()
         self.done += count
         if self._progress is not None and (now := time.monotonic()) >= self._next:
             self._next = now + 0.1
@@ -61,17 +66,21 @@ def decrypt_file(
     opener: Callable[[wire.Header, bytes], StreamOpener],
     source: PathLike,
     target: PathLike,
-    progress: Progress | None,
+    ticker: Ticker,
 ) -> None:
-    """Open `source` into `target`, which only its owner may read."""
+    """Open `source` into `target`, which only its owner may read.
+
+    `opener` is given the header and the body's first bytes.
+    """
     from kmsbridge import journal
 
     with atomic.open_regular(source) as reader:
         header = journal.header_of(source, reader)
         reader.seek(header.length)
-        start = _read_up_to(reader, wire.MIN_BODY)
+        start = journal.read_exactly(reader, wire.MIN_BODY)
+        reader.seek(header.length)
         with atomic.replacing(target, mode=0o600) as writer:
-            open_stream(opener(header, start), reader, writer, Ticker(progress), start)
+            open_stream(opener(header, start), reader, writer, ticker)
 
 
 def seal_stream(sealer: body.Sealer, reader: BinaryIO, writer: BinaryIO, ticker: Ticker) -> None:
@@ -106,21 +115,6 @@ def read_start(reader: BinaryIO) -> tuple[wire.Header, bytes]:
     start = _read_up_to(reader, wire.MIN_BODY)
     wire.check_body_length(header.kind, len(start))
     return header, start
-
-
-def read_into(reader: Any, buffer: memoryview) -> int:
-    """Fill `buffer` from the start, with as much as one read gives; 0 at the end."""
-    if hasattr(reader, "readinto"):
-        count = reader.readinto(buffer)
-    else:
-        data = reader.read(len(buffer))
-        if isinstance(data, str):
-            raise TypeError("the reader gives text: open it in binary mode")
-        count = None if data is None else len(data)
-        buffer[: count or 0] = data or b""
-    if count is None:
-        raise BlockingIOError(errno.EAGAIN, "the reader does not block; give one that does")
-    return int(count)
 
 
 def copy_rest(reader: BinaryIO, writer: BinaryIO) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
 from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.errors import forget_locals
+from kmsbridge.errors import discreet
 
 if TYPE_CHECKING:
     from kmsbridge.body import ReadAt
@@ -32,13 +32,17 @@ class MessageReader(io.BufferedIOBase):
     """A read-only, seekable binary file of a message's plaintext.
 
     Each chunk that a read touches is verified before any of it is returned; a changed one raises
-    `AuthenticationError`. Like other files it has one position: share it between threads with a lock.
+    `AuthenticationError`, and leaves the position where it was. Once the cipher that opened it is closed, each
+    use raises `ClosedError`. Like other files it has one position: share it between threads with a lock.
     """
 
-    def __init__(self, chunks: Chunks, close: Callable[[], None]) -> None:
+    def __init__(
+        self, chunks: Chunks, close: Callable[[], None], check_cipher: Callable[[], None] = lambda: None
+    ) -> None:
         super().__init__()
         self._chunks = chunks
         self._close = close
+        self._check_cipher = check_cipher
         self._at = 0
         self._number, self._chunk = -1, b""
 
@@ -69,45 +73,50 @@ class MessageReader(io.BufferedIOBase):
         self._at = start + offset
         return self._at
 
+    @discreet
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to `size` bytes; to the end where it is None or negative."""
         self._check_open()
         rest = max(self.size - self._at, 0)
-        try:
-            return self._take(rest if size is None or size < 0 else min(size, rest))
-        except BaseException as error:
-            forget_locals(error)
-            raise
+        return self._take(rest if size is None or size < 0 else min(size, rest))
 
+    @discreet
     def read1(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes of one chunk."""
         self._check_open()
-        part = self._rest_of_chunk()
+        part = self._rest_of_chunk(self._at)
         part = part if size < 0 else part[:size]
         self._at += len(part)
         return part
 
+    @discreet
     def readline(self, size: int | None = -1, /) -> bytes:
         """Up to the end of a line, or `size` bytes of it."""
         # The inherited one can give more than `size` where a line crosses from one chunk to the next.
         self._check_open()
-        try:
-            return self._take_line(self.size if size is None or size < 0 else size)
-        except BaseException as error:
-            forget_locals(error)
-            raise
+        return self._take_line(self.size if size is None or size < 0 else size)
 
+    @discreet
     def readinto(self, buffer: Any, /) -> int:
-        """Fill `buffer`; gives how many bytes there were."""
+        """Fill `buffer` with what is verified, all at once; gives how many bytes there were."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
+    @discreet
+    def readinto1(self, buffer: Any, /) -> int:
+        """The same with bytes of one chunk."""
+        view = memoryview(buffer).cast("B")
+        data = self.read1(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    @discreet
     def peek(self, size: int = 0, /) -> bytes:
         """What is left of the chunk at the position, which stays."""
         self._check_open()
-        return self._rest_of_chunk()
+        return self._rest_of_chunk(self._at)
 
     def close(self) -> None:
         """Forget the key, and close the file if it was opened here."""
@@ -120,29 +129,32 @@ class MessageReader(io.BufferedIOBase):
         raise TypeError("a message reader cannot be pickled or copied: it holds a key")
 
     def _take(self, wanted: int) -> bytes:
-        parts = []
-        while wanted > 0:
-            part = self._rest_of_chunk()[:wanted]
-            parts.append(part)
-            wanted -= len(part)
-            self._at += len(part)
-        return b"".join(parts)
+        parts, end = [], self._at + wanted
+        at = self._at
+        while at < end:
+            parts.append(self._rest_of_chunk(at)[: end - at])
+            at += len(parts[-1])
+        data = b"".join(parts)
+        self._at = at
+        return data
 
     def _take_line(self, wanted: int) -> bytes:
         parts: list[bytes] = []
-        while wanted > 0 and not (parts and parts[-1].endswith(b"\n")):
-            rest = self._rest_of_chunk()[:wanted]
+        at, end = self._at, self._at + wanted
+        while at < end and not (parts and parts[-1].endswith(b"\n")):
+            rest = self._rest_of_chunk(at)[: end - at]
             if not rest:
                 break
             parts.append(rest[: rest.find(b"\n") + 1] or rest)
-            wanted -= len(parts[-1])
-            self._at += len(parts[-1])
-        return b"".join(parts)
+            at += len(parts[-1])
+        line = b"".join(parts)
+        self._at = at
+        return line
 
-    def _rest_of_chunk(self) -> bytes:
-        if self._at >= self.size:
+    def _rest_of_chunk(self, at: int) -> bytes:
+        if at >= self.size:
             return b""
-        number, skip = divmod(self._at, body.CHUNK)
+        number, skip = divmod(at, body.CHUNK)
         if number != self._number:
             self._chunk, self._number = self._chunks.chunk(number), number
         return self._chunk[skip:]
@@ -150,6 +162,7 @@ class MessageReader(io.BufferedIOBase):
     def _check_open(self) -> None:
         if self.closed:
             raise ValueError("I/O operation on a closed message")
+        self._check_cipher()
 
 
 class _NoChunks:
@@ -159,8 +172,13 @@ class _NoChunks:
         return b""
 
 
-def open_message(source: PathLike | BinaryIO, open_chunks: OpenChunks) -> MessageReader:
-    """The message in the file at a path, which the reader closes, or in a seekable file, which stays open."""
+def open_message(
+    source: PathLike | BinaryIO, open_chunks: OpenChunks, check_cipher: Callable[[], None]
+) -> MessageReader:
+    """The message in the file at a path, which the reader closes, or in a seekable file, which stays open.
+
+    `check_cipher` raises `ClosedError` once the cipher is closed.
+    """
     if isinstance(source, (str, bytes, os.PathLike)):
         file = atomic.open_regular(source)
         try:
@@ -168,10 +186,11 @@ def open_message(source: PathLike | BinaryIO, open_chunks: OpenChunks) -> Messag
         except BaseException:
             file.close()
             raise
-        return MessageReader(chunks, file.close)
+        return MessageReader(chunks, file.close, check_cipher)
     if not hasattr(source, "seek") or not source.seekable():
         raise TypeError("open needs a path or a seekable binary file: use decrypt_stream for streams")
-    return MessageReader(_chunks(source, journal.read_header(source), open_chunks), lambda: None)
+    chunks = _chunks(source, journal.read_header(source), open_chunks)
+    return MessageReader(chunks, lambda: None, check_cipher)
 
 
 def _chunks(file: BinaryIO, header: wire.Header, open_chunks: OpenChunks) -> Chunks:

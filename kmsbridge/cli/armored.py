@@ -6,9 +6,9 @@ import io
 from typing import Any, BinaryIO, Final, cast
 
 from kmsbridge import message as wire
-from kmsbridge.atomic import write_all
 from kmsbridge.cli.streams import Input
 from kmsbridge.errors import MalformedMessage
+from kmsbridge.streams import write_all
 
 _STEP: Final = 256 * 1024
 _START: Final = wire.ARMOR_PREFIX[:4].encode()

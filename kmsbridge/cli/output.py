@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kmsbridge.atomic import write_all
 from kmsbridge.cli import streams
+from kmsbridge.streams import write_all
 
 
 def plain(text: str) -> str:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final
 
-from kmsbridge.atomic import write_all
 from kmsbridge.cli.options import settings
+from kmsbridge.streams import write_all
 
 SHOWN_FROM: Final = 8 << 20
 """Bytes; what is smaller is done before a bar could be read."""

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import click
 
-from kmsbridge.atomic import write_all
 from kmsbridge.cli import exits, output, streams
 from kmsbridge.cli.each import each
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.opening import opened
 from kmsbridge.cli.options import PATH_OR_DASH, Command, bound_options, json_option, settings
 from kmsbridge.cli.progress import copy
+from kmsbridge.streams import write_all
 
 if TYPE_CHECKING:
     from kmsbridge.cipher import EnvelopeCipher

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from kmsbridge import atomic
 from kmsbridge.cli.exits import CommandError
+from kmsbridge.streams import read_into
 
 DASH: Final = "-"
 _REMEDIES: Final = {
@@ -98,11 +99,11 @@ def file_error(error: OSError, name: str) -> CommandError:
 
 
 class Input(io.RawIOBase):
-    """A file that is read from front to back; an `OSError` on the way names it."""
+    """A file that is read from front to back, and waited for; an `OSError` on the way names it."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         super().__init__()
-        self._file: Any = file
+        self._file = file
         self._name = name
         self._start = memoryview(b"")
 
@@ -110,14 +111,14 @@ class Input(io.RawIOBase):
         """True."""
         return True
 
-    def readinto(self, buffer: Any, /) -> int | None:
+    def readinto(self, buffer: Any, /) -> int:
         """What one read gives."""
         if self._start:
             count = min(len(buffer), len(self._start))
             buffer[:count], self._start = self._start[:count], self._start[count:]
             return count
         with named(self._name):
-            return cast(int | None, self._file.readinto(buffer))
+            return read_into(self._file, memoryview(buffer))
 
     def unread(self, start: bytes) -> None:
         """Give `start` once more before anything else."""

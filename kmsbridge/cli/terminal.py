@@ -6,8 +6,8 @@ import codecs
 import sys
 from typing import BinaryIO
 
-from kmsbridge.atomic import write_all
 from kmsbridge.cli.exits import CommandError
+from kmsbridge.streams import write_all
 
 _FINE = frozenset("\t\n\r")
 

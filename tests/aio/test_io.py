@@ -74,6 +74,135 @@ class Collector:
         await asyncio.sleep(0)
 
 
+class Awaited(Collector):
+    """A writer without `drain` whose `write` is awaited, and gives what `answer` says of the length."""
+
+    drain = None
+
+    def __init__(self, answer=lambda length: None):
+        super().__init__()
+        self.answer = answer
+
+    async def write(self, data):
+        await asyncio.sleep(0)
+        answer = self.answer(len(data))
+        self.data += data[: answer if type(answer) is int and answer > 0 else len(data)]
+        return answer
+
+
+class Plain(Collector):
+    """One whose `write` is not awaited, without `drain`."""
+
+    drain = None
+
+
+ANSWERS = {
+    "None": lambda length: None,
+    "a count": lambda length: length,
+    "a short count": lambda length: min(length, 1000),
+    "True": lambda length: True,
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_a_write_that_is_to_be_awaited_is_awaited(cipher, answer):
+    """And what it did not take is offered again."""
+
+    async def main():
+        sealed, opened = Awaited(answer), Awaited(answer)
+        await cipher.encrypt_stream(reader_of(PLAIN), sealed)
+        await cipher.decrypt_stream(reader_of(bytes(sealed.data)), opened)
+        assert opened.data == PLAIN
+
+    asyncio.run(main())
+
+
+def test_a_writer_needs_no_drain(cipher):
+    """One that takes everything at once has none."""
+
+    async def main():
+        sealed = Plain()
+        await cipher.encrypt_stream(reader_of(PLAIN), sealed)
+        assert await cipher.decrypt(bytes(sealed.data)) == PLAIN
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("answer", (0, False, -1, 10**9, "1"), ids=repr)
+def test_a_writer_that_gives_no_count_is_told_whose_fault_it_is(cipher, answer):
+    """Awaited or not."""
+
+    async def main():
+        with pytest.raises((OSError, TypeError), match="the writer"):
+            await cipher.encrypt_stream(reader_of(PLAIN), Awaited(lambda length: answer))
+
+    asyncio.run(main())
+
+
+class Answering:
+    """A reader that gives one thing when it is awaited."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def read(self, size):
+        return self.answer(size) if callable(self.answer) else self.answer
+
+
+@pytest.mark.parametrize(
+    ("reader", "text"),
+    (
+        (io.BytesIO(b"x"), "not to be awaited"),
+        (Answering("text"), "text"),
+        (Answering(None), "NoneType"),
+        (Answering(lambda size: bytes(size + 1)), "no more"),
+    ),
+    ids=("a plain file", "text", "None", "too much"),
+)
+def test_a_reader_that_gives_no_bytes_is_told_whose_fault_it_is(cipher, reader, text):
+    """With what it should give, or where it belongs."""
+
+    async def main():
+        for operation in (cipher.encrypt_stream, cipher.decrypt_stream):
+            with pytest.raises((TypeError, ValueError), match=f"the reader .*{text}"):
+                await operation(reader, Collector())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ("encrypt_stream", "decrypt_stream"))
+def test_a_stream_in_progress_ends_when_its_cipher_is_closed(cipher, name):
+    """`ClosedError` at its next step."""
+    from kmsbridge import ClosedError
+
+    class Closing(Collector):
+        async def drain(self):
+            await cipher.close()
+
+    async def main():
+        data = PLAIN if name == "encrypt_stream" else await cipher.encrypt(PLAIN)
+        with pytest.raises(ClosedError):
+            await getattr(cipher, name)(reader_of(data), Closing())
+
+    asyncio.run(main())
+
+
+def test_a_reader_of_a_closed_cipher_raises_closed_error(cipher):
+    """At every use, though it has the chunk."""
+    from kmsbridge import ClosedError
+
+    async def main():
+        reader = await cipher.open(io.BytesIO(await cipher.encrypt(b"some text")))
+        await reader.read(1)
+        await cipher.close()
+        for use in (lambda: reader.read(1), lambda: reader.read_at(0, 1)):
+            with pytest.raises(ClosedError):
+                await use()
+        await reader.close()
+
+    asyncio.run(main())
+
+
 def reader_of(data):
     reader = asyncio.StreamReader()
     reader.feed_data(data)

@@ -18,6 +18,21 @@ NOWHERE = {
     "how it was made": r"\b[i]ssue \d|\b[s]hared/design|\b[t]he brief\b|\b[s]ub-?agent|\b[l]anguage model",
 }
 
+# What draws from a generator in the process, which is copied with its memory. TLS and RSA's padding have theirs
+# from libraries; servers for tests make their keys as they like.
+GENERATORS = {
+    "Cobblestone128Encryptor",
+    "Cobblestone256Encryptor",
+    "generate_key",
+    "generate_private_key",
+    "getrandbits",
+    "randbytes",
+    "randint",
+    "randrange",
+    "shuffle",
+    "SystemRandom",
+}
+
 
 def repository_files():
     """Every file that is in the repository or is about to be."""
@@ -49,6 +64,13 @@ def functions(source):
 def long_functions(source):
     lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions(source)}
     return {name: length for name, length in lengths.items() if length > FUNCTION_LINES}
+
+
+def generators(source):
+    """The generators that are named, however they were imported; `random` is for jitter alone."""
+    tree = ast.walk(ast.parse(source))
+    names = {getattr(node, "attr", getattr(node, "id", getattr(node, "name", None))) for node in tree}
+    return sorted(names & GENERATORS)
 
 
 def prints(source):
@@ -120,3 +142,26 @@ def test_a_print_is_seen():
 def test_a_missing_docstring_is_seen():
     assert not described("import os\n")
     assert described('"""What it is for."""\n')
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in LIBRARY if not {"testing", "emulator"} & set(path.parts)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_nothing_is_drawn_from_a_generator_in_the_process(path):
+    """Keys, salts and nonces come from the operating system, each anew."""
+    assert generators(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    (
+        "from cryptography.cobblestone import Cobblestone256Encryptor",
+        "key = AESGCM.generate_key(256)",
+        "import random; random.randbytes(32)",
+    ),
+)
+def test_a_generator_in_the_process_is_seen(source):
+    """The check can fail."""
+    assert generators(source) != []

@@ -1,7 +1,10 @@
 """Bodies sealed and opened whole or as streams; random access has tests of its own."""
 
+import hmac
+
 import pytest
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.exceptions import AlreadyFinalized
 
 from kmsbridge import AuthenticationError, body
 from kmsbridge.body import (
@@ -10,15 +13,19 @@ from kmsbridge.body import (
     SEALED_CHUNK,
     Opener,
     Sealer,
+    commits,
     open_sealed,
+    scheme,
     seal,
     sealed_length,
+    sealing,
 )
 from kmsbridge.message import MIN_BODY
 
 KEY, CONTEXT = bytes(range(32)), b"context"
-DATA = bytes(range(256)) * 200
-LENGTHS = [0, 1, 15, 16, 17, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 1, 3 * CHUNK]
+DATA = bytes(range(256)) * (65 * 64)
+LENGTHS = [0, 1, 15, 16, 17, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 1, 2 * CHUNK, 2 * CHUNK + 1, 3 * CHUNK]
+LONG = [64 * CHUNK - 1, 64 * CHUNK, 64 * CHUNK + 1]
 
 
 def finish(opener, sealed):
@@ -32,7 +39,7 @@ def stepwise(length, step):
     return [slice(at, min(at + step, length)) for at in range(0, length, step)]
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", LENGTHS + LONG)
 def test_what_is_sealed_is_opened_by_cobblestone_and_the_reverse(length):
     """The body is Cobblestone-256 and nothing else, of the length that is announced."""
     sealed = seal(KEY, CONTEXT, DATA[:length])
@@ -42,6 +49,109 @@ def test_what_is_sealed_is_opened_by_cobblestone_and_the_reverse(length):
     encryptor = Cobblestone256Encryptor(KEY, CONTEXT)
     theirs = encryptor.update(DATA[:length]) + encryptor.finalize()
     assert open_sealed(KEY, CONTEXT, theirs) == open_sealed(KEY, CONTEXT, memoryview(theirs)) == DATA[:length]
+
+
+def by_cobblestone(sealed):
+    """What `cryptography.cobblestone` reads."""
+    decryptor = Cobblestone256Decryptor(KEY, CONTEXT)
+    return decryptor.update(sealed) + decryptor.finalize()
+
+
+@pytest.mark.parametrize("length", LENGTHS + LONG)
+@pytest.mark.parametrize("step", [4999, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 3])
+def test_what_is_sealed_in_odd_steps_is_opened_by_cobblestone(length, step):
+    """By `update`, which keeps what does not fill a chunk until more comes."""
+    sealer = Sealer(KEY, CONTEXT)
+    parts = [sealer.update(DATA[part]) for part in stepwise(length, step)]
+    assert by_cobblestone(b"".join(parts) + sealer.finalize()) == DATA[:length]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("length", [0, 100, CHUNK, 64 * CHUNK + 1])
+def test_any_buffer_of_bytes_is_sealed(kind, length):
+    """A mutable one is not changed."""
+    plaintext = kind(DATA[:length])
+    assert by_cobblestone(seal(KEY, CONTEXT, plaintext)) == DATA[:length] == bytes(plaintext)
+    sealer = Sealer(KEY, CONTEXT)
+    assert by_cobblestone(sealer.update(plaintext) + sealer.finalize()) == DATA[:length]
+
+
+def test_a_body_that_is_complete_takes_no_more():
+    """Another chunk of the last one's number would be sealed under its nonce."""
+    sealer = Sealer(KEY, CONTEXT)
+    sealer.update(b"x")
+    sealer.finalize()
+    for more in (lambda: sealer.update(b"y"), sealer.finalize):
+        with pytest.raises(AlreadyFinalized):
+            more()
+
+
+def test_an_interrupted_update_uses_no_nonce_twice(monkeypatch):
+    """Whatever becomes of the chunks of one update, those of the next have other numbers."""
+    nonces = []
+
+    class Interrupted:
+        def encrypt_into(self, nonce, *_):
+            nonces.append(nonce)
+            raise KeyboardInterrupt
+
+    sealer = Sealer(KEY, CONTEXT)
+    monkeypatch.setattr(sealer, "_aead", Interrupted())
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            sealer.update(DATA[: 2 * CHUNK])
+    assert len(set(nonces)) == len(nonces) == 3
+
+
+def test_keys_are_derived_as_rfc_5869_says():
+    """HKDF-Expand, written out: two blocks of HMAC-SHA-512."""
+    salt, info = bytes(24), b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0" + bytes(24) + CONTEXT
+    first = hmac.digest(KEY, info + b"\1", "sha512")
+    okm = (first + hmac.digest(KEY, first + info + b"\2", "sha512"))[:76]
+    aead, nonce, commitment = scheme.derive(KEY, CONTEXT, salt)
+    assert (nonce, commitment) == (okm[32:44], okm[44:])
+    assert aead.encrypt(nonce, b"x", None) == type(aead)(okm[:32]).encrypt(nonce, b"x", None)
+
+
+def test_a_body_commits_to_one_key_and_context():
+    """Its first 56 bytes tell, whatever follows them; fewer do not."""
+    sealed = seal(KEY, CONTEXT, b"x")
+    assert commits(KEY, CONTEXT, sealed)
+    assert commits(KEY, CONTEXT, memoryview(sealed)[:OVERHEAD])
+    assert commits(KEY, CONTEXT, sealed[:OVERHEAD] + b"junk")
+    assert not commits(KEY[::-1], CONTEXT, sealed)
+    assert not commits(KEY, CONTEXT + b"\0", sealed)
+    for at in range(OVERHEAD):
+        changed = bytearray(sealed)
+        changed[at] ^= 1
+        assert not commits(KEY, CONTEXT, bytes(changed))
+        assert not commits(KEY, CONTEXT, sealed[:at])
+    with pytest.raises(ValueError, match="32 bytes"):
+        commits(KEY[:31], CONTEXT, sealed)
+
+
+@pytest.mark.parametrize("length", [0, CHUNK])
+def test_a_key_of_another_length_is_refused(length):
+    """HMAC would take it in silence."""
+    with pytest.raises(ValueError, match="32 bytes"):
+        seal(KEY[:31], CONTEXT, DATA[:length])
+
+
+def test_salts_and_keys_are_asked_of_the_operating_system_each_time(monkeypatch):
+    """24 bytes for every body and 32 for every key; nothing is kept for the next."""
+    asked = []
+
+    def spied(count):
+        asked.append(count)
+        return bytes(count)
+
+    for module in (scheme, sealing):
+        monkeypatch.setattr(module, "urandom", spied)
+    bodies = [seal(KEY, CONTEXT, b""), seal(KEY, CONTEXT, DATA), Sealer(KEY, CONTEXT).finalize()]
+    assert asked == [24, 24, 24]
+    assert [sealed[:24] for sealed in bodies] == [bytes(24)] * 3
+    assert body.new_key() == bytes(32)
+    assert asked == [24, 24, 24, 32]
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -9,7 +9,6 @@ import random
 import zlib
 from collections import Counter
 from importlib.resources import files
-from types import SimpleNamespace
 
 import pytest
 from cryptography.cobblestone import Cobblestone256Encryptor
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from kmsbridge import AuthenticationError, EnvelopeCipher
 from kmsbridge import message as wire
-from kmsbridge.body import CHUNK, OVERHEAD, SEALED_CHUNK, ChunkReader, Opener, open_sealed, reader
+from kmsbridge.body import CHUNK, OVERHEAD, SEALED_CHUNK, ChunkReader, Opener, open_sealed, scheme, sealing
 from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.local.keyfile import KeyFile
 
@@ -95,7 +94,7 @@ def seal(length, context=CONTEXT):
 @pytest.fixture
 def with_sha256(monkeypatch):
     """The published vectors derive with SHA-256, Cobblestone with SHA-512: all else is the same."""
-    monkeypatch.setattr(reader, "hashes", SimpleNamespace(SHA512=hashes.SHA256))
+    monkeypatch.setattr(scheme, "HASH", hashes.SHA256())
 
 
 def test_what_of_the_published_vectors_is_used():
@@ -133,6 +132,14 @@ def test_published_vector(vector, way):
             way(key, context, sealed)
 
 
+def derived_for(key, context, sealed):
+    """What opens the chunks of a body, and the nonce of the first as a number; its commitment is checked."""
+    aead, nonce, commitment = scheme.derive(key, context, sealed[:24])
+    if commitment != sealed[24:OVERHEAD]:
+        raise AuthenticationError
+    return aead, int.from_bytes(nonce, "big")
+
+
 @pytest.mark.usefixtures("with_sha256")
 @pytest.mark.parametrize(
     "vector", [each for each in USABLE if "aead_key" in each], ids=lambda vector: vector["name"]
@@ -140,10 +147,27 @@ def test_published_vector(vector, way):
 def test_key_and_nonce_are_those_of_the_published_vector(vector):
     """The derived key opens a chunk under the published base nonce, which is the derived one."""
     key, context, sealed = given_by(vector)
-    aead, base_nonce = reader._derive(key, context, sealed[:OVERHEAD])
+    aead, base_nonce = derived_for(key, context, sealed)
     assert base_nonce.to_bytes(12, "big").hex() == vector["base_nonce"]
     sample = AESGCM(bytes.fromhex(vector["aead_key"])).encrypt(bytes(12), b"sample", None)
     assert aead.decrypt(bytes(12), sample, None) == b"sample"
+
+
+@pytest.mark.usefixtures("with_sha256")
+@pytest.mark.parametrize(
+    "vector",
+    [each for each in USABLE if each["expect"] == "success"],
+    ids=lambda vector: vector["name"],
+)
+def test_what_is_sealed_with_the_salt_of_a_published_vector_is_that_vector(vector, monkeypatch):
+    """Byte for byte, whole and in steps."""
+    key, context, published = given_by(vector)
+    plaintext = chunks_of(key, context, published)
+    monkeypatch.setattr(sealing, "urandom", lambda count: published[:count])
+    assert sealing.seal(key, context, plaintext) == published
+    sealer = sealing.Sealer(key, context)
+    parts = [sealer.update(plaintext[at : at + 100_003]) for at in range(0, len(plaintext), 100_003)]
+    assert b"".join(parts) + sealer.finalize() == published
 
 
 @pytest.mark.parametrize(
@@ -177,7 +201,7 @@ def test_streams_on_what_the_published_vectors_hold(vector, step):
 
 def sealed_anew(key, context, sealed):
     """The same chunks under what SHA-512 derives."""
-    aead, base_nonce = reader._derive(key, context, sealed[:OVERHEAD])
+    aead, base_nonce = derived_for(key, context, sealed)
     okm = okm_of(key, sealed[:24], context)
     out = [sealed[:24] + okm[44:]]
     for number, chunk in enumerate(pieces(sealed)[1]):

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from kmsbridge import AuthenticationError, EnvelopeCipher, MalformedMessage
+from kmsbridge import AuthenticationError, ClosedError, EnvelopeCipher, MalformedMessage
 
 PLAIN = b"".join(b"line %06d of the text\n" % n for n in range(5000))
 
@@ -143,11 +143,61 @@ def test_after_close_nothing_is_read(cipher, tmp_path):
             call()
 
 
-def test_a_reader_outlives_its_cipher(service):
-    """It has its own key until it is closed."""
-    with EnvelopeCipher.from_uri("fake:app") as cipher:
-        reader = cipher.open(io.BytesIO(cipher.encrypt(PLAIN)))
-    assert reader.read() == PLAIN
+USES = {
+    "read": lambda reader: reader.read(),
+    "read1": lambda reader: reader.read1(),
+    "readline": lambda reader: reader.readline(),
+    "lines": list,
+    "readinto": lambda reader: reader.readinto(bytearray(10)),
+    "readinto1": lambda reader: reader.readinto1(bytearray(10)),
+    "peek": lambda reader: reader.peek(),
+    "seek": lambda reader: reader.seek(0),
+    "tell": lambda reader: reader.tell(),
+    "through a buffer": lambda reader: io.BufferedReader(reader).read(1),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("direct", (False, True), ids=("chunks", "direct"))
+def test_a_reader_of_a_closed_cipher_raises_closed_error(service, use, direct):
+    """Also where it has the chunk already; to close it is still in order."""
+    cipher = EnvelopeCipher.from_uri("fake:app", direct=direct)
+    reader = cipher.open(io.BytesIO(cipher.encrypt(b"some\nlines\n")))
+    reader.read(1)
+    cipher.close()
+    with pytest.raises(ClosedError):
+        use(reader)
+    reader.close()
+    assert reader.closed
+
+
+class Breaking(io.BytesIO):
+    """A file that fails from some offset on, once it is told to."""
+
+    limit = 10**9
+
+    def read(self, size=-1):
+        if self.tell() >= self.limit:
+            raise OSError("the disk is gone")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("fault", ("changed", "gone"))
+@pytest.mark.parametrize("name", ("readinto", "readinto1", "read"))
+def test_a_read_that_fails_fills_nothing_and_moves_nothing(cipher, fault, name):
+    """Not even with the chunks before the one that is not authentic or cannot be read."""
+    message = bytearray(cipher.encrypt(PLAIN))
+    if fault == "changed":
+        message[-60_000] ^= 1
+    file = Breaking(message)
+    reader, buffer = cipher.open(file), bytearray(b"-" * len(PLAIN))
+    start = 0 if name != "readinto1" else len(PLAIN) - 59_000
+    reader.seek(start)
+    file.limit = len(message) - 80_000 if fault == "gone" else file.limit
+    with pytest.raises(AuthenticationError if fault == "changed" else OSError):
+        reader.read(len(buffer)) if name == "read" else getattr(reader, name)(buffer)
+    assert buffer == b"-" * len(PLAIN)
+    assert reader.tell() == start
 
 
 def test_a_direct_message_is_a_file_too(service, cipher):

@@ -26,7 +26,7 @@ class Symmetric:
 
     def __init__(self) -> None:
         self.prefix = _MARK + secrets.token_bytes(_ID)
-        self._aead = AESGCM(AESGCM.generate_key(256))
+        self._aead = AESGCM(secrets.token_bytes(32))
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
         """Encrypt."""

@@ -1,0 +1,59 @@
+"""The scheme of bodies: what is derived for one body, and how its chunks are sealed and opened.
+
+https://c2sp.org/chunked-encryption with SHA-512 and AES-256-GCM, a dozen lines that the tests hold against
+the published vectors and against `cryptography.cobblestone`. That one draws its salts from a generator in
+the process, which is copied with the process's memory; here they come from the operating system, each anew.
+"""
+
+from __future__ import annotations
+
+from hmac import compare_digest
+from os import urandom
+from typing import Final
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+CHUNK: Final = 16 * 1024
+TAG: Final = 16
+SEALED_CHUNK: Final = CHUNK + TAG
+KEY: Final = 32
+NONCE: Final = 12
+SALT: Final = 24
+COMMITMENT: Final = 32
+OVERHEAD: Final = SALT + COMMITMENT
+"""Bytes before the first chunk: salt and commitment."""
+MAX_CHUNKS: Final = 2**38
+
+HASH = hashes.SHA512()
+_INFO: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
+_DERIVED: Final = KEY + NONCE + COMMITMENT
+_FOR_KEY, _FOR_NONCE = slice(KEY), slice(KEY, KEY + NONCE)
+_FOR_COMMITMENT = slice(KEY + NONCE, _DERIVED)
+
+
+def derive(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, bytes, bytes]:
+    """For the body with this salt: what seals and opens its chunks, the nonce of chunk 0, the commitment.
+
+    Raises `ValueError` for a key that is not 32 bytes.
+    """
+    if len(key) != KEY:
+        raise ValueError("key must be 32 bytes")
+    derived = HKDFExpand(HASH, _DERIVED, _INFO + salt + context).derive(key)
+    return AESGCM(derived[_FOR_KEY]), derived[_FOR_NONCE], derived[_FOR_COMMITMENT]
+
+
+def new_key() -> bytes:
+    """32 bytes from the operating system."""
+    return urandom(KEY)
+
+
+def commits(key: bytes, context: bytes, start: bytes | memoryview) -> bool:
+    """Whether the body that begins with `start`, its first 56 bytes or more, commits to this key and context.
+
+    False also where there are fewer bytes. What follows them is not looked at. Raises `ValueError` for a key that
+    is not 32 bytes.
+    """
+    head = bytes(start[:OVERHEAD])
+    return compare_digest(derive(key, context, head[:SALT])[2], head[SALT:])

@@ -1,0 +1,159 @@
+"""An exception raised at any line, as a signal handler can: no frame of the library shows a plaintext."""
+
+import functools
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+import kmsbridge
+from kmsbridge import EnvelopeCipher
+from tests.secrets.canaries import PLAINTEXT, assert_discreet
+
+LIBRARY = str(Path(kmsbridge.__file__).parent)
+LINES = PLAINTEXT.reveal() + b"\n"
+COPIES = 700
+"""Of the line, so that it is more than two chunks long."""
+
+
+class Interrupt(Exception):
+    """What a signal handler raises."""
+
+
+class Late(Interrupt, TimeoutError):
+    """One that is an `OSError`, as many of them are."""
+
+
+class Tracer:
+    """Raises at the line with the number `at`, of all that the library's frames execute in some files."""
+
+    def __init__(self, at, kind, places):
+        self.left, self.kind, self.places = at, kind, places
+
+    def __call__(self, frame, event, argument):
+        if not frame.f_code.co_filename.startswith(self.places):
+            return None
+        if event == "line":
+            self.left -= 1
+            if self.left < 0:
+                sys.settrace(None)
+                raise self.kind
+        return self
+
+
+def interrupted_at(number, use, kind=Interrupt, places=(LIBRARY,)):
+    """What comes out of `use()` when line `number` raises, and whether it has so many lines."""
+    before, tracer, raised = sys.gettrace(), Tracer(number, kind, places), None
+    sys.settrace(tracer)
+    try:
+        use()
+    except Interrupt as error:
+        raised = error
+    finally:
+        sys.settrace(before)
+    return raised, tracer.left < 0
+
+
+USES = {
+    "read": lambda reader, buffer: reader.read(),
+    "read some": lambda reader, buffer: reader.read(20_000),
+    "read1": lambda reader, buffer: reader.read1(),
+    "readinto": lambda reader, buffer: reader.readinto(buffer),
+    "readinto1": lambda reader, buffer: reader.readinto1(buffer),
+    "peek": lambda reader, buffer: reader.peek(),
+    "readline": lambda reader, buffer: reader.readline(),
+    "a line of two chunks": lambda reader, buffer: (reader.seek(16_380), reader.readline()),
+    "readlines": lambda reader, buffer: reader.readlines(3000),
+    "next": lambda reader, buffer: next(reader),
+    "BufferedReader": lambda reader, buffer: io.BufferedReader(reader).read(20_000),
+    "TextIOWrapper": lambda reader, buffer: io.TextIOWrapper(reader, "utf-8").readline(),
+    "close": lambda reader, buffer: (reader.read(1), reader.close()),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+@pytest.mark.parametrize("direct", (False, True), ids=("chunks", "direct"))
+def test_a_reader_s_frames_show_no_plaintext_whichever_line_is_interrupted(service, use, direct):
+    """At each line in turn; and a caller's buffer has all that was asked for or nothing."""
+    plain = LINES if direct else LINES * COPIES
+    number, interrupts, more = 0, 0, True
+    with EnvelopeCipher.from_uri("fake:app", direct=direct) as cipher:
+        message = cipher.encrypt(plain)
+        while more:
+            reader, buffer = cipher.open(io.BytesIO(message)), Hidden(20_000)
+            error, more = interrupted_at(number, functools.partial(use, reader, buffer))
+            if error is not None:  # Python's own buffers swallow what `tell` raises
+                assert_discreet(error)
+                interrupts += 1
+            assert not any(buffer) or plain.startswith(bytes(buffer).rstrip(b"\0")[: len(plain)])
+            number += 1
+    assert interrupts > 5
+
+
+class Hidden(bytearray):
+    """A caller's buffer whose repr tells nothing: it is the caller's, and not looked at."""
+
+    def __repr__(self):
+        return "Hidden"
+
+
+def test_a_frame_that_shows_a_plaintext_is_seen(service):
+    """The check can fail: here the test's own frame shows it."""
+
+    def careless():
+        shown = PLAINTEXT.reveal()
+        raise Interrupt(len(shown))
+
+    with pytest.raises(Interrupt) as caught:
+        careless()
+    with pytest.raises(AssertionError, match="plaintext in the traceback"):
+        assert_discreet(caught.value)
+
+
+FILES = tuple(f"{LIBRARY}/{name}" for name in ("atomic.py", "cipher/files.py", "journal.py", "streams.py"))
+
+
+class Folder:
+    """Files to work on, made anew for each use."""
+
+    def __init__(self, cipher, path):
+        self.cipher, self.path = cipher, path
+        self.plain, self.sealed, self.target = path / "plain", path / "sealed", path / "target"
+        self.plain.write_bytes(LINES * COPIES)
+        cipher.encrypt_file(self.plain, self.sealed)
+        self.before = self.holds()
+
+    def holds(self):
+        return {path.name: path.read_bytes() for path in self.path.iterdir()}
+
+
+OPERATIONS = {
+    "encrypt_file": lambda f: f.cipher.encrypt_file(f.plain, f.target),
+    "decrypt_file": lambda f: f.cipher.decrypt_file(f.sealed, f.target),
+    "encrypt_stream": lambda f: f.cipher.encrypt_stream(io.BytesIO(LINES), io.BytesIO()),
+    "decrypt_stream": lambda f: f.cipher.decrypt_stream(io.BytesIO(f.before["sealed"]), io.BytesIO()),
+    "open": lambda f: f.cipher.open(f.sealed).close(),
+}
+
+
+# Between a file's opening and the block that closes it, Python's collector has to.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("kind", (Interrupt, Late))
+def test_an_exception_at_any_line_comes_out_of_files_and_streams(cipher, tmp_path, operation, kind):
+    """Unchanged, though it is an `OSError`; shows no plaintext, and leaves the target whole or not there."""
+    folder, number, more = Folder(cipher, tmp_path), 0, True
+    while more:
+        error, more = interrupted_at(number, functools.partial(operation, folder), kind, FILES)
+        assert (error is not None) == more, f"line {number} was swallowed"
+        if error is not None:
+            assert type(error) is kind
+            assert_discreet(error)
+        holds = folder.holds()
+        whole = holds.pop("target", None)
+        assert holds == folder.before
+        assert whole is None or len(whole) >= len(LINES * COPIES)
+        folder.target.unlink(missing_ok=True)
+        number += 1
+    assert number > 20
