@@ -47,19 +47,14 @@ async def _lead(flights: SingleFlight[T], name: Hashable, flight: Flight[T], loa
 
 async def _ended(outcome: Outcome[T]) -> None:
     """Wait until it has ended."""
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    def tell_loop() -> None:
         with contextlib.suppress(RuntimeError):  # the loop of a waiter that is gone
-            loop.call_soon_threadsafe(tell)
+            loop.call_soon_threadsafe(ended.set)
 
-    outcome.when_ended(tell_loop)
-    await ended
+    outcome.when_ended(tell)
+    await ended.wait()
 
 
 class _Stopped(Exception):

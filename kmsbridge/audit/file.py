@@ -36,10 +36,10 @@ class AuditFile:
     def __init__(self, path: str, *, durable: bool) -> None:
         self._path = path
         self._durable = durable
-        self._descriptor: int | None = None
+        self._descriptors: list[int] = []
         self._writer: int | None = None
+        """The thread that is in the midst of writing."""
         self._end: tuple[tuple[int, int, int], Link] | None = None
-        self._lock = threading.Lock()
         forks.watch(self)
 
     def check(self) -> None:
@@ -61,44 +61,41 @@ class AuditFile:
             self._end = (_identity(os.fstat(descriptor)), end)
 
     def after_fork(self) -> None:
-        """Close a descriptor that another thread was writing through: it would keep the parent's lock."""
+        """Close the descriptors that other threads were writing through: they would keep the parent's lock."""
         self._writer = None
-        self._lock = threading.Lock()
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
+        descriptors, self._descriptors = self._descriptors, []
+        for descriptor in descriptors:
             os.close(descriptor)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
         """The file, open and locked against the threads and processes that write it."""
-        if self._writer == threading.get_ident():
+        me = threading.get_ident()
+        if self._writer == me:
             raise AuditError(
                 f"{self._path} is being written by what this interrupts",
                 remedy="let the signal handler put its work into a queue",
             )
         give_up = time.monotonic() + LOCK_WAIT
-        if not self._lock.acquire(timeout=LOCK_WAIT):
-            raise _busy(self._path)
-        try:
-            self._writer = threading.get_ident()
-            while True:
-                with self._opened() as descriptor:
-                    lock(descriptor, fcntl.LOCK_EX, give_up, self._path)
-                    try:
-                        if self._is_current(descriptor):
-                            yield descriptor
-                            return
-                    finally:
-                        # Closing is not enough: a child forked meanwhile may hold the descriptor too.
-                        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        finally:
-            self._writer = None
-            self._lock.release()
+        while True:
+            # Each writer has a descriptor of its own, so the file's lock holds between threads too.
+            with self._opened() as descriptor:
+                lock(descriptor, fcntl.LOCK_EX, give_up, self._path)
+                try:
+                    self._writer = me
+                    if self._is_current(descriptor):
+                        yield descriptor
+                        return
+                finally:
+                    self._writer = None
+                    # Closing is not enough: a child forked meanwhile may hold the descriptor too.
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         new = self._durable and not os.path.lexists(self._path)
-        descriptor = self._descriptor = os.open(self._path, _FLAGS, 0o600)
+        descriptor = os.open(self._path, _FLAGS, 0o600)
+        self._descriptors.append(descriptor)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise AuditError(f"{self._path} is not a regular file", remedy="name another audit file")
@@ -106,7 +103,7 @@ class AuditFile:
                 sync_folder(os.path.dirname(self._path) or ".")
             yield descriptor
         finally:
-            self._descriptor = None
+            self._descriptors.remove(descriptor)
             os.close(descriptor)
 
     def _is_current(self, descriptor: int) -> bool:

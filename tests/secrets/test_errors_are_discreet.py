@@ -548,6 +548,9 @@ def interrupted(call, nth):
     return None
 
 
+# What was interrupted between opening a file and keeping it is closed by the garbage collector, which says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("warm", (False, True), ids=("cold", "warm"))
 @pytest.mark.parametrize("name", ALL)
 def test_an_interrupt_at_any_line_comes_out_and_shows_no_secret(bench, torture, name, warm):
