@@ -298,7 +298,7 @@ class Key:
         self._check_may_ask(operation, health, deadline, probing=probing)
         started = self._clock()
         most = min(attempts or self._policy.max_attempts, self._policy.max_attempts)
-        tries = Tries(health, deadline, most, once=attempts == 1)
+        tries = Tries(health, deadline, most)
         failure = _NOT_SENT
         while tries.wait_for_turn(self._sleep):
             seconds = min(self._policy.attempt_timeout, deadline.left())

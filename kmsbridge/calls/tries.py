@@ -18,15 +18,15 @@ class Tries:
 
     After an outage there are up to `most` in all, retries being a tenth of the calls at most, and none once the
     breaker opens. Refusals because of the rate have a rule of their own, and count for none of that. With
-    `once` there is one attempt, whatever becomes of it.
+    `most` 1 there is one attempt, whatever becomes of it.
     """
 
-    def __init__(self, health: Health, deadline: Deadline, most: int, *, once: bool) -> None:
+    def __init__(self, health: Health, deadline: Deadline, most: int) -> None:
         self.made = 0
         self._health, self._deadline = health, deadline
-        self._most = 1 if once else most
+        self._most = most
         self._outages = 0
-        self._turns = Turns(health.limiter, once=once)
+        self._turns = Turns(health.limiter, once=most == 1)
 
     def wait_for_turn(self, sleep: Callable[[float], None]) -> bool:
         """Wait until an attempt may be made; false where the call gives up instead."""

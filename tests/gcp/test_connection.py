@@ -87,14 +87,14 @@ def test_request_id_is_the_reason_that_the_service_logs(emulator, opened, key, c
     app = Key("app", lambda: opened(key))
     app.wrap(b"payload", context)
     succeeded = app.last_answer.request_id
-    emulator.fail("RESOURCE_EXHAUSTED", key, times=3)
+    emulator.fail("RESOURCE_EXHAUSTED", key, times=5)
     with pytest.raises(KmsThrottled) as caught:
         Key("app", lambda: opened(key), sleep=lambda _: None).wrap(b"payload", context)
     failed = caught.value.request_id
     reasons = [(each["reason"], each["code"]) for each in emulator.log(key)]
     assert reasons[0] == (succeeded, "OK")
     assert reasons[-1] == (failed, "RESOURCE_EXHAUSTED")
-    assert len({reason for reason, _ in reasons}) == 4
+    assert len({reason for reason, _ in reasons}) == 6
 
 
 def test_debug_log_of_the_client_library_shows_nothing(opened, key, context, caplog, monkeypatch):
