@@ -58,7 +58,7 @@ def measure(sizes: Sizes) -> tuple[list[Line], dict[str, list[Values]], list[str
         runs = {
             "messages": workers.run("messages", sizes, folder, sizes.message_processes),
             "files": workers.run("files", sizes, folder, sizes.file_processes),
-            "sharing": workers.run("sharing", sizes, folder, 1),
+            "sharing": workers.run("sharing", sizes, folder, 3),
             "starts": workers.run("starts", sizes, folder, 1),
             "providers": workers.run("providers", sizes, folder, 1),
             "peers": workers.run("peers", sizes, folder, sizes.peer_processes),

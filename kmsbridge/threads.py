@@ -15,12 +15,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from kmsbridge import forks
+from kmsbridge.clock import Deadline
+from kmsbridge.errors import KmsTimeout
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 AT_ONCE: Final = 16
 """The most threads for one piece of work; each waits for the network most of the time."""
+
+_GRACE: Final = 1.0
+"""Seconds for what has a deadline of its own to tell of it."""
 
 IDLE: Final = 10.0
 """Seconds after which a thread that had nothing to do ends."""
@@ -177,11 +182,12 @@ def _do(job: Job) -> None:
         outcome.set(result)
 
 
-def in_parallel(work: Callable[[A], T], items: Sequence[A]) -> list[T]:
+def in_parallel(work: Callable[[A], T], items: Sequence[A], deadline: Deadline | None = None) -> list[T]:
     """`work` done for each item, at most 16 at a time, results in their order.
 
     If any fails, the first error in the order of items is raised when all have ended. An exception that
-    comes to the waiting thread from outside is raised at once, and nobody waits for the rest.
+    comes to the waiting thread from outside is raised at once, and nobody waits for the rest. Work that keeps
+    a deadline is given up on a little after it, with `KmsTimeout`.
     """
     if len(items) <= 1:
         return [work(item) for item in items]
@@ -190,7 +196,8 @@ def in_parallel(work: Callable[[A], T], items: Sequence[A]) -> list[T]:
     try:
         outcomes.extend(workers.begin(functools.partial(work, item)) for item in items)
         for outcome in outcomes:
-            outcome.wait()
+            if not outcome.wait(None if deadline is None else 1.2 * deadline.left() + _GRACE):
+                raise KmsTimeout("the calls to several keys did not end in time")
     except BaseException:
         for outcome in outcomes:
             outcome.wanted = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kmsbridge.body.scheme import CHUNK, OVERHEAD, SEALED_CHUNK, commits, new_key
-from kmsbridge.body.sealing import Opener, Sealer, open_sealed, seal, sealed_length
+from kmsbridge.body.sealing import Opener, Sealer, Step, open_sealed, seal, sealed_length
 
 if TYPE_CHECKING:
     from kmsbridge.body.passphrase import passphrase_key
@@ -23,6 +23,7 @@ __all__ = [
     "Opener",
     "ReadAt",
     "Sealer",
+    "Step",
     "commits",
     "new_key",
     "open_sealed",

@@ -175,10 +175,9 @@ class Decryptor(Opened):
             self._decryption.check_open,
         )
 
-    def report(self) -> None:
-        """As `Opened.report`."""
+    def _report(self) -> None:
         self._decryption.report()
-        super().report()
+        super()._report()
 
     def _close_role(self) -> None:
         if hasattr(self, "_decryption"):

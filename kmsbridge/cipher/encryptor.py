@@ -125,10 +125,9 @@ class Encryptor(Opened):
         files.seal_stream(sealer, reader, writer, ticker)
         self._encryption.count(entry, ticker.done)
 
-    def report(self) -> None:
-        """As `Opened.report`."""
+    def _report(self) -> None:
         self._encryption.report()
-        super().report()
+        super()._report()
 
     def _close_role(self) -> None:
         if hasattr(self, "_encryption"):

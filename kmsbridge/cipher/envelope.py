@@ -89,10 +89,9 @@ class EnvelopeCipher(Encryptor, Decryptor):
             each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients
         }
 
-    def report(self) -> None:
-        """As `Opened.report`."""
+    def _report(self) -> None:
         self._rewraps.report()
-        super().report()
+        super()._report()
 
     def _close_role(self) -> None:
         if hasattr(self, "_rewraps"):
@@ -150,7 +149,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         now = age()
         if not self._versions or now >= self._versions_until:
             self._versions = tuple(
-                in_parallel(lambda key: _current_version(key, deadline), self._encryption.keys)
+                in_parallel(lambda key: _current_version(key, deadline), self._encryption.keys, deadline)
             )
             self._versions_until = now + CURRENT_FOR
         return self._versions

@@ -85,9 +85,9 @@ def decrypt_file(
 
 def seal_stream(sealer: body.Sealer, reader: BinaryIO, writer: BinaryIO, ticker: Ticker) -> None:
     """Seal what `reader` holds into `writer`."""
-    plain, sealed = memoryview(bytearray(STEP)), memoryview(bytearray(body.Sealer.room(STEP)))
-    while count := read_into(reader, plain):
-        write_all(writer, sealed[: sealer.update_into(plain[:count], sealed)])
+    step = body.Step(STEP // body.CHUNK)
+    while count := read_into(reader, step.plain):
+        write_all(writer, sealer.seal(step, count))
         ticker.add(count)
     write_all(writer, sealer.finalize())
     ticker.end()

@@ -31,7 +31,7 @@ def _report_all() -> None:
     """
     with contextlib.ExitStack() as stack:  # each reports, whatever becomes of the others
         for opened in list(_open):
-            stack.callback(opened.report)
+            stack.callback(opened._report)  # noqa: SLF001 - of this module
 
 
 def entry_point(method: MethodT) -> MethodT:
@@ -92,7 +92,7 @@ class Opened:
         """
         return cls(config.from_uri(uri, decrypt_uris=decrypt_uris, options=options))
 
-    def report(self) -> None:
+    def _report(self) -> None:
         """Tell the audit trail how many messages each data key has served since it was last told."""
 
     def close(self) -> None:

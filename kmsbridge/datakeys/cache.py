@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -25,8 +26,6 @@ MAX_WEIGHT: Final = 32 * 2**20
 
 _NO_PAIRS: frozenset[object] = frozenset()
 _DOMAIN = b"kmsbridge/v1\x00"
-_BLOCK: Final = 64
-_SMALL: Final = 2**16
 
 
 def name_of(pairs: Pairs) -> Hashable:
@@ -50,11 +49,10 @@ class CachedKey:
         "_alias_weight",
         "_bytes_left",
         "_expires",
-        "_lock",
-        "_messages_left",
-        "_sizes",
-        "_tickets",
-        "_used",
+        "_max_messages",
+        "_numbers",
+        "_taken",
+        "_told",
         "alias",
         "context",
         "header",
@@ -87,29 +85,24 @@ class CachedKey:
         # Three copies of the context at most: its pairs, its canonical form, and a part of the name.
         self.weight = len(self.header) + 3 * len(self.seal_context) + len(self.key_id)
         self._alias_weight = 0
-        self._lock = threading.RLock()
         self._expires = now + policy.max_age
-        self._messages_left = policy.max_messages
+        self._max_messages = policy.max_messages
         self._bytes_left = policy.max_bytes
-        self._used = 0
-        self._tickets: list[None] = []
-        self._sizes: list[int] = []
+        self._numbers = itertools.count()
+        self._taken = self._told = 0
 
     def take(self, size: int, now: float) -> bool:
         """Count one message of `size` bytes; False where the allowance is used up.
 
         A message may end beyond `max_bytes`, else one larger than that could never be written.
         """
-        # Two threads that meet at a lock for every message get less done than one alone. So tickets for the
-        # next few small messages are laid out, and `pop` gives each to one thread only.
-        if size <= _SMALL and now < self._expires:
-            try:
-                self._tickets.pop()
-            except IndexError:
-                return self._take_exactly(size, now)
-            self._sizes.append(size)
-            return True
-        return self._take_exactly(size, now)
+        # No lock: threads that met at one for every message would get less done together than one alone. A
+        # number goes to one thread only; the sums are for bounds that need not be exact to the message.
+        if now >= self._expires or self._bytes_left <= 0 or next(self._numbers) >= self._max_messages:
+            return False
+        self._bytes_left -= size
+        self._taken += 1
+        return True
 
     def set_alias(self, alias: Hashable, weight: int) -> int:
         """Have this alias of `weight` bytes, or none; gives the difference that it makes to its weight."""
@@ -120,9 +113,7 @@ class CachedKey:
 
     def lasts(self, now: float) -> bool:
         """Whether there is allowance left."""
-        with self._lock:
-            self._settle()
-            return self._is_left(now)
+        return self._taken < self._max_messages and self._bytes_left > 0 and now < self._expires
 
     def expires_in(self, now: float) -> float:
         """Seconds until it is too old; 0.0 or less when it is."""
@@ -130,49 +121,13 @@ class CachedKey:
 
     def spend(self, size: int) -> None:
         """Count `size` bytes more of a message that was counted."""
-        with self._lock:
-            self._settle()
-            self._bytes_left -= size
+        self._bytes_left -= size
 
     def take_used(self) -> int:
         """How many messages it has served since this was last asked."""
-        with self._lock:
-            self._settle()
-            used = self._used
-            self._used = 0
-            return used
-
-    def _take_exactly(self, size: int, now: float) -> bool:
-        # A signal handler that comes while the lock is held counts too: between a look at a number and its
-        # change there is no call, which is where the interpreter lets signal handlers run.
-        with self._lock:
-            self._settle()
-            if self._messages_left <= 0 or self._bytes_left <= 0 or now >= self._expires:
-                return False
-            self._messages_left -= 1
-            self._bytes_left -= size
-            self._used += 1
-            tickets = [None] * min(_BLOCK, self._bytes_left // _SMALL)
-            count = len(tickets)
-            if count <= self._messages_left:
-                self._messages_left -= count
-                self._tickets.extend(tickets)
-            return True
-
-    def _settle(self) -> None:
-        """Take back the tickets, and count what was done with those that are gone."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self._tickets.pop()
-                self._messages_left += 1
-        with contextlib.suppress(IndexError):
-            while True:
-                size = self._sizes.pop()
-                self._bytes_left -= size
-                self._used += 1
-
-    def _is_left(self, now: float) -> bool:
-        return self._messages_left > 0 and self._bytes_left > 0 and now < self._expires
+        used = self._taken - self._told
+        self._told += used
+        return used
 
 
 def seal_context(context: EncryptionContext) -> bytes:

@@ -75,9 +75,11 @@ class EncryptionKeys:
 
         `bound` is the context with its reserved pairs.
         """
-        recipients = in_parallel(
-            lambda key: self._wrap_by(key, secret, bound, deadline, operation), self.keys
-        )
+
+        def wrap_by(key: Key) -> message.Recipient:
+            return self._wrap_by(key, secret, bound, deadline, operation)
+
+        recipients = in_parallel(wrap_by, self.keys, deadline)
         return message.inline(tuple(recipients), kind=kind)
 
     def count(self, entry: CachedKey, size: int) -> None:

@@ -46,7 +46,7 @@ def rewrapped_by_service(
         return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
 
     try:
-        return message.inline(tuple(in_parallel(rewrap, steps)), kind=kind)
+        return message.inline(tuple(in_parallel(rewrap, steps, deadline)), kind=kind)
     except KmsError:
         return None
     except AuthenticationError:

@@ -26,6 +26,7 @@ CODES = {
     "RoleError": 6,
     "LimitExceeded": 1,
     "ClosedError": 1,
+    "ReentrantCall": 1,
     "AuditError": 9,
     "KmsError": 8,
     "KmsUnavailable": 7,

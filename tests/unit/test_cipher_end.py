@@ -48,8 +48,8 @@ def test_one_that_cannot_report_at_the_end_does_not_keep_the_others_from_it(serv
 
     told = []
     for each in ciphers[:2]:
-        monkeypatch.setattr(each, "report", broken)
-    monkeypatch.setattr(ciphers[2], "report", lambda: told.append(ciphers[2]))
+        monkeypatch.setattr(each, "_report", broken)
+    monkeypatch.setattr(ciphers[2], "_report", lambda: told.append(ciphers[2]))
     with pytest.raises(OSError, match="broken"):
         opened._report_all()
     assert told == [ciphers[2]]
