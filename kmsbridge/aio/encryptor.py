@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from kmsbridge import body, cipher
+from kmsbridge import cipher
 from kmsbridge import message as wire
 from kmsbridge.aio.opened import INLINE, Opened, entry_point
 from kmsbridge.aio.streams import AsyncReader, AsyncWriter, seal_stream, write_all
@@ -14,7 +14,7 @@ from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.arguments import Buffer, as_aad, check_aad, check_bytes, text_to_bytes
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import CachedKey, Pairs, name_of
+from kmsbridge.datakeys import DataKey, Pairs, name_of
 from kmsbridge.errors import forget_locals
 
 
@@ -73,7 +73,7 @@ class Encryptor(Opened[cipher.Encryptor]):
         aad = as_aad(aad)
         self._sync._check_no_direct()
         entry = await self._sealing_key(context, 0)
-        sealer = body.Sealer(entry.key.reveal(), entry.seal_context + aad)
+        sealer = entry.sealer(aad)
         await write_all(writer, entry.header)
         keys = self._sync._encryption
         keys.count(entry, await seal_stream(sealer, reader, writer, keys.check_open))
@@ -86,9 +86,9 @@ class Encryptor(Opened[cipher.Encryptor]):
         entry = self._sync._encryption.cached(context, len(plaintext))
         if entry is None:
             entry = await self._sealing_key(context, len(plaintext))
-        return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
+        return entry.encrypt(plaintext, aad)
 
-    async def _sealing_key(self, pairs: Pairs, size: int) -> CachedKey:
+    async def _sealing_key(self, pairs: Pairs, size: int) -> DataKey:
         keys = self._sync._encryption
         entry = keys.cached(pairs, size)
         if entry is not None:

@@ -22,9 +22,9 @@ from kmsbridge.cipher.arguments import (
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened, entry_point
 from kmsbridge.config import Profile
-from kmsbridge.datakeys import CachedKey, Pairs
+from kmsbridge.datakeys import Pairs
 from kmsbridge.datakeys.decryption import DecryptionKeys
-from kmsbridge.errors import AuthenticationError, KmsBridgeError, RoleError, forget_locals
+from kmsbridge.errors import KmsBridgeError, RoleError, forget_locals
 
 
 class Decryptor(Opened):
@@ -196,22 +196,11 @@ class Decryptor(Opened):
     def _opener(self, header: wire.Header, start: bytes, context: Pairs, aad: bytes) -> files.StreamOpener:
         if header.kind is wire.Kind.DIRECT:
             return direct.DirectOpener(direct.decrypt(self._decryption, header, context, aad))
-
-        def opener(entry: CachedKey) -> body.Opener:
-            if not body.commits(entry.key.reveal(), entry.seal_context + aad, start):
-                raise AuthenticationError
-            return body.Opener(entry.key.reveal(), entry.seal_context + aad)
-
-        return self._decryption.opened(header, context, 0, opener)
+        return self._decryption.opened(header, context, 0, lambda key: key.opener(start, aad))
 
     def _chunks(
         self, header: wire.Header, context: Pairs, aad: bytes, read_at: body.ReadAt, size: int
     ) -> reading.Chunks:
         if header.kind is wire.Kind.DIRECT:
             return direct.DirectChunks(direct.decrypt(self._decryption, header, context, aad))
-        return self._decryption.opened(
-            header,
-            context,
-            0,
-            lambda entry: body.ChunkReader(entry.key.reveal(), entry.seal_context + aad, read_at, size),
-        )
+        return self._decryption.opened(header, context, 0, lambda key: key.reader(read_at, size, aad))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
-from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files
@@ -23,7 +22,7 @@ from kmsbridge.cipher.arguments import (
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.opened import Opened, entry_point
 from kmsbridge.config import Profile
-from kmsbridge.datakeys import CachedKey, EncryptionKeys, Pairs
+from kmsbridge.datakeys import DataKey, EncryptionKeys, Pairs
 from kmsbridge.errors import ConfigError, KmsBridgeError, RoleError, forget_locals
 from kmsbridge.streams import write_all
 
@@ -120,7 +119,7 @@ class Encryptor(Opened):
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
         entry = self._stream_key(context, aad)
         ticker = files.Ticker(progress, self._encryption.check_open)
-        sealer = body.Sealer(entry.key.reveal(), entry.seal_context + as_aad(aad))
+        sealer = entry.sealer(as_aad(aad))
         write_all(writer, entry.header)
         files.seal_stream(sealer, reader, writer, ticker)
         self._encryption.count(entry, ticker.done)
@@ -144,9 +143,9 @@ class Encryptor(Opened):
         entry = self._encryption.cached(context, len(plaintext))
         if entry is None:
             entry = self._encryption.get(context, len(plaintext))
-        return body.seal(entry.key.reveal(), entry.seal_context + aad, plaintext, entry.header)
+        return entry.encrypt(plaintext, aad)
 
-    def _stream_key(self, context: Pairs, aad: Buffer) -> CachedKey:
+    def _stream_key(self, context: Pairs, aad: Buffer) -> DataKey:
         check_aad(aad)
         self._check_no_direct()
         return self._encryption.get(context, 0)

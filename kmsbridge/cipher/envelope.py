@@ -16,7 +16,7 @@ from kmsbridge.cipher.opened import entry_point
 from kmsbridge.clock import Deadline, age
 from kmsbridge.config import Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import CachedKey, KeyCache, Pairs, data_key_context, told_of_messages
+from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, told_of_messages
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
 from kmsbridge.secret import Secret
@@ -122,11 +122,8 @@ class EnvelopeCipher(Encryptor, Decryptor):
     def _by_unwrapping(
         self, header: wire.Header, start: bytes, context: EncryptionContext, aad: bytes, deadline: Deadline
     ) -> wire.Header:
-        def fits(entry: CachedKey) -> bool:
-            return body.commits(entry.key.reveal(), entry.seal_context + aad, start)
-
-        entry = self._decryption.agreed(header, context, fits, deadline)
-        return self._encryption.wrap(entry.key, data_key_context(context), deadline, operation="rewrap")
+        data_key = self._decryption.agreed(header, context, lambda key: key.fits(start, aad), deadline)
+        return self._encryption.rewrap(data_key, deadline)
 
     def _new_direct(self, header: wire.Header, pairs: Pairs, aad: bytes) -> wire.Header:
         self._encryption.check_direct()

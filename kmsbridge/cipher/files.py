@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol
 from kmsbridge import atomic, body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.datakeys import CachedKey
+from kmsbridge.datakeys import DataKey
 from kmsbridge.streams import read_into, write_all
 
 STEP = 64 * body.CHUNK
@@ -54,12 +54,12 @@ class Ticker:
             self._progress(self.done)
 
 
-def encrypt_file(entry: CachedKey, aad: bytes, source: PathLike, target: PathLike, ticker: Ticker) -> None:
+def encrypt_file(data_key: DataKey, aad: bytes, source: PathLike, target: PathLike, ticker: Ticker) -> None:
     """Seal `source` into `target`, with room in the header to rewrap it in place."""
-    header = wire.inline(wire.parse_header(entry.header).recipients, padded=True)
+    header = wire.inline(wire.parse_header(data_key.header).recipients, padded=True)
     with atomic.open_regular(source) as reader, atomic.replacing(target) as writer:
         write_all(writer, header.encode())
-        seal_stream(body.Sealer(entry.key.reveal(), entry.seal_context + aad), reader, writer, ticker)
+        seal_stream(data_key.sealer(aad), reader, writer, ticker)
 
 
 def decrypt_file(

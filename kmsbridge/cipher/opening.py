@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.cipher import direct
 from kmsbridge.cipher.arguments import Buffer
-from kmsbridge.datakeys import CachedKey, Pairs
+from kmsbridge.datakeys import Pairs
 from kmsbridge.datakeys.decryption import DecryptionKeys, Known
 from kmsbridge.errors import AuthenticationError
 
@@ -19,7 +18,7 @@ def decrypt_by_alias(keys: DecryptionKeys, message: bytes, context: Pairs, aad: 
     if entry is None or size - start < wire.MIN_BODY:
         return None
     try:
-        return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, memoryview(message)[start:])
+        return entry.decrypt(memoryview(message)[start:], aad)
     except AuthenticationError:
         return None  # another of the message's recipients may hold the data key that fits
 
@@ -31,10 +30,9 @@ def decrypt_at_hand(keys: DecryptionKeys, message: bytes, context: Pairs, aad: B
         return None
     sealed = memoryview(message)[header.length :]
 
-    def use(entry: CachedKey) -> bytes:
-        return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, sealed)
-
-    return keys.opened_at_hand(header, context, len(message), use, packed=message[: header.length])
+    return keys.opened_at_hand(
+        header, context, len(message), lambda key: key.decrypt(sealed, aad), packed=message[: header.length]
+    )
 
 
 def decrypt_anew(
@@ -54,7 +52,7 @@ def decrypt_anew(
         return direct.decrypt(keys, header, context, aad)
     sealed = memoryview(message)[header.length :]
 
-    def use(entry: CachedKey) -> bytes:
-        return body.open_sealed(entry.key.reveal(), entry.seal_context + aad, sealed)
-
-    return keys.opened(header, context, len(message), use, packed=message[: header.length], known=known)
+    packed = message[: header.length]
+    return keys.opened(
+        header, context, len(message), lambda key: key.decrypt(sealed, aad), packed=packed, known=known
+    )

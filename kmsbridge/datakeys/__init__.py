@@ -3,13 +3,14 @@
 What serves decrypting is imported from its own module: a host that encrypts needs none of it.
 """
 
-from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
+from kmsbridge.datakeys.cache import KeyCache, Pairs, name_of
+from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.encryption import EncryptionKeys
 from kmsbridge.datakeys.flight import Flight, SingleFlight
 from kmsbridge.datakeys.trail import told_call, told_of_messages
 
 __all__ = [
-    "CachedKey",
+    "DataKey",
     "EncryptionKeys",
     "Flight",
     "KeyCache",

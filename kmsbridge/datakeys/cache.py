@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
@@ -12,6 +11,7 @@ from typing import Final
 from kmsbridge import forks
 from kmsbridge.clock import age
 from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys.datakey import DataKey
 from kmsbridge.datakeys.sweeping import sweeper
 from kmsbridge.errors import ClosedError
 from kmsbridge.message import Header, Recipient
@@ -25,7 +25,6 @@ MAX_WEIGHT: Final = 32 * 2**20
 """Bytes that the headers, contexts and names in one cache may take together."""
 
 _NO_PAIRS: frozenset[object] = frozenset()
-_DOMAIN = b"kmsbridge/v1\x00"
 
 
 def name_of(pairs: Pairs) -> Hashable:
@@ -35,114 +34,6 @@ def name_of(pairs: Pairs) -> Hashable:
     there and get checked. Raises `TypeError` or `AttributeError` for what is no mapping of texts.
     """
     return _NO_PAIRS if pairs is None else frozenset(pairs.items())
-
-
-class CachedKey:
-    """A data key, and what is left of the number, size and time of the messages that it may serve.
-
-    `header` is the one that an encryptor writes, and empty for a key that only decrypts. `key_id` and
-    `key_version` are of the key that wrapped it first, or that it was unwrapped by. `seal_context` is what
-    a body's Cobblestone context begins with; the aad follows it.
-    """
-
-    __slots__ = (
-        "_alias_weight",
-        "_bytes_left",
-        "_expires",
-        "_max_messages",
-        "_numbers",
-        "_taken",
-        "_told",
-        "alias",
-        "context",
-        "header",
-        "key",
-        "key_id",
-        "key_version",
-        "name",
-        "recently_used",
-        "seal_context",
-        "weight",
-    )
-
-    def __init__(
-        self,
-        key: Secret,
-        recipient: Recipient,
-        context: EncryptionContext,
-        policy: DataKeyPolicy,
-        now: float,
-        header: Header | None = None,
-    ) -> None:
-        self.key = key
-        self.header = b"" if header is None else header.encode()
-        self.key_id, self.key_version = recipient.key_id, recipient.key_version
-        self.context = context
-        self.seal_context = seal_context(context)
-        self.name: Hashable = None
-        self.alias: Hashable = None
-        self.recently_used = False
-        # Three copies of the context at most: its pairs, its canonical form, and a part of the name.
-        self.weight = len(self.header) + 3 * len(self.seal_context) + len(self.key_id)
-        self._alias_weight = 0
-        self._expires = now + policy.max_age
-        self._max_messages = policy.max_messages
-        self._bytes_left = policy.max_bytes
-        self._numbers = itertools.count()
-        self._taken = self._told = 0
-
-    def take(self, size: int, now: float) -> bool:
-        """Count one message of `size` bytes; False where the allowance is used up.
-
-        A message may end beyond `max_bytes`, else one larger than that could never be written.
-        """
-        # No lock: threads that met at one for every message would get less done together than one alone. A
-        # number goes to one thread only; the sums are for bounds that need not be exact to the message.
-        if now >= self._expires or self._bytes_left <= 0 or next(self._numbers) >= self._max_messages:
-            return False
-        self._bytes_left -= size
-        self._taken += 1
-        return True
-
-    def set_alias(self, alias: Hashable, weight: int) -> int:
-        """Have this alias of `weight` bytes, or none; gives the difference that it makes to its weight."""
-        more = weight - self._alias_weight
-        self.alias, self._alias_weight = alias, weight
-        self.weight += more
-        return more
-
-    def lasts(self, now: float) -> bool:
-        """Whether there is allowance left."""
-        return self._taken < self._max_messages and self._bytes_left > 0 and now < self._expires
-
-    def expires_in(self, now: float) -> float:
-        """Seconds until it is too old; 0.0 or less when it is."""
-        return self._expires - now
-
-    def spend(self, size: int) -> None:
-        """Count `size` bytes more of a message that was counted."""
-        self._bytes_left -= size
-
-    def take_used(self) -> int:
-        """How many messages it has served since this was last asked."""
-        used = self._taken - self._told
-        self._told += used
-        return used
-
-
-def seal_context(context: EncryptionContext) -> bytes:
-    """What binds a body to `context`; followed by the aad it is a body's Cobblestone context."""
-    canonical = context.canonical()
-    return b"".join((_DOMAIN, len(canonical).to_bytes(4, "big"), canonical))
-
-
-def data_key_context(context: EncryptionContext) -> EncryptionContext:
-    """What a wrapped data key is bound to at the key service.
-
-    The reserved pair tells it from a direct payload: else a data key could be passed off as one, and
-    be handed to the application as its plaintext.
-    """
-    return context.with_reserved(kmsbridge="dek")
 
 
 class KeyCache:
@@ -158,20 +49,20 @@ class KeyCache:
         policy: DataKeyPolicy,
         *,
         clock: Callable[[], float] = age,
-        dropped: Callable[[CachedKey], None] = lambda _: None,
+        dropped: Callable[[DataKey], None] = lambda _: None,
     ) -> None:
         self.policy = policy
         self._clock = clock
         self._dropped = dropped
-        self._entries: OrderedDict[Hashable, CachedKey] = OrderedDict()
-        self._aliases: dict[Hashable, CachedKey] = {}
+        self._entries: OrderedDict[Hashable, DataKey] = OrderedDict()
+        self._aliases: dict[Hashable, DataKey] = {}
         self._weight = 0
         # Re-entrant, like every lock here: a signal handler or a finalizer may come while it is held.
         self._lock = threading.RLock()
         self._closed = False
         forks.watch(self)
 
-    def use(self, name: Hashable, size: int) -> CachedKey | None:
+    def use(self, name: Hashable, size: int) -> DataKey | None:
         """The key under `name`, one message of `size` bytes counted; None where there is none to use."""
         entry = self._entries.get(name)
         if entry is None or not entry.take(size, self._clock()):
@@ -179,7 +70,7 @@ class KeyCache:
         entry.recently_used = True
         return entry
 
-    def use_alias(self, alias: Hashable, size: int) -> CachedKey | None:
+    def use_alias(self, alias: Hashable, size: int) -> DataKey | None:
         """The same by a key's alias."""
         entry = self._aliases.get(alias)
         if entry is None or not entry.take(size, self._clock()):
@@ -187,22 +78,22 @@ class KeyCache:
         entry.recently_used = True
         return entry
 
-    def use_entry(self, entry: CachedKey | None, size: int) -> CachedKey | None:
+    def use_entry(self, entry: DataKey | None, size: int) -> DataKey | None:
         """`entry`, one message of `size` bytes counted; None where there is none, or its allowance is used up."""
         return entry if entry is not None and entry.take(size, self._clock()) else None
 
-    def peek(self, name: Hashable) -> CachedKey | None:
+    def peek(self, name: Hashable) -> DataKey | None:
         """The key under `name` if it can be used, nothing counted."""
         entry = self._entries.get(name)
         return entry if entry is not None and entry.lasts(self._clock()) else None
 
     def new(
-        self, key: Secret, recipient: Recipient, context: EncryptionContext, header: Header | None = None
-    ) -> CachedKey:
+        self, secret: Secret, recipient: Recipient, context: EncryptionContext, header: Header | None = None
+    ) -> DataKey:
         """A data key with the whole allowance of the policy, not kept here."""
-        return CachedKey(key, recipient, context, self.policy, self._clock(), header)
+        return DataKey(secret, recipient, context, self.policy, self._clock(), header)
 
-    def put(self, name: Hashable, entry: CachedKey) -> CachedKey:
+    def put(self, name: Hashable, entry: DataKey) -> DataKey:
         """Keep a new data key under `name`."""
         entry.name = name
         with self._lock:
@@ -217,7 +108,7 @@ class KeyCache:
             self._dropped(old)
         return entry
 
-    def give_alias(self, entry: CachedKey, alias: Hashable, weight: int) -> None:
+    def give_alias(self, entry: DataKey, alias: Hashable, weight: int) -> None:
         """Have `entry` found by `alias` of `weight` bytes as well, instead of by any that it had."""
         with self._lock:
             if entry.alias == alias or self._entries.get(entry.name) is not entry:
@@ -270,7 +161,7 @@ class KeyCache:
         self._lock = threading.RLock()
         self._forget_all()
 
-    def _shrink(self, newest: CachedKey) -> list[CachedKey]:
+    def _shrink(self, newest: DataKey) -> list[DataKey]:
         """Make room, beside `newest`. What was used again since its last turn gets another turn."""
         gone = []
         while len(self._entries) > 1 and self._is_too_much():
@@ -285,7 +176,7 @@ class KeyCache:
     def _is_too_much(self) -> bool:
         return len(self._entries) > self.policy.max_entries or self._weight > MAX_WEIGHT
 
-    def _remove(self, entry: CachedKey) -> bool:
+    def _remove(self, entry: DataKey) -> bool:
         """Whether it was there until now."""
         if self._entries.get(entry.name) is not entry:
             return False
@@ -294,7 +185,7 @@ class KeyCache:
         self._weight -= entry.weight
         return True
 
-    def _drop_alias(self, entry: CachedKey) -> None:
+    def _drop_alias(self, entry: DataKey) -> None:
         self._aliases.pop(entry.alias, None)
         self._weight += entry.set_alias(None, 0)
 

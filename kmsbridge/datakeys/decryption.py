@@ -11,7 +11,8 @@ from kmsbridge.audit import AuditTrail
 from kmsbridge.calls import Key
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
+from kmsbridge.datakeys.cache import KeyCache, Pairs, name_of
+from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight, copied
 from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.trail import told_call, told_of_messages
@@ -36,7 +37,7 @@ BATCH: Final = 200
 
 T = TypeVar("T")
 
-Known = dict[Hashable, CachedKey | KmsBridgeError]
+Known = dict[Hashable, DataKey | KmsBridgeError]
 """By a wrapped key's name, its data key, or why there is none."""
 
 
@@ -53,7 +54,7 @@ class DecryptionKeys:
         self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
     ) -> None:
         self.unwrapping = Unwrapping(keys, audit)
-        self.flights: SingleFlight[CachedKey] = SingleFlight()
+        self.flights: SingleFlight[DataKey] = SingleFlight()
         self._audit = audit
         self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
@@ -61,7 +62,7 @@ class DecryptionKeys:
         self._refusals = Refusals()
         self._label_counts = {key.driver.scheme for key in keys if key.reads_version}
 
-    def at_hand(self, header: bytes, pairs: Pairs, size: int) -> CachedKey | None:
+    def at_hand(self, header: bytes, pairs: Pairs, size: int) -> DataKey | None:
         """The data key that last opened a message with these header bytes: no call, no parsing, no waiting.
 
         Where a message does not open by it, another of its recipients may have wrapped another that does.
@@ -76,7 +77,7 @@ class DecryptionKeys:
         header: Header,
         pairs: Pairs,
         size: int,
-        use: Callable[[CachedKey], T],
+        use: Callable[[DataKey], T],
         *,
         packed: bytes = b"",
         known: Known | None = None,
@@ -105,7 +106,7 @@ class DecryptionKeys:
         raise worst(failures)
 
     def opened_at_hand(
-        self, header: Header, pairs: Pairs, size: int, use: Callable[[CachedKey], T], *, packed: bytes
+        self, header: Header, pairs: Pairs, size: int, use: Callable[[DataKey], T], *, packed: bytes
     ) -> T | None:
         """The same with the data keys at hand alone; None where none of them fits."""
         context = EncryptionContext.of(pairs)
@@ -139,15 +140,15 @@ class DecryptionKeys:
         return known
 
     def agreed(
-        self, header: Header, pairs: Pairs, fits: Callable[[CachedKey], bool], deadline: Deadline
-    ) -> CachedKey:
+        self, header: Header, pairs: Pairs, fits: Callable[[DataKey], bool], deadline: Deadline
+    ) -> DataKey:
         """The data key to rewrap: one that `fits` the body, or the one that all of our recipients hold.
 
         Raises `AuthenticationError` where they hold different ones, of which none fits: to keep the wrong one
         would make the message unreadable.
         """
         context = EncryptionContext.of(pairs)
-        entries: list[CachedKey] = []
+        entries: list[DataKey] = []
         failures: list[KmsBridgeError] = []
         for entry in self._candidates(header, context, 0, failures, {}, deadline):
             if fits(entry):
@@ -156,7 +157,7 @@ class DecryptionKeys:
         passing = [error for error in failures if isinstance(error, PASSING)]
         if not entries or (passing and len(entries) < len(header.recipients)):
             raise worst(failures)
-        if any(not entry.key.equals(entries[0].key) for entry in entries):
+        if any(not entry.is_same_as(entries[0]) for entry in entries):
             raise AuthenticationError(
                 "the message's recipients hold different data keys",
                 remedy="pass the aad it was encrypted with, which tells the right one",
@@ -195,7 +196,7 @@ class DecryptionKeys:
         failures: list[KmsBridgeError],
         known: Known,
         deadline: Deadline | None = None,
-    ) -> Iterator[CachedKey]:
+    ) -> Iterator[DataKey]:
         """The message's data keys: those at hand, then the others in the order of `decrypt_with`.
 
         While there is another to try, one gets a single attempt and its part of the time. What fails goes to
@@ -223,11 +224,11 @@ class DecryptionKeys:
 
     def _entries_at_hand(
         self, header: Header, context: EncryptionContext, size: int, known: Known
-    ) -> Iterator[CachedKey]:
+    ) -> Iterator[DataKey]:
         for recipient in header.recipients:
             name = self.name(recipient, context)
             entry = self._cache.use(name, size) or known.get(name)
-            if isinstance(entry, CachedKey):
+            if isinstance(entry, DataKey):
                 yield entry
 
     def _get(
@@ -239,13 +240,13 @@ class DecryptionKeys:
         known: Known,
         *,
         last: bool,
-    ) -> CachedKey:
+    ) -> DataKey:
         name = self.name(match[1], context)
         failure = known.get(name)
         if isinstance(failure, KmsBridgeError):
             raise copied(failure)
 
-        def load() -> CachedKey:
+        def load() -> DataKey:
             return self._load(name, match, context, deadline, attempts=None if last else 1)
 
         if not self.shared:
@@ -262,7 +263,7 @@ class DecryptionKeys:
         context: EncryptionContext,
         deadline: Deadline,
         attempts: int | None,
-    ) -> CachedKey:
+    ) -> DataKey:
         # One that another flight brought, after the caller had looked and before it led, will do.
         entry = self._cache.peek(name) if self.shared else None
         if entry is not None:
@@ -277,7 +278,7 @@ class DecryptionKeys:
 
     def _keep(
         self, name: Hashable, unwrapped: bytes, recipient: Recipient, context: EncryptionContext
-    ) -> CachedKey:
+    ) -> DataKey:
         if len(unwrapped) != DATA_KEY_LENGTH:
             raise AuthenticationError  # whoever may wrap can put anything into a message
         entry = self._cache.new(Secret(unwrapped), recipient, context)
@@ -291,7 +292,7 @@ class DecryptionKeys:
 
     def _has_key(self, header: Header, context: EncryptionContext, known: Known) -> bool:
         names = (self.name(recipient, context) for recipient in header.recipients)
-        return any(isinstance(known.get(name), CachedKey) for name in names)
+        return any(isinstance(known.get(name), DataKey) for name in names)
 
     def _fetch_first(self, header: Header, context: EncryptionContext, known: Known) -> None:
         """Find one data key of the message, and note what is found on the way."""
@@ -305,7 +306,7 @@ class DecryptionKeys:
         except KmsBridgeError:
             return  # `opened` will tell
 
-    def _name_for(self, header: Header, entry: CachedKey, context: EncryptionContext) -> Hashable:
+    def _name_for(self, header: Header, entry: DataKey, context: EncryptionContext) -> Hashable:
         (recipient,) = (each for each in header.recipients if each.key_id == entry.key_id)
         return self.name(recipient, context)
 
@@ -358,7 +359,7 @@ class DecryptionKeys:
         result: bytes | KmsBridgeError,
         recipient: Recipient,
         context: EncryptionContext,
-    ) -> CachedKey | KmsBridgeError:
+    ) -> DataKey | KmsBridgeError:
         if isinstance(result, KmsBridgeError):
             return result
         try:

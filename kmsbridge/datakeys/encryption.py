@@ -9,7 +9,8 @@ from kmsbridge.audit import AuditTrail
 from kmsbridge.calls import Key
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.cache import CachedKey, KeyCache, Pairs, data_key_context, name_of
+from kmsbridge.datakeys.cache import KeyCache, Pairs, name_of
+from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight
 from kmsbridge.datakeys.trail import told_call, told_of_messages
 from kmsbridge.policy import CallPolicy, DataKeyPolicy
@@ -24,20 +25,20 @@ class EncryptionKeys:
         self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
     ) -> None:
         self.keys = tuple(keys)
-        self.flights: SingleFlight[CachedKey] = SingleFlight()
+        self.flights: SingleFlight[DataKey] = SingleFlight()
         self._audit = audit
         self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
         self._cache = KeyCache(policy, dropped=told_of_messages(audit, "encrypt"))
 
-    def cached(self, pairs: Pairs, size: int) -> CachedKey | None:
+    def cached(self, pairs: Pairs, size: int) -> DataKey | None:
         """The data key for one more message of `size` bytes, if it is at hand: no call, no waiting."""
         try:
             return self._cache.use(name_of(pairs), size)
         except (AttributeError, TypeError):
             return None  # no context at all, as `get` says in its error
 
-    def get(self, pairs: Pairs, size: int) -> CachedKey:
+    def get(self, pairs: Pairs, size: int) -> DataKey:
         """The data key for one more message of `size` bytes; makes and wraps one where there is none.
 
         Raises what `EncryptionContext.of` raises, and a `KmsError` where any key could not wrap:
@@ -55,11 +56,11 @@ class EncryptionKeys:
             entry = self._cache.use_entry(loaded, size)
         return entry
 
-    def load(self, name: Hashable, context: EncryptionContext) -> CachedKey:
+    def load(self, name: Hashable, context: EncryptionContext) -> DataKey:
         """Make a data key, have it wrapped, and keep it. For whoever leads the flight for `name`."""
         return self._load(name, context, self.deadline())
 
-    def take(self, entry: CachedKey, size: int) -> CachedKey | None:
+    def take(self, entry: DataKey, size: int) -> DataKey | None:
         """`entry`, with one message of `size` bytes counted; None where its allowance is used up."""
         return self._cache.use_entry(entry, size)
 
@@ -82,7 +83,12 @@ class EncryptionKeys:
         recipients = in_parallel(wrap_by, self.keys, deadline)
         return message.inline(tuple(recipients), kind=kind)
 
-    def count(self, entry: CachedKey, size: int) -> None:
+    def rewrap(self, data_key: DataKey, deadline: Deadline) -> message.Header:
+        """The header of a message whose data key is known, for all of our keys."""
+        bound = data_key_context(data_key.context)
+        return self.wrap(data_key.secret, bound, deadline, operation="rewrap")
+
+    def count(self, entry: DataKey, size: int) -> None:
         """Count the bytes of a stream, which are known at its end only."""
         entry.spend(size)
 
@@ -106,11 +112,11 @@ class EncryptionKeys:
         """Drop every data key."""
         self._cache.close()
 
-    def _load(self, name: Hashable, context: EncryptionContext, deadline: Deadline) -> CachedKey:
+    def _load(self, name: Hashable, context: EncryptionContext, deadline: Deadline) -> DataKey:
         # One that another flight brought, after the caller had looked and before it led, will do.
         return self._cache.peek(name) or self._cache.put(name, self._make(context, deadline))
 
-    def _make(self, context: EncryptionContext, deadline: Deadline) -> CachedKey:
+    def _make(self, context: EncryptionContext, deadline: Deadline) -> DataKey:
         secret = Secret(body.new_key())
         header = self.wrap(secret, data_key_context(context), deadline)
         return self._cache.new(secret, header.recipients[0], context, header)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from kmsbridge.audit import AuditEvent, AuditTrail
 from kmsbridge.calls import Answer, Key
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.cache import CachedKey
+from kmsbridge.datakeys.datakey import DataKey
 from kmsbridge.errors import ClosedError, KmsBridgeError, KmsError
 
 
@@ -75,10 +75,10 @@ def told_failure(audit: AuditTrail, operation: str, key: Key, error: KmsError) -
     )
 
 
-def told_of_messages(audit: AuditTrail, operation: str) -> Callable[[CachedKey], None]:
+def told_of_messages(audit: AuditTrail, operation: str) -> Callable[[DataKey], None]:
     """A listener for data keys that leave a cache: records how many messages each one served."""
 
-    def dropped(entry: CachedKey) -> None:
+    def dropped(entry: DataKey) -> None:
         if used := entry.take_used():
             audit.record(
                 AuditEvent(

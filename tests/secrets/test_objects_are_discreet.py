@@ -56,7 +56,7 @@ def test_no_repr_shows_a_secret(objects):
     assert {
         "EnvelopeCipher",
         "Key",
-        "CachedKey",
+        "DataKey",
         "EncryptionKeys",
         "MessageReader",
         "Options",

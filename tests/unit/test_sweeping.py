@@ -7,7 +7,7 @@ import time
 import pytest
 
 from kmsbridge import EnvelopeCipher
-from kmsbridge.datakeys import CachedKey
+from kmsbridge.datakeys import DataKey
 from kmsbridge.datakeys.sweeping import sweeper
 from tests.support import PATIENCE
 
@@ -17,7 +17,7 @@ CONTEXTS = 20
 def in_memory():
     """How many data keys the interpreter still holds."""
     gc.collect()
-    return sum(isinstance(each, CachedKey) for each in gc.get_objects())
+    return sum(isinstance(each, DataKey) for each in gc.get_objects())
 
 
 def eventually(condition):

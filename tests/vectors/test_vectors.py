@@ -31,7 +31,7 @@ from kmsbridge import message as wire
 from kmsbridge.body import CHUNK, SEALED_CHUNK
 from kmsbridge.cipher.arguments import MAX_AAD
 from kmsbridge.context import MAX_BYTES, MAX_PAIRS, RESERVED_PREFIX, EncryptionContext
-from kmsbridge.datakeys.cache import seal_context
+from kmsbridge.datakeys.datakey import bound_bytes
 from tests.vectors import example, make, reader
 
 OUTCOMES: dict[str, type[KmsBridgeError]] = {
@@ -342,7 +342,7 @@ def test_the_library_comes_to_the_values_of_the_worked_example():
     )
     given = example.case()
     shown = "".join(example.values().split()).replace(" ", "")
-    bound = seal_context(EncryptionContext.of(given["context"])) + bytes.fromhex(given["aad_hex"])
+    bound = bound_bytes(EncryptionContext.of(given["context"])) + bytes.fromhex(given["aad_hex"])
     assert f"contextofthebody{bound.hex()}AESkey" in shown
 
 
