@@ -76,5 +76,5 @@ def _info(header: wire.Header, size: int) -> MessageInfo:
         header_length=header.length,
         padding=header.padding,
         body_length=body_length,
-        plaintext_length=wire.plaintext_length(body_length) if header.kind is not wire.Kind.DIRECT else None,
+        plaintext_length=None if header.is_direct else wire.plaintext_length(body_length),
     )

@@ -100,7 +100,7 @@ def _saved_header(path: PathLike, file: BinaryIO, start: bytes) -> wire.Header |
         header = wire.parse_header(data)
     except MessageError:
         return None
-    if header.kind is not wire.Kind.INLINE or len(data) != header.length + _MARK + _HASH:
+    if not header.has_recipients_data_key or len(data) != header.length + _MARK + _HASH:
         return None
     file.seek(header.length)
     # One left over from another file of this name is not for this body.

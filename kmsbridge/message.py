@@ -35,14 +35,47 @@ _FIXED = struct.Struct(">4sBBH")
 
 
 class Kind(enum.IntEnum):
-    """How a message's data key is found."""
+    """The kinds of messages. `LAYOUTS` says what each holds; nobody else tells one from another."""
 
     INLINE = 0
-    """Wrapped, in the header, once for each recipient."""
     STORED = 1
-    """In a key store, under the id that the header holds."""
     DIRECT = 2
-    """There is none: the only recipient's key wraps the payload itself."""
+
+
+class DataKeyIn(enum.Enum):
+    """Where a message's data key is."""
+
+    RECIPIENTS = enum.auto()
+    """Wrapped, in the header, once for each recipient."""
+    STORE = enum.auto()
+    """In a key store, under the id that the header holds."""
+    NOWHERE = enum.auto()
+    """There is none: the recipients' keys wrap the payload itself."""
+
+
+class BodyFormat(enum.Enum):
+    """What stands behind the header."""
+
+    CHUNKED = enum.auto()
+    """Chunks of 16 KiB, of any number."""
+    NONE = enum.auto()
+    """Nothing."""
+
+
+class Layout(NamedTuple):
+    """What a kind of message holds. `padded`: whether zero bytes may follow the header's content."""
+
+    data_key_in: DataKeyIn
+    body: BodyFormat
+    most_recipients: int
+    padded: bool
+
+
+LAYOUTS: Final = {
+    Kind.INLINE: Layout(DataKeyIn.RECIPIENTS, BodyFormat.CHUNKED, MAX_RECIPIENTS, padded=True),
+    Kind.STORED: Layout(DataKeyIn.STORE, BodyFormat.CHUNKED, 0, padded=True),
+    Kind.DIRECT: Layout(DataKeyIn.NOWHERE, BodyFormat.NONE, 1, padded=False),
+}
 
 
 class Recipient(NamedTuple):
@@ -65,6 +98,21 @@ class Header(NamedTuple):
     data_key_id: bytes = b""
 
     @property
+    def layout(self) -> Layout:
+        """What messages of this kind hold."""
+        return LAYOUTS[self.kind]
+
+    @property
+    def has_recipients_data_key(self) -> bool:
+        """Whether the recipients wrapped a data key."""
+        return self.layout.data_key_in is DataKeyIn.RECIPIENTS
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the recipient wrapped the payload itself."""
+        return self.layout.data_key_in is DataKeyIn.NOWHERE
+
+    @property
     def padding(self) -> int:
         """How many zero bytes stand between the last recipient and the body."""
         return self.length - len(_content(self)) - FIXED
@@ -83,7 +131,7 @@ def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padde
     """
     if not 1 <= len(recipients) <= MAX_RECIPIENTS:
         raise LimitExceeded(f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys")
-    if kind is Kind.DIRECT:
+    if LAYOUTS[kind].most_recipients == 1:
         check_direct(len(recipients))
     if len({recipient.key_id for recipient in recipients}) != len(recipients):
         raise ConfigError("two of the keys to encrypt to are the same key", remedy="keep one of them")
@@ -119,7 +167,7 @@ def header_length(start: bytes | memoryview) -> int:
         raise MalformedMessage("version 0 does not exist")
     if version != VERSION:
         raise UnsupportedMessage(f"a message of version {version}", remedy="upgrade kmsbridge to read it")
-    if kind > Kind.DIRECT:
+    if kind not in LAYOUTS:
         raise UnsupportedMessage(f"a message of kind {kind}", remedy="upgrade kmsbridge to read it")
     return int(length)
 
@@ -136,12 +184,11 @@ def parse_header(data: bytes | memoryview) -> Header:
         )
     kind = Kind(data[5])
     cursor = _Cursor(bytes(data[FIXED:length]))
-    if kind is Kind.STORED:
-        header = Header(kind, length, (), cursor.take(DATA_KEY_ID))
-    else:
-        header = Header(kind, length, _parse_recipients(cursor, 1 if kind is Kind.DIRECT else MAX_RECIPIENTS))
+    most = LAYOUTS[kind].most_recipients
+    recipients = _parse_recipients(cursor, most) if most else ()
+    data_key_id = b"" if most else cursor.take(DATA_KEY_ID)
     _check_padding(kind, cursor.rest())
-    return header
+    return Header(kind, length, recipients, data_key_id)
 
 
 def parse(message: bytes | memoryview) -> Header:
@@ -156,7 +203,7 @@ def parse(message: bytes | memoryview) -> Header:
 
 def check_body_length(kind: Kind, length: int) -> None:
     """Raises `MalformedMessage` for a body that is too short, or there where none may be."""
-    if kind is Kind.DIRECT:
+    if LAYOUTS[kind].body is BodyFormat.NONE:
         if length:
             raise MalformedMessage(f"{length} bytes after a direct message")
     elif length < MIN_BODY:
@@ -174,7 +221,7 @@ def plaintext_length(body_length: int) -> int | None:
 
 
 def _content(header: Header) -> bytes:
-    if header.kind is Kind.STORED:
+    if header.layout.data_key_in is DataKeyIn.STORE:
         _check_length("data key id", header.data_key_id, DATA_KEY_ID, DATA_KEY_ID)
         return header.data_key_id
     parts = [bytes((len(header.recipients),))]
@@ -202,7 +249,7 @@ def _check_length(name: str, value: bytes, least: int, most: int) -> None:
 
 
 def _check_padding(kind: Kind, padding: bytes) -> None:
-    if kind is Kind.DIRECT and padding:
+    if padding and not LAYOUTS[kind].padded:
         raise MalformedMessage("a direct message has no padding")
     if padding.strip(b"\0"):
         raise MalformedMessage("the header's padding is not zero")

@@ -135,7 +135,7 @@ class Decryptor(Opened[cipher.Decryptor]):
     async def _fetch(self, data: bytes, pairs: Pairs) -> bool:
         """Have a data key of this message at hand; False where none is ever kept."""
         keys, header = self._sync._decryption, wire.parse(data)
-        if not keys.shared or header.kind is not wire.Kind.INLINE:
+        if not keys.shared or not header.has_recipients_data_key:
             return False
         context = EncryptionContext.of(pairs)
         name = (data[: header.length], name_of(context))

@@ -194,13 +194,13 @@ class Decryptor(Opened):
         return opening.decrypt_anew(keys, message, context, aad) if plaintext is None else plaintext
 
     def _opener(self, header: wire.Header, start: bytes, context: Pairs, aad: bytes) -> files.StreamOpener:
-        if header.kind is wire.Kind.DIRECT:
+        if header.is_direct:
             return direct.DirectOpener(direct.decrypt(self._decryption, header, context, aad))
         return self._decryption.opened(header, context, 0, lambda key: key.opener(start, aad))
 
     def _chunks(
         self, header: wire.Header, context: Pairs, aad: bytes, read_at: body.ReadAt, size: int
     ) -> reading.Chunks:
-        if header.kind is wire.Kind.DIRECT:
+        if header.is_direct:
             return direct.DirectChunks(direct.decrypt(self._decryption, header, context, aad))
         return self._decryption.opened(header, context, 0, lambda key: key.reader(read_at, size, aad))

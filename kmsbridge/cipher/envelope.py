@@ -63,12 +63,12 @@ class EnvelopeCipher(Encryptor, Decryptor):
             old = journal.header_of(path, file)
             file.seek(old.length)
             bare = self._new_header(old, journal.read_exactly(file, body.OVERHEAD), context, aad)
-            if bare.length <= old.length and old.kind is wire.Kind.INLINE:
+            if bare.length <= old.length and old.layout.padded:
                 new = wire.Header(bare.kind, old.length, bare.recipients)
                 journal.replace_header(path, file, old, new)
                 return
             mode = os.fstat(file.fileno()).st_mode & 0o777
-            padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.kind is wire.Kind.INLINE)
+            padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.layout.padded)
             with atomic.replacing(path, mode=mode) as copy:
                 write_all(copy, padded.encode())
                 file.seek(old.length)
@@ -101,7 +101,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
     def _new_header(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Buffer) -> wire.Header:
         """The header to take the place of `header`, in front of a body that begins with `start`."""
         aad = as_aad(aad)
-        if header.kind is wire.Kind.DIRECT:
+        if header.is_direct:
             return self._new_direct(header, pairs, aad)
         keys, deadline = self._decryption, self._decryption.deadline()
         keys.check_open()

@@ -30,7 +30,7 @@ def decrypt(
     aads = one_each(aads, len(messages))
     whole = [bytes(message) for message in messages]
     headers = _headers(whole)
-    inline = [header for header in headers.values() if header.kind is not wire.Kind.DIRECT]
+    inline = [header for header in headers.values() if not header.is_direct]
     known = keys.fetch_many(inline, context)
     payloads = _direct(keys, whole, headers, context, aads)
     for number, message in enumerate(whole):
@@ -74,7 +74,7 @@ def _direct(
 
     def is_direct(message: bytes) -> bool:
         header = headers.get(_packed(message))
-        return header is not None and header.kind is wire.Kind.DIRECT
+        return header is not None and header.is_direct
 
     numbers = [number for number, message in enumerate(messages) if is_direct(message)]
     return dict(zip(numbers, in_parallel(payload, numbers), strict=True))

@@ -26,7 +26,7 @@ def decrypt_by_alias(keys: DecryptionKeys, message: bytes, context: Pairs, aad: 
 def decrypt_at_hand(keys: DecryptionKeys, message: bytes, context: Pairs, aad: Buffer) -> bytes | None:
     """The plaintext, if a data key at hand opens it: no call, no waiting. Raises `MessageError`."""
     header = wire.parse(message)
-    if header.kind is not wire.Kind.INLINE:
+    if not header.has_recipients_data_key:
         return None
     sealed = memoryview(message)[header.length :]
 
@@ -48,7 +48,7 @@ def decrypt_anew(
         header = wire.parse(message)
     else:
         wire.check_body_length(header.kind, len(message) - header.length)
-    if header.kind is wire.Kind.DIRECT:
+    if header.is_direct:
         return direct.decrypt(keys, header, context, aad)
     sealed = memoryview(message)[header.length :]
 

@@ -26,7 +26,7 @@ from kmsbridge.errors import (
     KmsInvalidRequest,
     UnsupportedMessage,
 )
-from kmsbridge.message import Header, Kind, Recipient
+from kmsbridge.message import Header, Recipient
 from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
 from kmsbridge.threads import in_parallel
@@ -327,7 +327,7 @@ class DecryptionKeys:
 
     def _first_match(self, header: Header) -> Match | None:
         """The key that would be asked first."""
-        if header.kind is not Kind.INLINE:
+        if not header.has_recipients_data_key:
             return None
         try:
             matches, _ = self.unwrapping.matches(header, self.deadline())
@@ -369,7 +369,7 @@ class DecryptionKeys:
 
 
 def _check_inline(header: Header) -> None:
-    if header.kind is not Kind.INLINE:
+    if not header.has_recipients_data_key:
         raise UnsupportedMessage(
             "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
         )

@@ -16,7 +16,7 @@ from kmsbridge.datakeys import data_key_context
 from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial, judged
 from kmsbridge.doctor.trying import Message, Tries
 from kmsbridge.errors import ConfigError, KmsBridgeError, UnsupportedMessage, forget_locals
-from kmsbridge.message import Header, Kind
+from kmsbridge.message import DataKeyIn, Header
 from kmsbridge.threads import in_parallel
 
 Pairs = Mapping[str, str]
@@ -66,11 +66,11 @@ def _each(
 
 
 def _message(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
-    if header.kind is Kind.STORED:
+    if header.layout.data_key_in is DataKeyIn.STORE:
         raise UnsupportedMessage(
             "the message's data key is in a key store", remedy="give a message that has recipients"
         )
-    is_direct = header.kind is Kind.DIRECT
+    is_direct = header.is_direct
     bound = direct.bound_context(pairs, aad) if is_direct else data_key_context(pairs)
     return Message({each.key_id: each for each in header.recipients}, bound)
 

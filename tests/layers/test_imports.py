@@ -1,6 +1,7 @@
 """Imports run one way. The tables say which; every import counts, also inside a function or for types only."""
 
 import ast
+import re
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -195,3 +196,9 @@ def test_a_module_that_breaks_a_line_is_caught(module, source, reason):
 
 def test_a_circle_is_caught():
     assert circle({"calls": {"datakeys"}, "datakeys": {"audit"}, "audit": {"calls"}}) is not None
+
+
+def test_only_the_table_of_kinds_tells_one_kind_of_message_from_another():
+    """What a message holds is asked of `LAYOUTS`; a kind is named elsewhere only to write one."""
+    compared = re.compile(r"\bkind (?:is|is not|==|!=|in|>|<) \(?(?:wire\.|message\.)?Kind\b")
+    assert not [module for module, file in modules().items() if compared.search(file.read_text())]
