@@ -24,7 +24,7 @@ from kmsbridge.cli import (
 )
 from kmsbridge.cli.exits import TABLE
 from kmsbridge.cli.options import Group, global_options
-from kmsbridge.cli.process import run
+from kmsbridge.cli.running import run
 
 EPILOG = """\b
 Begin with:

@@ -6,7 +6,7 @@ import click
 
 from kmsbridge.cli import output
 from kmsbridge.cli.options import Command
-from kmsbridge.cli.process import COMPLETE, PROGRAM
+from kmsbridge.cli.running import COMPLETE, PROGRAM
 
 
 @click.command(cls=Command, short_help="Print a script for shell completion.")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from kmsbridge.cli import exits
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.options import settings
-from kmsbridge.cli.process import report
+from kmsbridge.cli.running import report
 from kmsbridge.errors import KmsBridgeError
 
 

@@ -10,7 +10,7 @@ from kmsbridge.cli import output
 from kmsbridge.cli.exits import CommandError, code_of
 from kmsbridge.cli.opening import profile
 from kmsbridge.cli.options import Command, json_option, settings
-from kmsbridge.cli.process import report
+from kmsbridge.cli.running import report
 from kmsbridge.errors import KmsBridgeError, KmsError
 
 if TYPE_CHECKING:

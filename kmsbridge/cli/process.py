@@ -1,26 +1,19 @@
-"""One command as a process: its errors become one line and an exit code, and signals clean up."""
+"""One command as a process: signals clean up, and missing descriptors and broken pipes do no harm."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from kmsbridge.cli import exits
-from kmsbridge.errors import KmsBridgeError, ProviderFailure
+from kmsbridge.cli.running import run
 
 if TYPE_CHECKING:
     import click
 
-    from kmsbridge.cli.options import Settings
-
-PROGRAM: Final = "kmsbridge"
-COMPLETE: Final = "_KMSBRIDGE_COMPLETE"
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -55,84 +48,6 @@ def _load() -> click.Group:
             raise
         raise SystemExit("kmsbridge: click is not installed; pip install 'kmsbridge[cli]'") from None
     return app
-
-
-def run(app: click.Group, args: Sequence[str]) -> int:
-    """Run one command; gives its exit code. What goes wrong is one line on stderr."""
-    import click
-
-    from kmsbridge.cli.options import Settings
-
-    settings = Settings()
-    try:
-        return _invoke(app, args, settings)
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except click.UsageError as error:
-        return _usage(error)
-    except BrokenPipeError:
-        return exits.BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - whatever it is, it ends as one line
-        report(error, debug=settings.debug)
-        return exits.code_of(error)
-
-
-def _invoke(app: click.Group, args: Sequence[str], settings: Settings) -> int:
-    if instruction := os.environ.get(COMPLETE):
-        from click.shell_completion import shell_complete
-
-        return shell_complete(app, {}, PROGRAM, COMPLETE, instruction)
-    with app.make_context(PROGRAM, list(args), obj=settings) as context:
-        app.invoke(context)
-    return 0
-
-
-def report(error: BaseException, *, debug: bool = False, about: str = "") -> None:
-    """Say on stderr what went wrong, and with which file; with `debug`, where in the code."""
-    from kmsbridge.cli.output import say
-    from kmsbridge.cli.streams import file_error
-
-    if debug:
-        _say_traceback(error)
-    if isinstance(error, KmsBridgeError):
-        say(f"{about}: {error}" if about else str(error))
-    elif isinstance(error, OSError):
-        say(str(file_error(error, str(about or error.filename or "a file"))))
-    else:
-        # Its text is not ours, and may hold anything.
-        say(f"internal error ({type(error).__name__}); run it with --debug and report what that shows")
-
-
-def _usage(error: click.UsageError) -> int:
-    import click
-
-    from kmsbridge.cli.output import say
-
-    if type(error).__name__ == "NoArgsIsHelpError":
-        click.echo(error.format_message(), err=True)
-        return exits.USAGE
-    text = " ".join(error.format_message().split())
-    text = text.replace("(Did you mean", "Did you mean").replace("?)", "?")
-    text = re.sub(r"^\w|(?<=\. )\w", lambda match: match[0].lower(), text).replace(". ", "; ").rstrip(".")
-    path = error.ctx.command_path if error.ctx else PROGRAM
-    say(text if text.endswith("?") else f"{text}; see '{path} --help'")
-    return exits.USAGE
-
-
-def _say_traceback(error: BaseException) -> None:
-    """The traceback of `error` and what caused it: places only, no values, no text but our own."""
-    from kmsbridge.cli.output import say
-
-    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if cause is not None:
-        _say_traceback(cause)
-        say("debug: which led to")
-    for frame in traceback.extract_tb(error.__traceback__):
-        say(f"debug:   {frame.filename}:{frame.lineno} in {frame.name}")
-    known = isinstance(error, (KmsBridgeError, ProviderFailure))
-    say(f"debug: {type(error).__qualname__}" + (f": {error}" if known else ""))
-    for note in getattr(error, "__notes__", ()) if known else ():
-        say(f"debug:   {note}")
 
 
 def _open_missing() -> None:

@@ -172,7 +172,7 @@ class FakeHttpHarness(_ServiceHarness, ProxiedHarness):
 
     driver: ClassVar[type[KeyDriver] | None] = FakeHttpDriver
     sdk: ClassVar[Sequence[str]] = ("xmlrpc",)
-    """Nothing that the driver uses: it stands for an SDK, and a mutant imports it too early."""
+    """Nothing that the driver uses: it stands for an SDK, which opening a driver must not import."""
 
     def __init__(self) -> None:
         self._server = HttpKeyService()

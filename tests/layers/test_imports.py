@@ -1,8 +1,10 @@
 """Imports run one way. The tables say which; every import counts, also inside a function or for types only."""
 
 import ast
+import importlib
 import re
 import sys
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -69,11 +71,9 @@ def from_import(node, module, *, package):
         parts = module.split(".")
         kept = parts[: len(parts) - node.level + package]
         base = ".".join(kept + ([base] if base else []))
-    # `from kmsbridge import errors` imports a part; `from kmsbridge import Encryptor` the public names.
-    return [
-        f"kmsbridge.{alias.name}" if base == "kmsbridge" and alias.name in LEVEL_OF else base
-        for alias in node.names
-    ]
+    # `from kmsbridge import errors` imports that module; `from kmsbridge import Encryptor` the public names.
+    inside = [f"{base}.{alias.name}" for alias in node.names]
+    return [name if name in modules() else base for name in inside]
 
 
 def broken_lines(source, module, *, package=False):
@@ -104,19 +104,26 @@ def refusal(part, name):
     return f"{other} stands above {part}" if LEVEL_OF[other] > LEVEL_OF[part] else None
 
 
+@cache
 def modules():
     """Module name -> file, for all of the library."""
     files = sorted(LIBRARY.rglob("*.py"))
-    return {".".join(file.relative_to(LIBRARY.parent).with_suffix("").parts): file for file in files}
+    parts = {file: file.relative_to(LIBRARY.parent).with_suffix("").parts for file in files}
+    return {".".join(parts[file]).removesuffix(".__init__"): file for file in files}
 
 
-def plain(module):
-    return module.removesuffix(".__init__")
+def is_package(module):
+    return modules()[module].name == "__init__.py"
+
+
+def sources():
+    """Module name -> text, for all of the library."""
+    return {module: file.read_text() for module, file in modules().items()}
 
 
 def test_every_part_stands_at_one_level():
     """The table names exactly what is in the folder, once."""
-    parts = {module.split(".")[1] for module in modules()}
+    parts = {part_of(module) for module in modules()}
     assert parts == set(LEVEL_OF)
     assert sum(map(len, LEVELS)) == len(LEVEL_OF)
 
@@ -124,22 +131,45 @@ def test_every_part_stands_at_one_level():
 @pytest.mark.parametrize("module", modules())
 def test_a_module_imports_only_what_its_part_may(module):
     source = modules()[module].read_text()
-    assert broken_lines(source, plain(module), package=module.endswith("__init__")) == []
+    assert broken_lines(source, module, package=is_package(module)) == []
 
 
 def test_no_part_imports_itself_through_another():
     """Parts of one level may use each other, but not in a circle."""
-    assert circle(part_graph()) is None
+    assert circle(part_graph(module_graph(sources()))) is None
 
 
-def part_graph():
-    graph = {part: set() for part in LEVEL_OF}
-    for module, file in modules().items():
-        package = module.endswith("__init__")
-        names = imported(file.read_text(), plain(module), package=package)
-        part = part_of(plain(module))
-        graph[part] |= {part_of(name) for name in names if name.split(".")[0] == "kmsbridge"} - {part}
-    return graph
+def test_no_module_imports_itself_through_others():
+    """Not even later, inside a function, or for types only: what two modules need stands below both.
+
+    What a package imports when it is first asked for it counts: it imports that for types too, as below.
+    """
+    found = circle(module_graph(sources()))
+    assert found is None
+
+
+@pytest.mark.parametrize("package", [module for module, text in sources().items() if "\n_LATE = " in text])
+def test_what_a_package_imports_late_it_imports_for_types_too(package):
+    """So the tests of this file see it."""
+    late = set(importlib.import_module(package)._LATE.values())
+    assert late
+    assert late <= module_graph(sources())[package]
+
+
+def module_graph(texts):
+    """Module -> the modules that it imports by name; that a package runs before its modules is no import."""
+    return {
+        module: {name for name in imported(text, module, package=is_package(module)) if name in modules()}
+        for module, text in texts.items()
+    }
+
+
+def part_graph(graph):
+    parts = {part: set() for part in LEVEL_OF}
+    for module, names in graph.items():
+        part = part_of(module)
+        parts[part] |= {part_of(name) for name in names} - {part}
+    return parts
 
 
 def circle(graph):
@@ -196,6 +226,29 @@ def test_a_module_that_breaks_a_line_is_caught(module, source, reason):
 
 def test_a_circle_is_caught():
     assert circle({"calls": {"datakeys"}, "datakeys": {"audit"}, "audit": {"calls"}}) is not None
+
+
+@pytest.mark.parametrize(
+    "lower",
+    (
+        "from kmsbridge.cli.app import app",
+        "from kmsbridge.cli import app",
+        "from . import app",
+        "import kmsbridge.cli.app",
+        "def late():\n    from .app import app",
+        "if TYPE_CHECKING:\n    from kmsbridge.cli.app import App",
+        "import importlib\nimportlib.import_module('kmsbridge.cli.app')",
+        "from kmsbridge.cli import main",
+    ),
+)
+def test_a_circle_of_modules_is_caught(lower):
+    """However the lower one imports the upper one, or the package that does."""
+    upper = {
+        "kmsbridge.cli": "def main():\n    from kmsbridge.cli.app import app",
+        "kmsbridge.cli.app": "from kmsbridge.cli.running import run",
+    }
+    assert circle(module_graph({**upper, "kmsbridge.cli.running": ""})) is None
+    assert circle(module_graph({**upper, "kmsbridge.cli.running": lower})) is not None
 
 
 def test_only_the_table_of_kinds_tells_one_kind_of_message_from_another():

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from kmsbridge.testing.mutants import MUTANTS
+from tests.mutants.drivers import MUTANTS
 
 LEAST = 18
 
@@ -15,7 +15,7 @@ MODULE = """
 import pytest
 
 from kmsbridge.testing import DriverContract
-from kmsbridge.testing.mutants import MUTANTS
+from tests.mutants.drivers import MUTANTS
 
 
 def examined(name, make):

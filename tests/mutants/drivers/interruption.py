@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
 from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.service import FakeError, Operation
+from tests.mutants.drivers.base import caught_by
 
 FOREIGN = "test_foreign_exception_reaches_the_caller"
 

@@ -15,8 +15,8 @@ from kmsbridge.driver import (
     WrappedKey,
 )
 from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.service import Caller
+from tests.mutants.drivers.base import caught_by
 
 
 class _RemembersContexts(FakeDriver):

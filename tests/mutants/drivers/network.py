@@ -15,8 +15,8 @@ from kmsbridge.testing.fake import FakeDriver
 from kmsbridge.testing.harnesses import FakeHttpHarness, PublicKeyFakeHarness
 from kmsbridge.testing.http_fake import FakeHttpDriver, HttpStatusError
 from kmsbridge.testing.http_service import from_json, to_json
-from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.public_fake import PublicKeyFakeDriver
+from tests.mutants.drivers.base import caught_by
 
 FAULT = "test_fault_is_told_and_survived"
 WHY = "test_unreachable_service_is_told"

@@ -14,8 +14,8 @@ from kmsbridge.errors import ConfigError
 from kmsbridge.testing.fake import FakeDriver, caller_of
 from kmsbridge.testing.harnesses import FakeHttpHarness
 from kmsbridge.testing.http_fake import FakeHttpDriver
-from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.service import Caller, Operation
+from tests.mutants.drivers.base import caught_by
 
 
 @caught_by("test_open_touches_no_network")
@@ -105,7 +105,7 @@ class ClosesOnce(FakeDriver):
 
     def close(self) -> None:
         self.closes += 1
-        if self.closes == 2:  # noqa: PLR2004 - later ones pass, so that a case can clean up
+        if self.closes == 2:  # later ones pass, so that a case can clean up
             raise RuntimeError("closed already")
         super().close()
 

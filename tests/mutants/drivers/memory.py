@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from kmsbridge.driver import EncryptionContext, KeyDescription, KeyState, WrappedKey
 from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.service import Caller
+from tests.mutants.drivers.base import caught_by
 
 
 @caught_by("test_key_that_was_used_is_disabled_all_the_same")

@@ -13,8 +13,8 @@ from kmsbridge.driver import EncryptionContext, ErrorKind, KeyDescription, KeySt
 from kmsbridge.testing.fake import FakeDriver
 from kmsbridge.testing.harnesses import FakeHttpHarness
 from kmsbridge.testing.http_fake import FakeHttpDriver
-from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.service import Caller, FakeError, Operation
+from tests.mutants.drivers.base import caught_by
 
 FAULT = "test_fault_is_told_and_survived"
 

@@ -3,7 +3,7 @@
 A suite that has never failed proves little: this is what says that it fails where it must.
 """
 
-from kmsbridge.testing.mutants import (  # noqa: F401 - they fill MUTANTS
+from tests.mutants.drivers import (  # noqa: F401 - they fill MUTANTS
     binding,
     calls,
     interruption,
@@ -13,6 +13,6 @@ from kmsbridge.testing.mutants import (  # noqa: F401 - they fill MUTANTS
     payload,
     rewrap,
 )
-from kmsbridge.testing.mutants.base import MUTANTS, Mutant
+from tests.mutants.drivers.base import MUTANTS, Mutant
 
 __all__ = ["MUTANTS", "Mutant"]

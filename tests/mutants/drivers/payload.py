@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
 from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.mutants.base import caught_by
 from kmsbridge.testing.service import Caller, FakeError
+from tests.mutants.drivers.base import caught_by
 
 Items = Sequence[tuple[WrappedKey, EncryptionContext]]
 
