@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 from kmsbridge.errors import ConfigError
 
 MAX_LENGTH: Final = 2048
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
+SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 _USER_INFO = re.compile(r"\A[^/]*:.*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -41,7 +41,7 @@ class KeyURI:
         if len(text) > MAX_LENGTH:
             raise ConfigError(f"a key URI of {len(text)} characters", remedy=f"use at most {MAX_LENGTH}")
         scheme, colon, rest = text.partition(":")
-        if not colon or not _SCHEME.fullmatch(scheme):
+        if not colon or not SCHEME.fullmatch(scheme):
             raise ConfigError(
                 "a key URI does not begin with a scheme",
                 remedy="write it as in local:keys.json#app or aws-kms://alias/app?region=eu-west-1",

@@ -1,31 +1,50 @@
-"""Finds drivers through their entry points. The only importer of stevedore.
+"""Finds drivers: what the application registered, the library's own, what is installed. The only importer of stevedore.
 
-stevedore, left to its defaults, loads every plugin to find one, logs and skips those that fail to
+An installed driver is found through its entry point. stevedore, left to its defaults, loads every plugin to find one, logs and skips those that fail to
 import, and lets one of two plugins of the same name win. None of that may happen to the code that
 holds keys.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from kmsbridge import keyuri
 from kmsbridge.driver import ENTRY_POINT_GROUP, KeyDriver
 from kmsbridge.errors import ConfigError, ProviderFailure, ProviderLoadError, ProviderNotFound
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+OWN: Final = {"local": "kmsbridge.local:LocalDriver"}
+"""The drivers that come with the library, `module:class`: found without the metadata of any package."""
+
+
+class Package(NamedTuple):
+    """The distribution that brings a driver, and the driver's `module:class`."""
+
+    distribution: str
+    target: str
+
+
 PACKAGES: Final = {
-    "aws-kms": "kmsbridge-aws",
-    "gcp-kms": "kmsbridge-gcp",
-    "vault-transit": "kmsbridge-vault",
+    "aws-kms": Package("kmsbridge-aws", "kmsbridge_aws:AwsKmsDriver"),
+    "gcp-kms": Package("kmsbridge-gcp", "kmsbridge_gcp:GcpKmsDriver"),
+    "vault-transit": Package("kmsbridge-vault", "kmsbridge_vault:VaultTransitDriver"),
 }
-"""The distributions that bring the schemes this project knows of, to name in an error."""
+"""What brings the other schemes that this project knows of, to name in an error."""
+
+_registered: dict[str, type[KeyDriver]] = {}
+_alone: set[str] = set()  # the registered schemes for which nobody has installed another driver
+_replacing: dict[str, type[KeyDriver]] = {}
 
 
 class Provider(NamedTuple):
-    """An installed driver, not imported: its scheme, `module:class`, and the distribution it is from."""
+    """A driver, not imported: its scheme, `module:class`, and its distribution, which may be unknown."""
 
     scheme: str
     target: str
@@ -33,30 +52,108 @@ class Provider(NamedTuple):
     version: str
 
 
+def register(driver: type[KeyDriver]) -> None:
+    """Have this process find a driver class for its scheme, without an entry point.
+
+    For an application's own driver, and for programs without the metadata of packages, such as zip
+    applications. Repeating it changes nothing. Raises `TypeError` for what is no class,
+    `ProviderLoadError` for a class that is no driver or has no valid scheme, and `ConfigError` where
+    another class is registered for the scheme or comes with the library. Another class that is
+    installed for it is a `ConfigError` when the scheme is first used.
+    """
+    scheme = _scheme_of(driver)
+    if scheme in OWN and not _is(OWN[scheme], driver):
+        remedy = "give the driver a scheme of its own"
+        raise _two_drivers(scheme, OWN[scheme], _target(driver), remedy=remedy)
+    other = _registered.setdefault(scheme, driver)
+    if other is not driver:
+        raise _two_drivers(scheme, _target(other), _target(driver), remedy="register one of them")
+
+
+@contextlib.contextmanager
+def replaced(*drivers: type[KeyDriver]) -> Iterator[None]:
+    """For tests: within the block these classes are found for their schemes, whatever else has them.
+
+    Ends must be nested.
+    """
+    before = dict(_replacing)
+    _replacing.update({_scheme_of(driver): driver for driver in drivers})
+    try:
+        yield
+    finally:
+        for scheme in _replacing.keys() - before.keys():
+            del _replacing[scheme]
+        _replacing.update(before)
+
+
 def providers() -> list[Provider]:
-    """Every installed driver, by scheme, none of them imported."""
-    installed = (_provider(entry) for entries in _by_scheme().values() for entry in entries)
-    return sorted(installed, key=lambda provider: (provider.scheme, provider.target))
+    """Every driver that can be found, by scheme, none of them imported.
+
+    `distribution` and `version` are empty for one that was registered.
+    """
+    entries = _by_scheme()
+    found = [_provider(entry) for same in entries.values() for entry in same]
+    for scheme, target in OWN.items():
+        if scheme not in entries:
+            found.append(Provider(scheme, target, "kmsbridge", ""))
+    for scheme, driver in _registered.items():
+        if not any(_is(each.target, driver) for each in found):
+            found.append(Provider(scheme, _target(driver), "", ""))
+    return sorted(found, key=lambda provider: (provider.scheme, provider.target))
 
 
 def driver_class(scheme: str) -> type[KeyDriver]:
     """Import and return the driver for `scheme`, and no other.
 
-    Raises `ProviderNotFound` where none is installed, `ProviderLoadError` where it cannot be imported
-    or is no driver, `ConfigError` where two distributions claim the scheme.
+    Raises `ProviderNotFound` where there is none, `ProviderLoadError` where it cannot be imported or is
+    no driver, `ConfigError` where two claim the scheme.
     """
+    if scheme in _replacing:
+        return _replacing[scheme]
+    if scheme in _registered:
+        _check_alone(scheme, _registered[scheme])
+        return _registered[scheme]
+    if scheme in OWN:
+        return _checked(scheme, _load_own(OWN[scheme]), OWN[scheme])
     entries = _by_scheme()
     if scheme not in entries:
-        raise _not_found(scheme, sorted(entries))
+        raise _not_found(scheme, sorted({*entries, *OWN, *_registered}))
     if len(entries[scheme]) > 1:
-        names = " and ".join(_provider(entry).distribution or entry.value for entry in entries[scheme])
-        raise ConfigError(f"two drivers for {scheme!r}: {names}", remedy="uninstall one of them")
-    return _checked(scheme, _load(entries[scheme][0]), entries[scheme][0])
+        names = (_provider(entry).distribution or entry.value for entry in entries[scheme])
+        raise _two_drivers(scheme, *names, remedy="uninstall one of them")
+    return _checked(scheme, _load(entries[scheme][0]), entries[scheme][0].value)
+
+
+def _check_alone(scheme: str, driver: type[KeyDriver]) -> None:
+    if scheme in _alone:
+        return
+    for entry in _by_scheme().get(scheme, ()):
+        if not _is(entry.value, driver):
+            name = _provider(entry).distribution or entry.value
+            remedy = f"uninstall {name}, or do not register the other"
+            raise _two_drivers(scheme, name, _target(driver), remedy=remedy)
+    _alone.add(scheme)
+
+
+def _is(target: str, driver: type[KeyDriver]) -> bool:
+    """Whether `module:class` is this class; nothing is imported to find out."""
+    module, _, name = target.partition(":")
+    return getattr(sys.modules.get(module), name, None) is driver
+
+
+def _target(driver: type[KeyDriver]) -> str:
+    return f"{driver.__module__}:{driver.__qualname__}"
+
+
+def _two_drivers(scheme: str, *names: str, remedy: str) -> ConfigError:
+    return ConfigError(f"two drivers for {scheme!r}: {' and '.join(names)}", remedy=remedy)
 
 
 def _by_scheme() -> dict[str, list[EntryPoint]]:
     schemes: dict[str, list[EntryPoint]] = {}
     for entry in _entries():
+        if entry.value != OWN.get(entry.name, entry.value):
+            continue  # the library's own driver is found without asking, so this one never is
         same = schemes.setdefault(entry.name, [])
         # A distribution can be there twice, editable or in an older version: the first one counts.
         if all(entry.value != other.value and _source(entry) != _source(other) for other in same):
@@ -105,6 +202,14 @@ def _load(entry: EntryPoint) -> Any:
         raise _load_error(entry.value, error) from ProviderFailure.of(error)
 
 
+def _load_own(target: str) -> Any:
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # noqa: BLE001 - whatever the import let out
+        raise _load_error(target, error) from ProviderFailure.of(error)
+
+
 def _load_error(target: str, error: BaseException) -> ProviderLoadError:
     missing = f": no module {error.name!r}" if isinstance(error, ModuleNotFoundError) else ""
     return ProviderLoadError(
@@ -113,29 +218,58 @@ def _load_error(target: str, error: BaseException) -> ProviderLoadError:
     )
 
 
-def _checked(scheme: str, loaded: Any, entry: EntryPoint) -> type[KeyDriver]:
-    if not (isinstance(loaded, type) and issubclass(loaded, KeyDriver)):
+def _checked(scheme: str, loaded: Any, target: str) -> type[KeyDriver]:
+    found = _scheme_in(loaded, target)
+    if found != scheme:
         raise ProviderLoadError(
-            f"{entry.value} is not a KeyDriver", remedy="report it to the driver's author"
-        )
-    if loaded.scheme != scheme:
-        raise ProviderLoadError(
-            f"{entry.value} is registered for {scheme!r} and says {loaded.scheme!r}",
+            f"{target} is installed for {scheme!r} and says {found!r}",
             remedy="report it to the driver's author",
         )
-    return loaded
+    return loaded  # type: ignore[no-any-return]
 
 
-def _not_found(scheme: str, installed: list[str]) -> ProviderNotFound:
+def _scheme_of(driver: type[KeyDriver]) -> str:
+    if not isinstance(driver, type):
+        raise TypeError(f"a driver must be given as its class, not as an object of {type(driver).__name__}")
+    return _scheme_in(driver, _target(driver))
+
+
+def _scheme_in(loaded: Any, target: str) -> str:
+    if not (isinstance(loaded, type) and issubclass(loaded, KeyDriver)):
+        raise ProviderLoadError(f"{target} is not a KeyDriver", remedy="report it to the driver's author")
+    scheme = getattr(loaded, "scheme", None)
+    if not isinstance(scheme, str) or not keyuri.SCHEME.fullmatch(scheme):
+        raise ProviderLoadError(
+            f"{target} has no scheme that a key URI can begin with",
+            remedy="set scheme to lower-case letters, digits and '-', a letter first",
+        )
+    return scheme
+
+
+def _not_found(scheme: str, there: list[str]) -> ProviderNotFound:
     import difflib
 
+    why = ""
     if scheme in PACKAGES:
-        remedy = f"pip install {PACKAGES[scheme]}"
-    elif near := difflib.get_close_matches(scheme, [*installed, *PACKAGES], n=1):
+        why, remedy = _not_installed(PACKAGES[scheme])
+    elif near := difflib.get_close_matches(scheme, [*there, *PACKAGES], n=1):
         remedy = f"did you mean {near[0]!r}?"
     else:
-        remedy = f"installed: {', '.join(installed) or 'none'}"
-    return ProviderNotFound(f"no driver for {scheme!r}", remedy=remedy)
+        remedy = f"there is {', '.join(there)}; install the driver's package, or register its class"
+    return ProviderNotFound(f"no driver for {scheme!r}{why}", remedy=remedy)
+
+
+def _not_installed(package: Package) -> tuple[str, str]:
+    from importlib.util import find_spec
+
+    module, _, name = package.target.partition(":")
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:  # a folder of that name without code has no origin
+        return "", f"pip install {package.distribution}"
+    return (
+        f": the module {module} is there, the metadata of {package.distribution} is not",
+        f"call kmsbridge.registry.register({module}.{name}), or pip install {package.distribution}",
+    )
 
 
 def _provider(entry: EntryPoint) -> Provider:

@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
-from unittest import mock
 
 from kmsbridge import registry
 from kmsbridge.driver import EncryptionContext, ErrorKind, KeyDescription, KeyDriver, WrappedKey
@@ -19,13 +18,7 @@ def installed(*drivers: type[KeyDriver]) -> Iterator[None]:
 
     They come before drivers that are really installed under the same scheme. Ends must be nested.
     """
-    mine = {driver.scheme: driver for driver in drivers}
-    others = registry.driver_class
-
-    def driver_class(scheme: str) -> type[KeyDriver]:
-        return mine.get(scheme) or others(scheme)
-
-    with mock.patch.object(registry, "driver_class", driver_class):
+    with registry.replaced(*drivers):
         yield
 
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from kmsbridge.local.keyfile import KeyFile
+
 SDKS = {"boto3", "botocore", "google", "grpc", "hvac", "requests", "urllib3"}
 CLI = {"click", "rich", "kmsbridge.cli"}
 SLOW = {"asyncio", "importlib.metadata", "logging.handlers", "pytest", "stevedore"}
@@ -74,6 +76,15 @@ def test_opening_a_vault_key_imports_only_what_its_login_needs():
     modules = modules_after(f"from kmsbridge import Encryptor; Encryptor.from_uri('{VAULT}', {options})")
     assert "kmsbridge_vault.driver" in modules
     assert among(modules, SDKS | {"kmsbridge_vault.bootstrap", "concurrent.futures"}) == []
+
+
+def test_a_local_key_looks_for_nothing_that_is_installed(tmp_path):
+    """The library's own driver costs neither stevedore nor the metadata of packages."""
+    KeyFile.create(tmp_path / "keys.json", "app").close()
+    uri = f"local:{tmp_path}/keys.json"
+    modules = modules_after(f"from kmsbridge import Encryptor; Encryptor.from_uri({uri!r}).encrypt(b'x')")
+    assert "kmsbridge.local.driver" in modules
+    assert among(modules, SDKS | CLI | SLOW) == []
 
 
 def test_asyncio_is_imported_by_those_who_ask_for_it():

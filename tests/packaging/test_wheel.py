@@ -127,7 +127,7 @@ def test_the_metadata_says_what_an_index_shows(metadata):
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 
-def test_the_local_driver_is_found_like_any_other(contents):
+def test_the_local_driver_is_listed_like_any_other(contents):
     (name,) = (name for name in contents if name.endswith("entry_points.txt"))
     text = contents[name].decode()
     assert "[kmsbridge.drivers]\nlocal = kmsbridge.local:LocalDriver" in text

@@ -76,8 +76,8 @@ def kind_of(driver, call):
 # --- opening --------------------------------------------------------------------------------------
 
 
-def test_the_driver_is_found_through_its_entry_point():
-    """Like any other driver."""
+def test_the_driver_is_found_by_its_scheme():
+    """As every driver is asked for."""
     assert driver_class("local") is LocalDriver
 
 
