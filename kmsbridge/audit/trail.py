@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Final
 
 from kmsbridge.audit.event import AuditEvent
@@ -88,16 +88,14 @@ class AuditTrail:
         # A handler that encrypts causes events of its own, and each of these would cause more.
         if _logging.get() or not _events.isEnabledFor(level):
             return None
-        before = _logging.set(True)
         try:
-            _events.log(level, "%s", event.as_line(), extra={"kmsbridge": event.as_dict()})
+            # In a context of its own, which ends with the call, whatever interrupts it.
+            copy_context().run(_send, level, event)
         except Exception as error:  # a logging handler is the application's code, and may raise anything
             if is_from_signal_handler(error):
                 raise
             problem = f"a logging handler failed on an audit event ({type(error).__name__})"
             return self._failed("log", AuditError(problem, remedy="see to the handlers of kmsbridge.audit"))
-        finally:
-            _logging.reset(before)
         return None
 
     def _failure(self, error: Exception) -> AuditError:
@@ -123,3 +121,8 @@ class AuditTrail:
                 if is_from_signal_handler(error):
                     raise
         return failure
+
+
+def _send(level: int, event: AuditEvent) -> None:
+    _logging.set(True)
+    _events.log(level, "%s", event.as_line(), extra={"kmsbridge": event.as_dict()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
 from kmsbridge import forks
@@ -64,14 +64,13 @@ class SingleFlight(Generic[T]):
         """
         while True:
             mine: Flight[T] = Flight()
-            before = _leading.set((*_leading.get(), mine))  # before a signal handler can come upon it
             try:
-                flight = self._board(name, mine)
-                if flight is mine:
-                    return self.lead(name, mine, load)
+                # In a context of its own, which ends with the load, whatever interrupts it.
+                flight, results = copy_context().run(self._lead_if_first, name, mine, load)
             finally:
                 self.give_up(name, mine)  # for an interrupt before the load; else it has ended
-                _leading.reset(before)
+            if flight is mine:
+                return results[0]
             check_not_leading(flight)
             if not flight.outcome.wait(deadline.left()):
                 raise KmsTimeout(
@@ -91,10 +90,10 @@ class SingleFlight(Generic[T]):
         return flight, flight is mine
 
     def lead(self, name: Hashable, flight: Flight[T], load: Callable[[], T]) -> T:
-        """Load, and tell those who wait."""
+        """Load, and tell those who wait. In a context of the caller's own (`contextvars`)."""
         result: T | None = None
         shared: BaseException | None = None
-        before = _leading.set((*_leading.get(), flight))
+        _leading.set((*_leading.get(), flight))
         try:
             result = load()
             return result
@@ -104,11 +103,17 @@ class SingleFlight(Generic[T]):
             raise
         finally:
             self._end(name, flight, result, shared)
-            _leading.reset(before)
 
     def give_up(self, name: Hashable, flight: Flight[T]) -> None:
         """The leader cannot load at all; someone else may lead."""
         self._end(name, flight, None, None)
+
+    def _lead_if_first(
+        self, name: Hashable, mine: Flight[T], load: Callable[[], T]
+    ) -> tuple[Flight[T], list[T]]:
+        _leading.set((*_leading.get(), mine))  # before a signal handler can come upon it
+        flight = self._board(name, mine)
+        return flight, [self.lead(name, mine, load)] if flight is mine else []
 
     def _board(self, name: Hashable, mine: Flight[T]) -> Flight[T]:
         return self._flights.setdefault(name, mine)

@@ -47,7 +47,7 @@ def _sweeper():
 
 def test_what_is_too_old_leaves_memory_by_itself(service):
     """Twenty data keys each way are there, and a little later none."""
-    with EnvelopeCipher.from_uri("fake:app", data_keys={"max_age": 0.5}) as cipher:
+    with EnvelopeCipher.from_uri("fake:app", data_keys={"max_age": 3}) as cipher:
         before = in_memory()
         use(cipher)
         assert in_memory() - before > CONTEXTS
