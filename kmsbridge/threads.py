@@ -7,6 +7,7 @@ or a finalizer may use all of it at any time, also on a thread that is in the mi
 from __future__ import annotations
 
 import _thread
+import contextlib
 import contextvars
 import functools
 import queue
@@ -112,17 +113,9 @@ class Workers:
     def begin(self, work: Callable[[], T]) -> Outcome[T]:
         """Have `work()` done; where no thread can be started, as at the interpreter's end, it is done here."""
         outcome: Outcome[T] = Outcome()
-        job: Job = (work, contextvars.copy_context(), outcome)
-        if _taken(self._idle):
-            self._jobs.put(job)
-        elif _taken(self._permits):
-            try:
-                threading.Thread(target=self._run, args=(job,), name=self._name, daemon=True).start()
-            except RuntimeError:
-                self._permits.append(None)
-                _do(job)
-        else:
-            self._jobs.put(job)
+        # First the job, then somebody to do it: a thread that finds none may end.
+        self._jobs.put((work, contextvars.copy_context(), outcome))
+        self._grow()
         return outcome
 
     def close(self) -> None:
@@ -135,31 +128,44 @@ class Workers:
         """The threads, and what waited for them, are not in the child."""
         self._closed = False
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        # Tokens: whoever pops one has a thread that waits for work, or may start one more.
+        # Tokens: one for each thread that waits for work, and one for each that may still be started.
         self._idle: list[None] = []
         self._permits: list[None] = [None] * self._limit
 
-    def _run(self, job: Job | None) -> None:
+    def _grow(self) -> None:
+        """Start a thread where there is more to do than threads that wait for it."""
+        if self._jobs.qsize() <= len(self._idle) or not _taken(self._permits):
+            return
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError:
+            self._permits.append(None)
+            _do_all(self._jobs)
+
+    def _run(self) -> None:
         jobs, idle, permits = self._jobs, self._idle, self._permits
-        while job is not None:
-            _do(job)
-            del job  # and with it the result
-            job = self._next(jobs, idle)
-        permits.append(None)
+        while True:
+            while (job := self._next(jobs, idle)) is not None:
+                self._grow()  # for who came while this one was still counted as idle
+                _do(job)
+                del job  # and with it the result
+            permits.append(None)
+            # Who came before that found no permit and no idle thread, and counts on this one.
+            if self._closed or jobs.empty() or not _taken(permits):
+                return
 
     def _next(self, jobs: queue.SimpleQueue[Job | None], idle: list[None]) -> Job | None:
-        try:
+        with contextlib.suppress(queue.Empty):
             return jobs.get_nowait()
-        except queue.Empty:
-            if self._closed:
-                return None
+        if self._closed:
+            return None
         idle.append(None)
-        while True:
-            try:
-                return jobs.get(timeout=IDLE)
-            except queue.Empty:
-                if _taken(idle):  # else somebody counts on this thread
-                    return None
+        try:
+            return jobs.get(timeout=IDLE)
+        except queue.Empty:
+            return None
+        finally:
+            _taken(idle)
 
 
 def _taken(tokens: list[None]) -> bool:
@@ -168,6 +174,12 @@ def _taken(tokens: list[None]) -> bool:
     except IndexError:
         return False
     return True
+
+
+def _do_all(jobs: queue.SimpleQueue[Job | None]) -> None:
+    with contextlib.suppress(queue.Empty):
+        while (job := jobs.get_nowait()) is not None:
+            _do(job)
 
 
 def _do(job: Job) -> None:

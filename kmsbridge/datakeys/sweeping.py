@@ -37,9 +37,10 @@ class Sweeper:
     def keep_swept(self, cache: Swept, max_age: float) -> None:
         """Have `cache`, whose data keys live for `max_age` seconds, swept for as long as it holds any."""
         number = id(cache)
-        if number not in self._caches:
+        known = self._caches.get(number)
+        if known is None or known() is not cache:
             self._pauses[number] = min(max_age * SELDOM, AT_MOST)
-            self._caches[number] = weakref.ref(cache, lambda _: self._forget(number))
+            self._caches[number] = weakref.ref(cache)
         if time.monotonic() + max_age < self._next_look:
             self.look_again()
         self._start()
@@ -51,31 +52,24 @@ class Sweeper:
     def after_fork(self) -> None:
         """The thread is not in the child, nor are data keys."""
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Whoever pops it runs the thread, and puts it back.
-        self._permit: list[None] = [None]
+        self._thread: threading.Thread | None = None
         self._next_look = math.inf
 
-    def _forget(self, number: int) -> None:
-        self._caches.pop(number, None)
-        self._pauses.pop(number, None)
-
     def _start(self) -> None:
-        with contextlib.suppress(IndexError, RuntimeError):  # it runs; or the interpreter is ending
-            self._permit.pop()
-            try:
-                threading.Thread(target=self._run, name="kmsbridge-sweep", daemon=True).start()
-            except BaseException:
-                self._permit.append(None)
-                raise
+        # Two that start at once make two threads, which end as one does: no interrupt can leave none.
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="kmsbridge-sweep", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending
+                self._thread.start()
 
     def _run(self) -> None:
-        wake, permit = self._wake, self._permit
+        wake = self._wake
         while (pause := self._sweep_all()) is not None:
             self._next_look = time.monotonic() + pause
             with contextlib.suppress(queue.Empty):
                 wake.get(timeout=pause)
-        permit.append(None)
-        if self._sweep_all() is not None:  # filled between the last look and the permit's return
+        self._thread = None
+        if self._sweep_all() is not None:  # filled between the last look and that
             self._start()
 
     def _sweep_all(self) -> float | None:
@@ -87,6 +81,9 @@ class Sweeper:
     def _sweep(self, number: int, reference: weakref.ref[Swept]) -> float | None:
         cache = reference()
         if cache is None:
+            # Another may have its number by now.
+            if self._caches.get(number) is reference:
+                self._caches.pop(number, None)
             return None
         left: float | None = 0.0
         with contextlib.suppress(
