@@ -118,7 +118,10 @@ def _gain(runs: list[Values], job: str, way: str) -> float:
 
 
 def _limit(runs: list[Values], job: str, way: str) -> float | None:
-    """What two threads must keep: of small messages as much as the cipher alone does, which lets go of the GIL too."""
+    """Return the least ratio of two threads to one; None where there is no limit.
+
+    A bare loop loses in two threads too, because `os.urandom` lets go of the GIL, so encrypting is held against it.
+    """
     if way != "two threads" or job not in ("encrypt", "decrypt"):
         return None
     return round(0.9 * _gain(runs, BARE, way), 2) if job == "encrypt" else 0.85

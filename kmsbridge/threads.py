@@ -209,7 +209,10 @@ def in_parallel(work: Callable[[A], T], items: Sequence[A], deadline: Deadline |
         outcomes.extend(workers.begin(functools.partial(work, item)) for item in items)
         for outcome in outcomes:
             if not outcome.wait(None if deadline is None else 1.2 * deadline.left() + _GRACE):
-                raise KmsTimeout("the calls to several keys did not end in time")
+                raise KmsTimeout(
+                    "the calls to several keys did not end in time",
+                    remedy="check the network to the key services; the call may be repeated",
+                )
     except BaseException:
         for outcome in outcomes:
             outcome.wanted = False

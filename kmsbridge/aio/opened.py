@@ -20,7 +20,10 @@ MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
 def entry_point(method: MethodT) -> MethodT:
-    """As `kmsbridge.cipher.opened.entry_point`."""
+    """Have an error that leaves a public coroutine method audited, where it is a refusal, and show no local variables.
+
+    The same as `kmsbridge.cipher.opened.entry_point`, for a method that must be awaited within the guard.
+    """
 
     @functools.wraps(method)
     async def guarded(self: Opened[Any], *args: Any, **kwargs: Any) -> Any:

@@ -7,28 +7,25 @@ from typing import Any, Final, Protocol
 
 from kmsbridge import body
 from kmsbridge import message as wire
+from kmsbridge.cipher.files import StreamOpener
 from kmsbridge.streams import given, is_awaitable, taken
 
 STEP: Final = 64 * 1024
 
 
 class AsyncReader(Protocol):
-    """What `asyncio.StreamReader` is: `read(n)` gives b"" at the end."""
+    """An `asyncio.StreamReader`, or anything whose awaited `read(n)` gives up to `n` bytes, and b"" at the end."""
 
     def read(self, n: int = -1, /) -> Awaitable[bytes]: ...
 
 
 class AsyncWriter(Protocol):
-    """What `asyncio.StreamWriter` is, or a file whose `write` is awaited. `drain` is called where there is one."""
+    """An `asyncio.StreamWriter`, or anything with a `write`, which is awaited where it wants that.
+
+    `drain` is called after each write where there is one.
+    """
 
     def write(self, data: bytes, /) -> Any: ...
-
-
-class StreamOpener(Protocol):
-    """What opens a body front to back: `body.Opener`, or its stand-in for a direct message."""
-
-    def update(self, sealed: bytes) -> bytes: ...
-    def finalize(self) -> bytes: ...
 
 
 async def seal_stream(

@@ -117,7 +117,7 @@ class Sealer:
         return OVERHEAD + (length // CHUNK + 1) * SEALED_CHUNK
 
     def update(self, plaintext: Buffer) -> bytes:
-        """What is sealed once `plaintext` has come: the chunks that it completes."""
+        """Encrypt `plaintext`; return the chunks that it completes. What is left over waits for the next call."""
         sealed = memoryview(bytearray(self.room(len(plaintext))))
         return bytes(sealed[: self.update_into(plaintext, sealed)])
 
@@ -142,7 +142,10 @@ class Sealer:
         return done
 
     def seal(self, step: Step, count: int) -> memoryview:
-        """What is sealed once the first `count` bytes of `step.plain` have come; valid until the next step."""
+        """Encrypt the first `count` bytes of `step.plain`, and return a view of the chunks that they complete.
+
+        The view is of `step.sealed`, so it is valid until the next step.
+        """
         if count < len(step.plain) or self._rest or self._start:
             return step.sealed[: self.update_into(step.plain[:count], step.sealed)]
         self._check_going_on()

@@ -15,7 +15,7 @@ from kmsbridge.threads import Workers
 
 E = TypeVar("E", bound=BaseException)
 Work = Callable[[KeyDriver, float], Any]
-"""What is asked of the driver, within so many seconds."""
+"""Calls one method of the driver, with a timeout in seconds, and returns what that returns."""
 
 AT_ONCE: Final = 64
 """The most calls of one key that are under way at once."""
@@ -37,7 +37,7 @@ class Failed(NamedTuple):
     details: ErrorDetails
     cause: ProviderFailure | None
     what: str = ""
-    """What happened, where it is more than the kind says."""
+    """A sentence for the error's text, where there is more to say than the kind does; else empty."""
 
 
 class Raised(NamedTuple):
@@ -102,7 +102,7 @@ class Attempts:
 
 
 def made(driver: KeyDriver, work: Work, timeout: float) -> Attempt:
-    """What came of `work`, done here and now."""
+    """Call `work` on this thread; return its result, or how it failed."""
     take_request_id()
     try:
         return Done(work(driver, timeout), take_request_id())
@@ -125,7 +125,7 @@ def _told(driver: KeyDriver, failure: Exception) -> Failed:
         return Failed(None, ErrorDetails(), ProviderFailure.of(_beneath(second)))
     try:
         details: Any = driver.error_details(failure)
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - the failure is told, if without its details
         details = None
     return _failed(kind, details, failure)
 

@@ -1,4 +1,4 @@
-"""What is known of how one key's service does."""
+"""The breaker, the retry budget and the limiter of one key, and what they learn from each answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTAGES: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT})
 
 
 class Health:
-    """Learns of every answer, and of none that an exception from elsewhere kept from being one."""
+    """A key's breaker, retry budget and limiter. `learn` is called for every attempt that the driver ended."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.breaker = Breaker(clock)

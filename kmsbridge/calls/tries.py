@@ -1,4 +1,4 @@
-"""What one call may still do: its attempts, its turns with the limiter, its time."""
+"""Decides for one call whether there is another attempt, and after how long a pause."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Progress = Callable[[int], None]
 
 
 class StreamOpener(Protocol):
-    """What opens a body front to back: `body.Opener`, or its stand-in for a direct message."""
+    """Decrypts a body from front to back: a `body.Opener`, or what takes its place for a direct message."""
 
     @staticmethod
     def room(length: int) -> int: ...

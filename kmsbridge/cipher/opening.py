@@ -1,4 +1,4 @@
-"""Whole messages with a data key, opened."""
+"""Decrypts whole messages that have a data key."""
 
 from __future__ import annotations
 

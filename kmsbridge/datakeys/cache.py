@@ -64,6 +64,7 @@ class KeyCache:
 
     def use(self, name: Hashable, size: int) -> DataKey | None:
         """The key under `name`, one message of `size` bytes counted; None where there is none to use."""
+        # As `use_alias`, both written out: a call more is some percent of a small message's time.
         entry = self._entries.get(name)
         if entry is None or not entry.take(size, self._clock()):
             return None
@@ -71,7 +72,7 @@ class KeyCache:
         return entry
 
     def use_alias(self, alias: Hashable, size: int) -> DataKey | None:
-        """The same by a key's alias."""
+        """Return the key of this alias, one message of `size` bytes counted; None where there is none to use."""
         entry = self._aliases.get(alias)
         if entry is None or not entry.take(size, self._clock()):
             return None
@@ -168,7 +169,8 @@ class KeyCache:
             name, oldest = next(iter(self._entries.items()))
             if oldest.recently_used or oldest is newest:
                 oldest.recently_used = False
-                self._entries.move_to_end(name)
+                with contextlib.suppress(KeyError):  # a signal handler removed it just now
+                    self._entries.move_to_end(name)
             elif self._remove(oldest):
                 gone.append(oldest)
         return gone
@@ -180,7 +182,8 @@ class KeyCache:
         """Whether it was there until now."""
         if self._entries.get(entry.name) is not entry:
             return False
-        del self._entries[entry.name]
+        # Not `del`: a signal handler may have removed it between the look and this.
+        self._entries.pop(entry.name, None)
         self._drop_alias(entry)
         self._weight -= entry.weight
         return True

@@ -268,13 +268,14 @@ class DecryptionKeys:
         entry = self._cache.peek(name) if self.shared else None
         if entry is not None:
             return entry
-        self._refusals.check(name)
+        if self._refusals.holds(name):
+            raise AuthenticationError
         try:
             unwrapped = self.unwrapping.unwrap(match, data_key_context(context), deadline, attempts=attempts)
-            return self._keep(name, unwrapped, match[1], context)
         except AuthenticationError:
             self._refusals.add(name)
             raise
+        return self._keep(name, unwrapped, match[1], context)
 
     def _keep(
         self, name: Hashable, unwrapped: bytes, recipient: Recipient, context: EncryptionContext
@@ -313,11 +314,17 @@ class DecryptionKeys:
     def _in_batches(self, headers: Sequence[Header], context: EncryptionContext) -> Known:
         """Those whose first key takes batches."""
         first: dict[Key, dict[Hashable, Recipient]] = {}
-        for header in headers:
-            match = self._first_match(header)
-            if match is not None and Capability.BATCH_UNWRAP in match[0].capabilities:
-                first.setdefault(match[0], {})[self.name(match[1], context)] = match[1]
         known: Known = {}
+        deadline = self.deadline()
+        for header in headers:
+            match = self._first_match(header, deadline)
+            if match is None or Capability.BATCH_UNWRAP not in match[0].capabilities:
+                continue
+            name = self.name(match[1], context)
+            if self._refusals.holds(name):
+                known[name] = AuthenticationError()
+            else:
+                first.setdefault(match[0], {})[name] = match[1]
         for key, items in first.items():
             names = list(items)
             for start in range(0, len(names), BATCH):
@@ -325,12 +332,12 @@ class DecryptionKeys:
                 known |= self._load_batch(key, batch, context)
         return known
 
-    def _first_match(self, header: Header) -> Match | None:
+    def _first_match(self, header: Header, deadline: Deadline) -> Match | None:
         """The key that would be asked first."""
         if not header.has_recipients_data_key:
             return None
         try:
-            matches, _ = self.unwrapping.matches(header, self.deadline())
+            matches, _ = self.unwrapping.matches(header, deadline)
         except KmsBridgeError:
             return None
         return matches[0] if matches else None
@@ -361,6 +368,8 @@ class DecryptionKeys:
         context: EncryptionContext,
     ) -> DataKey | KmsBridgeError:
         if isinstance(result, KmsBridgeError):
+            if isinstance(result, AuthenticationError):
+                self._refusals.add(name)
             return result
         try:
             return self._keep(name, result, recipient, context)

@@ -7,7 +7,6 @@ from typing import Final
 
 from kmsbridge import forks
 from kmsbridge.clock import age
-from kmsbridge.errors import AuthenticationError
 
 SECONDS: Final = 5.0
 """How long a refusal is remembered: a message that is asked for again and again costs no call each time."""
@@ -29,14 +28,13 @@ class Refusals:
                 self._until.pop(oldest, None)
         self._until.setdefault(name, self._clock() + SECONDS)
 
-    def check(self, name: Hashable) -> None:
-        """Raise `AuthenticationError` for what was refused a moment ago."""
+    def holds(self, name: Hashable) -> bool:
+        """Whether the wrapped key of this name was refused a moment ago."""
         until = self._until.get(name)
-        if until is None:
-            return
-        if self._clock() < until:
-            raise AuthenticationError
+        if until is None or self._clock() < until:
+            return until is not None
         self._until.pop(name, None)
+        return False
 
     def after_fork(self) -> None:
         """A child asks for itself."""

@@ -4,8 +4,9 @@ import pytest
 
 from kmsbridge import AuthenticationError, EnvelopeCipher, KmsUnavailable
 from kmsbridge import message as wire
+from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import cache as cache_module
-from kmsbridge.datakeys import refusals
+from kmsbridge.datakeys import data_key_context, refusals
 from kmsbridge.driver import ErrorKind
 from kmsbridge.message import Header, Recipient
 from tests.support import Clock
@@ -128,6 +129,29 @@ def test_a_wrapped_key_that_was_called_not_authentic_is_not_asked_for_again_at_o
     with pytest.raises(AuthenticationError):
         cipher.decrypt(message, context={"tenant": "another"})
     assert service.app.calls["unwrap"] == 2
+
+
+def test_batches_remember_refusals_too(service, cipher, message):
+    """One batch for a hundred `decrypt_many` of the same, and none after another call found it out."""
+    for _ in range(100):
+        with pytest.raises(AuthenticationError):
+            cipher.decrypt_many([message, message], context={"tenant": "another"})
+    assert service.app.calls["unwrap"] + service.app.calls["unwrap_many"] <= 1
+    with pytest.raises(AuthenticationError):
+        cipher.decrypt(message, context={"tenant": "another"})
+    assert service.app.calls["unwrap"] + service.app.calls["unwrap_many"] <= 1
+
+
+def test_what_is_no_data_key_is_asked_for_again(service, cipher, message):
+    """The service called it authentic, so nothing is remembered of it."""
+    context = data_key_context(EncryptionContext.of(CONTEXT))
+    header = wire.parse(message)
+    short = header.recipients[0]._replace(wrapped=service.app.seal(bytes(31), context.canonical()))
+    spliced = wire.inline((short,)).encode() + message[header.length :]
+    for _ in range(3):
+        with pytest.raises(AuthenticationError):
+            cipher.decrypt(spliced, context=CONTEXT)
+    assert service.app.calls["unwrap"] == 3
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,7 @@ class InterruptionCases(Cases):
         foreign: type[BaseException],
     ) -> None:
         """Unchanged and at once, though the service hangs; it is not tried again, and counts for nothing."""
-        if threading.current_thread() is not threading.main_thread():
-            pytest.skip("signal handlers run on the main thread")
+        assert threading.current_thread() is threading.main_thread(), "run it there: signal handlers do"
         for _ in range(_TRIES):
             key, error = keys.open(policy=PATIENT), foreign()
             wrapped = key.wrap(plaintext, bound())
