@@ -222,7 +222,8 @@ def is_from_signal_handler(error: BaseException) -> bool:
     """Whether a signal handler raised it, wherever the program happened to be: it is nobody else's failure."""
     import signal
 
-    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    codes = {_code_of(handler) for handler in handlers if callable(handler)} - {None}
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code in codes:

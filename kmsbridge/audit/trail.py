@@ -77,9 +77,9 @@ class AuditTrail:
             return None
         try:
             self._file.append(event.as_dict())
-        except (OSError, AuditError) as error:
-            if isinstance(error, OSError) and error.errno is None:
-                raise  # not the operating system's: a signal handler's, as its TimeoutError
+        except Exception as error:  # whatever a sink raises, the policy decides
+            if is_from_signal_handler(error):
+                raise
             return self._failed("file", self._failure(error))
         return None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
@@ -17,6 +19,7 @@ from kmsbridge.clock import Deadline, age
 from kmsbridge.config import Profile
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, told_of_messages
+from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
 from kmsbridge.secret import Secret
@@ -27,6 +30,7 @@ CURRENT_FOR = 10.0
 """Seconds for which the keys' current versions are taken to be what they were."""
 
 Versions = tuple[tuple[str, str], ...]
+HeaderT = TypeVar("HeaderT", wire.Header, wire.Header | None)
 
 
 class EnvelopeCipher(Encryptor, Decryptor):
@@ -35,6 +39,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
     def _open_role(self, profile: Profile) -> None:
         super()._open_role(profile)
         self._rewraps = KeyCache(profile.data_keys, dropped=told_of_messages(self._audit, "rewrap"))
+        self._not_by_service = Refusals()
         self._versions: Versions = ()
         self._versions_until = 0.0
 
@@ -106,24 +111,55 @@ class EnvelopeCipher(Encryptor, Decryptor):
         keys, deadline = self._decryption, self._decryption.deadline()
         keys.check_open()
         context = EncryptionContext.of(pairs)
-        # The versions are part of the name: what was rewrapped before a rotation is not current after it.
-        names = frozenset(keys.name(recipient, context) for recipient in header.recipients)
-        name = (names, self._current_versions(deadline))
-        known = self._rewraps.use(name, 0)
-        if known is not None:
-            return wire.parse_header(known.header)
-        new = self._by_service(header, data_key_context(context), deadline)
+        new = self._rewrapped_by_service(header, context, deadline)
+        if new is not None:
+            return new
+        data_key = keys.agreed(header, context, lambda key: key.fits(start, aad), deadline)
+        # By the data key that this body wants, not by the header: it may have led to another before.
+        return self._remembered(
+            data_key.name, context, deadline, lambda: self._encryption.rewrap(data_key, deadline)
+        )
+
+    def _rewrapped_by_service(
+        self, header: wire.Header, context: EncryptionContext, deadline: Deadline
+    ) -> wire.Header | None:
+        """As `_by_service`, for messages with a data key: once for those of the same recipients of ours."""
+        if not self._services_rewrap():
+            return None
+        matches, _ = self._decryption.unwrapping.matches(header, deadline)
+        name = frozenset(self._decryption.name(recipient, context) for _, recipient in matches)
+        if self._not_by_service.holds(name):
+            return None
+
+        def rewrap() -> wire.Header | None:
+            return self._by_service(header, data_key_context(context), deadline)
+
+        new = self._remembered(name, context, deadline, rewrap)
         if new is None:
-            new = self._by_unwrapping(header, start, context, aad, deadline)
-        # Of the data key itself nothing is wanted any more.
-        self._rewraps.put(name, self._rewraps.new(Secret(b""), new.recipients[0], context, new))
+            self._not_by_service.add(name)
         return new
 
-    def _by_unwrapping(
-        self, header: wire.Header, start: bytes, context: EncryptionContext, aad: bytes, deadline: Deadline
-    ) -> wire.Header:
-        data_key = self._decryption.agreed(header, context, lambda key: key.fits(start, aad), deadline)
-        return self._encryption.rewrap(data_key, deadline)
+    def _remembered(
+        self,
+        name: Hashable,
+        context: EncryptionContext,
+        deadline: Deadline,
+        rewrap: Callable[[], HeaderT],
+    ) -> wire.Header | HeaderT:
+        """What was rewrapped under this name before, or what `rewrap` gives now; None as a name is none.
+
+        The versions are part of the name: what was rewrapped before a rotation is not current after it.
+        """
+        versions = self._current_versions(deadline)
+        known = self._rewraps.use((name, versions), 0) if name is not None else None
+        if known is not None:
+            return wire.parse_header(known.header)
+        new = rewrap()
+        if name is not None and new is not None:
+            # Of the data key itself nothing is wanted any more.
+            entry = self._rewraps.new(Secret(b""), new.recipients[0], context, new)
+            self._rewraps.put((name, versions), entry)
+        return new
 
     def _new_direct(self, header: wire.Header, pairs: Pairs, aad: bytes) -> wire.Header:
         self._encryption.check_direct()
@@ -137,10 +173,13 @@ class EnvelopeCipher(Encryptor, Decryptor):
     def _by_service(
         self, header: wire.Header, bound: EncryptionContext, deadline: Deadline
     ) -> wire.Header | None:
-        if not any(Capability.SERVER_REWRAP in key.capabilities for key in self._encryption.keys):
+        if not self._services_rewrap():
             return None
         matches, _ = self._decryption.unwrapping.matches(header, deadline)
         return rewrapped_by_service(header.kind, bound, self._encryption.keys, matches, self._audit, deadline)
+
+    def _services_rewrap(self) -> bool:
+        return any(Capability.SERVER_REWRAP in key.capabilities for key in self._encryption.keys)
 
     def _current_versions(self, deadline: Deadline) -> Versions:
         now = age()

@@ -1,4 +1,4 @@
-"""Wrapped keys that a key service called not authentic a moment ago."""
+"""What a key service refused a moment ago: wrapped keys that it called not authentic, or would not rewrap."""
 
 from __future__ import annotations
 

@@ -174,3 +174,26 @@ def test_locals_of_causes_below_are_forgotten_too():
                 for frame, _ in traceback.walk_tb(each.__traceback__ if each else None):
                     assert "secret" not in frame.f_locals
             assert error.__context__ is None
+
+
+def test_only_what_a_signal_handler_raised_is_taken_for_its_own():
+    """Not what passed through the class of the signals' default actions, which is an enumeration."""
+    import enum
+    import signal
+
+    class Colour(enum.Enum):
+        RED = 1
+
+    def on_signal(number, frame):
+        raise LookupError
+
+    with pytest.raises(ValueError, match="not a valid") as of_an_enumeration:
+        Colour(2)
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        with pytest.raises(LookupError) as of_a_handler:
+            signal.raise_signal(signal.SIGUSR1)
+        assert errors.is_from_signal_handler(of_a_handler.value)
+        assert not errors.is_from_signal_handler(of_an_enumeration.value)
+    finally:
+        signal.signal(signal.SIGUSR1, before)

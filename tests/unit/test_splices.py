@@ -191,3 +191,12 @@ def test_a_service_rewraps_two_recipients_where_both_are_kept(service, tmp_path)
         assert (service.app.calls["rewrap"], service.other.calls["rewrap"]) == (1, 1)
         assert not service.app.calls["unwrap"]
         assert keeper.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
+
+
+def test_one_header_before_two_bodies_is_rewrapped_for_each(mover):
+    """What was rewrapped before does not decide which data key the next message keeps."""
+    for_app, for_other = written("fake:app", b"for app"), written("fake:other", b"for other")
+    messages = [spliced(body, for_app, for_other) for body in (for_app, for_other, for_app)]
+    moved = [mover.rewrap(message, context=CONTEXT, aad=AAD) for message in messages]
+    opened = [mover.decrypt(message, context=CONTEXT, aad=AAD) for message in moved]
+    assert opened == [b"for app", b"for other", b"for app"]
