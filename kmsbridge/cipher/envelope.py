@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable
-from typing import TypeVar
+from collections.abc import Hashable
 
 from kmsbridge import atomic, body, journal
 from kmsbridge import message as wire
@@ -30,7 +29,6 @@ CURRENT_FOR = 10.0
 """Seconds for which the keys' current versions are taken to be what they were."""
 
 Versions = tuple[tuple[str, str], ...]
-HeaderT = TypeVar("HeaderT", wire.Header, wire.Header | None)
 
 
 class EnvelopeCipher(Encryptor, Decryptor):
@@ -116,49 +114,43 @@ class EnvelopeCipher(Encryptor, Decryptor):
             return new
         data_key = keys.agreed(header, context, lambda key: key.fits(start, aad), deadline)
         # By the data key that this body wants, not by the header: it may have led to another before.
-        return self._remembered(
-            data_key.name, context, deadline, lambda: self._encryption.rewrap(data_key, deadline)
+        known = self._known_rewrap(data_key.name, deadline)
+        if known is not None:
+            return known
+        return self._keep_rewrap(
+            data_key.name, self._encryption.rewrap(data_key, deadline), context, deadline
         )
 
     def _rewrapped_by_service(
         self, header: wire.Header, context: EncryptionContext, deadline: Deadline
     ) -> wire.Header | None:
-        """As `_by_service`, for messages with a data key: once for those of the same recipients of ours."""
+        """As `_by_service`, for messages with a data key: one call for all that have the same recipients of ours."""
         if not self._services_rewrap():
             return None
         matches, _ = self._decryption.unwrapping.matches(header, deadline)
         name = frozenset(self._decryption.name(recipient, context) for _, recipient in matches)
-        if self._not_by_service.holds(name):
-            return None
-
-        def rewrap() -> wire.Header | None:
-            return self._by_service(header, data_key_context(context), deadline)
-
-        new = self._remembered(name, context, deadline, rewrap)
+        known = self._known_rewrap(name, deadline)
+        if known is not None or self._not_by_service.holds(name):
+            return known
+        new = self._by_service(header, data_key_context(context), deadline)
         if new is None:
             self._not_by_service.add(name)
-        return new
+            return None
+        return self._keep_rewrap(name, new, context, deadline)
 
-    def _remembered(
-        self,
-        name: Hashable,
-        context: EncryptionContext,
-        deadline: Deadline,
-        rewrap: Callable[[], HeaderT],
-    ) -> wire.Header | HeaderT:
-        """What was rewrapped under this name before, or what `rewrap` gives now; None as a name is none.
+    def _known_rewrap(self, name: Hashable, deadline: Deadline) -> wire.Header | None:
+        """Return the header that was kept under `name` and is for the keys' current versions, or None."""
+        known = self._rewraps.use((name, self._current_versions(deadline)), 0)
+        return None if known is None else wire.parse_header(known.header)
 
-        The versions are part of the name: what was rewrapped before a rotation is not current after it.
-        """
-        versions = self._current_versions(deadline)
-        known = self._rewraps.use((name, versions), 0) if name is not None else None
-        if known is not None:
-            return wire.parse_header(known.header)
-        new = rewrap()
-        if name is not None and new is not None:
+    def _keep_rewrap(
+        self, name: Hashable, new: wire.Header, context: EncryptionContext, deadline: Deadline
+    ) -> wire.Header:
+        """Keep `new` for other messages under `name`, None where data keys are not shared; return it."""
+        if name is not None:
             # Of the data key itself nothing is wanted any more.
             entry = self._rewraps.new(Secret(b""), new.recipients[0], context, new)
-            self._rewraps.put((name, versions), entry)
+            self._rewraps.put((name, self._current_versions(deadline)), entry)
         return new
 
     def _new_direct(self, header: wire.Header, pairs: Pairs, aad: bytes) -> wire.Header:
