@@ -17,6 +17,9 @@ TEXT = "0123456789" * 10
 PLAINTEXT = TEXT.encode()
 PAIRS = {"tenant": "acme", "table": "users", "column": "phone"}
 
+PAYLOADS = (2**14, 2**16, 2**20)
+"""Bytes of payloads of several chunks: each chunk that is encrypted is a call from Python."""
+
 LIMITS = {
     "encrypt": 1.6,
     "decrypt": 1.8,
@@ -59,7 +62,17 @@ def _calls(
         "aio decrypt": _on(loop, partial(tasks.decrypt, message)),
         "aio encrypt_text": _on(loop, partial(tasks.encrypt_text, TEXT)),
         "aio decrypt_text": _on(loop, partial(tasks.decrypt_text, text)),
+        **_payloads(cipher),
     }
+
+
+def _payloads(cipher: EnvelopeCipher) -> dict[str, Callable[[], object]]:
+    calls: dict[str, Callable[[], object]] = {}
+    for size in PAYLOADS:
+        payload = bytes(size)
+        calls[f"payload in memory, bare encrypt {size // 1024} KiB"] = partial(bare.encrypt, payload)
+        calls[f"payload in memory, encrypt {size // 1024} KiB"] = partial(cipher.encrypt, payload)
+    return calls
 
 
 BATCH = 64
@@ -86,6 +99,11 @@ def lines(runs: list[Values]) -> list[Line]:
 
 
 def _line(runs: list[Values], name: str) -> Line:
+    if name.startswith("payload"):
+        base = f"payload in memory, bare encrypt {name.split('encrypt ')[1]}"
+        times = None if name == base else ratio(runs, name, base)
+        part, short = "Payload in memory, CPU time", name.removeprefix("payload in memory, ")
+        return Line(part, short, middle(runs, name) * 1e6, "us", ratio=times)
     base = "bare encrypt" if "encrypt" in name else "bare decrypt"
     return Line(
         "100-byte message, data key cached, CPU time",
