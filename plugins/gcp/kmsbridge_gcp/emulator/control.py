@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from google.cloud.kms_v1.types import resources
 
-from kmsbridge_gcp.emulator.faults import Fault
+from kmsbridge_gcp.emulator.faults import Fault, Faults
+from kmsbridge_gcp.emulator.iam import Iam
 from kmsbridge_gcp.emulator.managing import named
 from kmsbridge_gcp.emulator.material import MAKERS, purpose_of
 from kmsbridge_gcp.emulator.refusal import invalid
-from kmsbridge_gcp.emulator.store import DEFAULT_DELAY, Algorithm, Level, Purpose, State, now
+from kmsbridge_gcp.emulator.store import DEFAULT_DELAY, Algorithm, Level, Purpose, State, Store, now
 from kmsbridge_gcp.names import KEY
-
-if TYPE_CHECKING:
-    from kmsbridge_gcp.emulator.service import KmsService
 
 _ACTIONS: Final = frozenset(
     {"create_key", "set_state", "delete_key", "fault", "heal", "grant", "revoke", "requests", "log"}
 )
 
 
+class Controlled(Protocol):
+    """The parts of an emulator that the actions work on."""
+
+    store: Store
+    iam: Iam
+    faults: Faults
+
+    def requests(self, resource: str, method: str) -> int: ...
+    def log(self, resource: str) -> list[dict[str, str]]: ...
+
+
 class Control:
     """The actions, each by its name with its arguments."""
 
-    def __init__(self, service: KmsService) -> None:
+    def __init__(self, service: Controlled) -> None:
         self._service, self._store = service, service.store
 
     def perform(self, action: str, arguments: dict[str, Any]) -> Any:
