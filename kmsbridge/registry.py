@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmsbridge import keyuri
 from kmsbridge.driver import ENTRY_POINT_GROUP, KeyDriver
-from kmsbridge.errors import ConfigError, ProviderFailure, ProviderLoadError, ProviderNotFound
+from kmsbridge.errors import (
+    ConfigError,
+    ProviderFailure,
+    ProviderLoadError,
+    ProviderNotFound,
+    is_from_signal_handler,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -189,6 +195,8 @@ def _load(entry: EntryPoint) -> Any:
             return [entry]
 
     def failed(_manager: Any, entry: EntryPoint, error: BaseException) -> None:
+        if is_from_signal_handler(error):
+            raise error
         raise _load_error(entry.value, error) from ProviderFailure.of(error)
 
     try:
@@ -206,7 +214,9 @@ def _load_own(target: str) -> Any:
     module, _, name = target.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # noqa: BLE001 - whatever the import let out
+    except Exception as error:  # whatever the import let out
+        if is_from_signal_handler(error):
+            raise
         raise _load_error(target, error) from ProviderFailure.of(error)
 
 

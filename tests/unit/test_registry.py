@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import signal
 import subprocess
 import sys
 import tomllib
@@ -31,6 +32,7 @@ MODULES = {
     "empty": "",
     "asserting": "assert False, 'canary'\n",
     "leaving": "import sys\nsys.exit('canary')\n",
+    "slow": "import signal\nsignal.raise_signal(signal.SIGUSR1)\n",
     "broken": "raise RuntimeError('canary')\n",
     "syntax": "def :\n",
 }
@@ -415,3 +417,21 @@ def test_a_zip_application_finds_the_local_driver_and_what_it_registers(tmp_path
     ]
     assert not imported
     assert not stevedore
+
+
+def test_what_a_signal_handler_raises_while_a_driver_is_imported_comes_out_unchanged(installed):
+    """A soft time limit in the middle of a slow import is no fault of the driver's."""
+
+    class SoftLimit(Exception):
+        pass
+
+    def on_signal(number, frame):
+        raise SoftLimit
+
+    installed(("slow", "slow", "kmsbridge-slow"))
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    try:
+        with pytest.raises(SoftLimit):
+            registry.driver_class("slow")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
