@@ -1,8 +1,9 @@
-"""Time: a clock for ages, and the end of an operation's time."""
+"""Time: a clock for ages, the end of an operation's time, and random pauses."""
 
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import Final
@@ -16,6 +17,14 @@ age: Final[Callable[[], float]] = (
 
 Linux's CLOCK_BOOTTIME; elsewhere `time.monotonic`, which on some systems stands still meanwhile.
 """
+
+
+def jitter(least: float, most: float) -> float:
+    """Return a random number of seconds between these, so that those who wait do not all come back at once.
+
+    From the operating system: Python's own generator is the application's, which may have seeded it.
+    """
+    return least + (most - least) * int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF
 
 
 class Deadline:

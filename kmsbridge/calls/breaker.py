@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Final, NamedTuple
+
+from kmsbridge.clock import jitter
 
 WINDOW: Final = 10
 """Seconds over which calls are counted."""
@@ -103,4 +104,4 @@ class Breaker:
 
 def _pause() -> float:
     # So that many hosts that lost a service at once do not all come back at once.
-    return PAUSE * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+    return jitter(0.8 * PAUSE, 1.2 * PAUSE)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from typing import Final
+
+from kmsbridge.clock import jitter
 
 SPAN: Final = 3.0
 """Seconds after which what was counted counts for a third (1/e)."""
@@ -28,9 +29,7 @@ class Limiter:
     threads that count in one moment may count one, and it is a rule of thumb.
     """
 
-    def __init__(
-        self, clock: Callable[[], float], draw: Callable[[float, float], float] = random.uniform
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], draw: Callable[[float, float], float] = jitter) -> None:
         self._clock, self._draw = clock, draw
         self._refused = False
         self._since = 0.0

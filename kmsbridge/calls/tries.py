@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from kmsbridge.calls.health import OUTAGES, Health
 from kmsbridge.calls.limiter import Turns
-from kmsbridge.clock import Deadline
+from kmsbridge.clock import Deadline, jitter
 from kmsbridge.driver import ErrorKind
 
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 1.0
@@ -52,7 +51,7 @@ class Tries:
 
     def _pause_after_outage(self) -> float | None:
         self._outages += 1
-        pause = random.uniform(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**self._outages))  # noqa: S311 - jitter
+        pause = jitter(0, min(_BACKOFF_MOST, _BACKOFF_FIRST * 2**self._outages))
         health = self._health
         may = self._outages < self._most and pause < self._deadline.left()
         # Last, because they count: whoever is let through by the breaker is its probe.

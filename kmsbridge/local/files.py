@@ -7,12 +7,12 @@ import fcntl
 import grp
 import os
 import pwd
-import random
 import stat
 import time
 from collections.abc import Iterator
 from typing import Final
 
+from kmsbridge.clock import jitter
 from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import ConfigError
 from kmsbridge.local.document import MAX_BYTES
@@ -137,7 +137,7 @@ def _wait(descriptor: int, path: str, deadline: float) -> None:
         except BlockingIOError:
             if time.monotonic() + pause > deadline:
                 break
-        time.sleep(random.uniform(0, pause))  # noqa: S311 - spreads the waiting processes, no secret
+        time.sleep(jitter(0, pause))
         pause = min(2 * pause, _LONGEST_PAUSE)
     raise LocalKeyError(
         ErrorKind.TIMEOUT,

@@ -25,7 +25,9 @@ LEVELS = (
 )
 
 # Parts that may import these of kmsbridge and no others: what a driver elsewhere has, and the ciphers.
-IMPORTS_ONLY = {"local": {"atomic", "body", "context", "driver", "errors", "forks", "keyuri", "secret"}}
+IMPORTS_ONLY = {
+    "local": {"atomic", "body", "clock", "context", "driver", "errors", "forks", "keyuri", "secret"}
+}
 
 # Parts that none but these may import. A driver is found by the registry, from a table or an entry point.
 IMPORTED_ONLY_BY = {"cli": set(), "local": {"cli"}, "testing": set()}
