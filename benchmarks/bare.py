@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 
-from kmsbridge import body
-from kmsbridge.cipher.files import SEALED_STEP, STEP
+from kmsbridge.cipher.files import ENCRYPTED_STEP, STEP
+from kmsbridge.message import chunked
 
 KEY = Cobblestone256Encryptor.generate_key()
 CONTEXT = b"kmsbridge/v1\0" + (2).to_bytes(4, "big") + b"\0\0"
@@ -29,12 +29,20 @@ def decrypt(sealed: bytes) -> bytes:
 
 def encrypt_file(source: str, target: str) -> None:
     """Read, `update_into`, write, with the buffers of `kmsbridge.cipher.files`."""
-    _loop(Cobblestone256Encryptor(KEY, CONTEXT), source, target, STEP, body.Sealer.room(STEP))
+    _loop(
+        Cobblestone256Encryptor(KEY, CONTEXT), source, target, STEP, chunked.BodyEncryptor.output_size(STEP)
+    )
 
 
 def decrypt_file(source: str, target: str) -> None:
     """The way back, likewise."""
-    _loop(Cobblestone256Decryptor(KEY, CONTEXT), source, target, SEALED_STEP, body.Opener.room(SEALED_STEP))
+    _loop(
+        Cobblestone256Decryptor(KEY, CONTEXT),
+        source,
+        target,
+        ENCRYPTED_STEP,
+        chunked.BodyDecryptor.output_size(ENCRYPTED_STEP),
+    )
 
 
 def _loop(

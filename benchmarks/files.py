@@ -15,7 +15,8 @@ from benchmarks import bare, keys
 from benchmarks.report import Line
 from benchmarks.sizes import MIB, Sizes
 from benchmarks.workers import Values, output
-from kmsbridge import EnvelopeCipher, body
+from kmsbridge import EnvelopeCipher
+from kmsbridge.message import cobblestone
 
 READ = 4096
 
@@ -117,8 +118,10 @@ def _read_at_random(cipher: EnvelopeCipher, sealed: str, sizes: Sizes) -> Values
         for offset in offsets:
             reader.seek(offset)
             reader.read(READ)
-    needed = sum((offset + READ - 1) // body.CHUNK - offset // body.CHUNK + 1 for offset in offsets)
-    touched = (counting.count - before) / body.SEALED_CHUNK
+    needed = sum(
+        (offset + READ - 1) // cobblestone.CHUNK - offset // cobblestone.CHUNK + 1 for offset in offsets
+    )
+    touched = (counting.count - before) / cobblestone.ENCRYPTED_CHUNK
     return {"read": [seconds], "chunks touched": [touched], "chunks needed": [needed]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 
 def uri(folder: str) -> str:

@@ -26,7 +26,7 @@ from kmsbridge.errors import (
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-OWN: Final = {"local": "kmsbridge.local:LocalDriver"}
+OWN: Final = {"local": "kmsbridge.drivers.local:LocalDriver"}
 """The drivers that come with the library, `module:class`: found without the metadata of any package."""
 
 

@@ -11,14 +11,14 @@ from kmsbridge import cipher
 from kmsbridge import message as wire
 from kmsbridge.aio.opened import INLINE, Opened, entry_point
 from kmsbridge.aio.reader import Reader
-from kmsbridge.aio.streams import AsyncReader, AsyncWriter, open_stream, read_start
+from kmsbridge.aio.streams import AsyncReader, AsyncWriter, decrypt_stream, read_start
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import opening
 from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes, bytes_to_text, check_aad, check_text
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import Pairs, SingleFlight, name_of
+from kmsbridge.datakeys import Pairs, SingleFlight, context_key
 from kmsbridge.errors import KmsBridgeError, forget_locals
 
 
@@ -110,8 +110,8 @@ class Decryptor(Opened[cipher.Decryptor]):
         aad = as_aad(aad)
         header, data = await read_start(reader)
         # The data key may take a call to the key service, so it is looked for on a thread.
-        opener = await asyncio.to_thread(self._sync._opener, header, data, context, aad)
-        await open_stream(opener, data, reader, writer, self._sync._decryption.check_open)
+        decryptor = await asyncio.to_thread(self._sync._body_decryptor, header, data, context, aad)
+        await decrypt_stream(decryptor, data, reader, writer, self._sync._decryption.check_open)
 
     @entry_point
     async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> Reader:
@@ -138,5 +138,5 @@ class Decryptor(Opened[cipher.Decryptor]):
         if not keys.shared or not header.has_recipients_data_key:
             return False
         context = EncryptionContext.of(pairs)
-        name = (data[: header.length], name_of(context))
+        name = (data[: header.length], context_key(context))
         return await shared_load(self._fetches, name, lambda: keys.fetch(header, context))

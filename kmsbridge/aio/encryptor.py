@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from kmsbridge import cipher
 from kmsbridge import message as wire
 from kmsbridge.aio.opened import INLINE, Opened, entry_point
-from kmsbridge.aio.streams import AsyncReader, AsyncWriter, seal_stream, write_all
+from kmsbridge.aio.streams import AsyncReader, AsyncWriter, encrypt_stream, write_all
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.arguments import Buffer, as_aad, check_aad, check_bytes, text_to_bytes
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import DataKey, Pairs, name_of
+from kmsbridge.datakeys import DataKey, Pairs, context_key
 from kmsbridge.errors import forget_locals
 
 
@@ -73,10 +73,10 @@ class Encryptor(Opened[cipher.Encryptor]):
         aad = as_aad(aad)
         self._sync._check_no_direct()
         entry = await self._sealing_key(context, 0)
-        sealer = entry.sealer(aad)
+        encryptor = entry.body_encryptor(aad)
         await write_all(writer, entry.header)
         keys = self._sync._encryption
-        keys.count(entry, await seal_stream(sealer, reader, writer, keys.check_open))
+        keys.count(entry, await encrypt_stream(encryptor, reader, writer, keys.check_open))
 
     async def _encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
         check_bytes(plaintext, "plaintext", "encrypt_text")
@@ -97,7 +97,7 @@ class Encryptor(Opened[cipher.Encryptor]):
         keys.check_open()
         if not keys.shared:
             return await asyncio.to_thread(keys.get, context, size)
-        name = name_of(context)
+        name = context_key(context)
         while entry is None:
             loaded = await shared_load(keys.flights, name, lambda: keys.load(name, context))
             entry = keys.take(loaded, size)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
-from kmsbridge import body
 from kmsbridge import message as wire
-from kmsbridge.cipher.files import StreamOpener
+from kmsbridge.cipher.files import StreamDecryptor
+from kmsbridge.message import chunked
 from kmsbridge.streams import given, is_awaitable, taken
 
 STEP: Final = 64 * 1024
@@ -28,21 +28,21 @@ class AsyncWriter(Protocol):
     def write(self, data: bytes, /) -> Any: ...
 
 
-async def seal_stream(
-    sealer: body.Sealer, reader: AsyncReader, writer: AsyncWriter, check_open: Callable[[], None]
+async def encrypt_stream(
+    encryptor: chunked.BodyEncryptor, reader: AsyncReader, writer: AsyncWriter, check_open: Callable[[], None]
 ) -> int:
     """Seal what `reader` holds into `writer`; gives how many bytes it was."""
     done = 0
     while data := await read(reader, STEP):
         check_open()
         done += len(data)
-        await write_all(writer, sealer.update(data))
-    await write_all(writer, sealer.finalize())
+        await write_all(writer, encryptor.update(data))
+    await write_all(writer, encryptor.finalize())
     return done
 
 
-async def open_stream(
-    opener: StreamOpener,
+async def decrypt_stream(
+    decryptor: StreamDecryptor,
     start: bytes,
     reader: AsyncReader,
     writer: AsyncWriter,
@@ -52,9 +52,9 @@ async def open_stream(
     data = start
     while data or (data := await read(reader, STEP)):
         check_open()
-        await write_all(writer, opener.update(data))
+        await write_all(writer, decryptor.update(data))
         data = b""
-    await write_all(writer, opener.finalize())
+    await write_all(writer, decryptor.finalize())
 
 
 async def write_all(writer: Any, data: bytes) -> None:

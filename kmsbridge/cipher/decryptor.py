@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Literal, overload
 
-from kmsbridge import body
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files, many, opening, reading
@@ -25,6 +24,7 @@ from kmsbridge.config import Profile
 from kmsbridge.datakeys import Pairs
 from kmsbridge.datakeys.decryption import DecryptionKeys
 from kmsbridge.errors import KmsBridgeError, RoleError, forget_locals
+from kmsbridge.message import chunk_reader
 
 
 class Decryptor(Opened):
@@ -135,7 +135,7 @@ class Decryptor(Opened):
         aad = as_aad(aad)
         ticker = files.Ticker(progress, self._decryption.check_open)
         files.decrypt_file(
-            lambda header, start: self._opener(header, start, context, aad), source, target, ticker
+            lambda header, start: self._body_decryptor(header, start, context, aad), source, target, ticker
         )
 
     @entry_point
@@ -155,9 +155,9 @@ class Decryptor(Opened):
         """
         aad = as_aad(aad)
         header, start = files.read_start(reader)
-        opener = self._opener(header, start, context, aad)
+        decryptor = self._body_decryptor(header, start, context, aad)
         ticker = files.Ticker(progress, self._decryption.check_open)
-        files.open_stream(opener, reader, writer, ticker, start)
+        files.decrypt_stream(decryptor, reader, writer, ticker, start)
 
     @entry_point
     def open(
@@ -193,13 +193,15 @@ class Decryptor(Opened):
         plaintext = opening.decrypt_by_alias(keys, message, context, aad)
         return opening.decrypt_anew(keys, message, context, aad) if plaintext is None else plaintext
 
-    def _opener(self, header: wire.Header, start: bytes, context: Pairs, aad: bytes) -> files.StreamOpener:
+    def _body_decryptor(
+        self, header: wire.Header, start: bytes, context: Pairs, aad: bytes
+    ) -> files.StreamDecryptor:
         if header.is_direct:
-            return direct.DirectOpener(direct.decrypt(self._decryption, header, context, aad))
-        return self._decryption.opened(header, context, 0, lambda key: key.opener(start, aad))
+            return direct.DirectDecryptor(direct.decrypt(self._decryption, header, context, aad))
+        return self._decryption.opened(header, context, 0, lambda key: key.body_decryptor(start, aad))
 
     def _chunks(
-        self, header: wire.Header, context: Pairs, aad: bytes, read_at: body.ReadAt, size: int
+        self, header: wire.Header, context: Pairs, aad: bytes, read_at: chunk_reader.ReadAt, size: int
     ) -> reading.Chunks:
         if header.is_direct:
             return direct.DirectChunks(direct.decrypt(self._decryption, header, context, aad))

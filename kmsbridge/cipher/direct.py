@@ -6,12 +6,11 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
-from kmsbridge import body
 from kmsbridge.cipher.arguments import Buffer, as_bytes, check_aad
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import EncryptionKeys, Pairs
 from kmsbridge.errors import MalformedMessage
-from kmsbridge.message import Header, Kind
+from kmsbridge.message import Header, Kind, chunked
 from kmsbridge.secret import Secret
 
 if TYPE_CHECKING:
@@ -40,16 +39,16 @@ def bound_context(context: Pairs, aad: Buffer) -> EncryptionContext:
     return pairs.with_reserved(kmsbridge="direct", kmsbridge_aad=digest)
 
 
-class DirectOpener:
-    """Stands in for `body.Opener` where the payload is in the header: nothing may follow."""
+class DirectDecryptor:
+    """Stands in for `chunked.BodyDecryptor` where the payload is in the header: nothing may follow."""
 
     def __init__(self, payload: bytes) -> None:
         self._payload = Secret(payload)
 
     @staticmethod
-    def room(length: int) -> int:
-        """As much as `body.Opener` would need."""
-        return body.Opener.room(length)
+    def output_size(length: int) -> int:
+        """As much as `chunked.BodyDecryptor` would need."""
+        return chunked.BodyDecryptor.output_size(length)
 
     def update(self, sealed: Buffer) -> bytes:
         """Raises `MalformedMessage`: a direct message has no body."""
@@ -65,7 +64,7 @@ class DirectOpener:
 
 
 class DirectChunks:
-    """Stands in for `body.ChunkReader`: a direct payload is shorter than one chunk."""
+    """Stands in for `chunk_reader.ChunkReader`: a direct payload is shorter than one chunk."""
 
     def __init__(self, payload: bytes) -> None:
         self._payload = Secret(payload)

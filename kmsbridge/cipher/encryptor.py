@@ -119,9 +119,9 @@ class Encryptor(Opened):
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
         entry = self._stream_key(context, aad)
         ticker = files.Ticker(progress, self._encryption.check_open)
-        sealer = entry.sealer(as_aad(aad))
+        encryptor = entry.body_encryptor(as_aad(aad))
         write_all(writer, entry.header)
-        files.seal_stream(sealer, reader, writer, ticker)
+        files.encrypt_stream(encryptor, reader, writer, ticker)
         self._encryption.count(entry, ticker.done)
 
     def _report(self) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable
 
-from kmsbridge import atomic, body, journal
+from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.calls import Key
 from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes
 from kmsbridge.cipher.decryptor import Decryptor
@@ -21,6 +20,8 @@ from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, told_of_messag
 from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
+from kmsbridge.keys import ManagedKey
+from kmsbridge.message import cobblestone
 from kmsbridge.secret import Secret
 from kmsbridge.streams import write_all
 from kmsbridge.threads import in_parallel
@@ -52,7 +53,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         """
         data = as_bytes(message, "message", "kmsbridge.message.dearmor")
         header = wire.parse(data)
-        start = data[header.length : header.length + body.OVERHEAD]
+        start = data[header.length : header.length + cobblestone.OVERHEAD]
         return self._new_header(header, start, context, aad).encode() + data[header.length :]
 
     @entry_point
@@ -65,7 +66,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         with journal.locked(path) as file:
             old = journal.header_of(path, file)
             file.seek(old.length)
-            bare = self._new_header(old, journal.read_exactly(file, body.OVERHEAD), context, aad)
+            bare = self._new_header(old, journal.read_exactly(file, cobblestone.OVERHEAD), context, aad)
             if bare.length <= old.length and old.layout.padded:
                 new = wire.Header(bare.kind, old.length, bare.recipients)
                 journal.replace_header(path, file, old, new)
@@ -183,6 +184,6 @@ class EnvelopeCipher(Encryptor, Decryptor):
         return self._versions
 
 
-def _current_version(key: Key, deadline: Deadline) -> tuple[str, str]:
+def _current_version(key: ManagedKey, deadline: Deadline) -> tuple[str, str]:
     known = Capability.REPORTS_VERSION in key.capabilities
     return key.identify(deadline=deadline), key.describe(deadline=deadline).version if known else ""

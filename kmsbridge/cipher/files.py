@@ -6,23 +6,24 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
-from kmsbridge import atomic, body
+from kmsbridge import atomic
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.datakeys import DataKey
+from kmsbridge.message import chunked, cobblestone
 from kmsbridge.streams import read_into, write_all
 
-STEP = 64 * body.CHUNK
+STEP = 64 * cobblestone.CHUNK
 """Bytes of plaintext in one step. The buffers are reused: fresh pages cost more than the cipher."""
-SEALED_STEP = 64 * body.SEALED_CHUNK
+ENCRYPTED_STEP = 64 * cobblestone.ENCRYPTED_CHUNK
 Progress = Callable[[int], None]
 
 
-class StreamOpener(Protocol):
-    """Decrypts a body from front to back: a `body.Opener`, or what takes its place for a direct message."""
+class StreamDecryptor(Protocol):
+    """Decrypts a body from front to back: a `chunked.BodyDecryptor`, or what takes its place for a direct message."""
 
     @staticmethod
-    def room(length: int) -> int: ...
+    def output_size(length: int) -> int: ...
     def update(self, sealed: Any) -> bytes: ...
     def update_into(self, sealed: Any, buffer: Any) -> int: ...
     def finalize(self) -> bytes: ...
@@ -59,18 +60,18 @@ def encrypt_file(data_key: DataKey, aad: bytes, source: PathLike, target: PathLi
     header = wire.inline(wire.parse_header(data_key.header).recipients, padded=True)
     with atomic.open_regular(source) as reader, atomic.replacing(target) as writer:
         write_all(writer, header.encode())
-        seal_stream(data_key.sealer(aad), reader, writer, ticker)
+        encrypt_stream(data_key.body_encryptor(aad), reader, writer, ticker)
 
 
 def decrypt_file(
-    opener: Callable[[wire.Header, bytes], StreamOpener],
+    decryptor: Callable[[wire.Header, bytes], StreamDecryptor],
     source: PathLike,
     target: PathLike,
     ticker: Ticker,
 ) -> None:
     """Open `source` into `target`, which only its owner may read.
 
-    `opener` is given the header and the body's first bytes.
+    `decryptor` is given the header and the body's first bytes.
     """
     from kmsbridge import journal
 
@@ -80,31 +81,36 @@ def decrypt_file(
         start = journal.read_exactly(reader, wire.MIN_BODY)
         reader.seek(header.length)
         with atomic.replacing(target, mode=0o600) as writer:
-            open_stream(opener(header, start), reader, writer, ticker)
+            decrypt_stream(decryptor(header, start), reader, writer, ticker)
 
 
-def seal_stream(sealer: body.Sealer, reader: BinaryIO, writer: BinaryIO, ticker: Ticker) -> None:
+def encrypt_stream(
+    encryptor: chunked.BodyEncryptor, reader: BinaryIO, writer: BinaryIO, ticker: Ticker
+) -> None:
     """Seal what `reader` holds into `writer`."""
-    step = body.Step(STEP // body.CHUNK)
+    step = chunked.Step(STEP // cobblestone.CHUNK)
     while count := read_into(reader, step.plain):
-        write_all(writer, sealer.seal(step, count))
+        write_all(writer, encryptor.encrypt_step(step, count))
         ticker.add(count)
-    write_all(writer, sealer.finalize())
+    write_all(writer, encryptor.finalize())
     ticker.end()
 
 
-def open_stream(
-    opener: StreamOpener, reader: BinaryIO, writer: BinaryIO, ticker: Ticker, start: bytes = b""
+def decrypt_stream(
+    decryptor: StreamDecryptor, reader: BinaryIO, writer: BinaryIO, ticker: Ticker, start: bytes = b""
 ) -> None:
     """Open the body that is `start` and what `reader` holds; nothing unverified is ever written."""
-    sealed, plain = memoryview(bytearray(SEALED_STEP)), memoryview(bytearray(opener.room(SEALED_STEP)))
+    sealed, plain = (
+        memoryview(bytearray(ENCRYPTED_STEP)),
+        memoryview(bytearray(decryptor.output_size(ENCRYPTED_STEP))),
+    )
     if start:
-        write_all(writer, plain[: opener.update_into(start, plain)])
+        write_all(writer, plain[: decryptor.update_into(start, plain)])
         ticker.add(len(start))
     while count := read_into(reader, sealed):
-        write_all(writer, plain[: opener.update_into(sealed[:count], plain)])
+        write_all(writer, plain[: decryptor.update_into(sealed[:count], plain)])
         ticker.add(count)
-    write_all(writer, opener.finalize())
+    write_all(writer, decryptor.finalize())
     ticker.end()
 
 

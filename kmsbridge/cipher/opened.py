@@ -13,10 +13,10 @@ from typing import Any, NoReturn, Self, TypeVar, cast
 from kmsbridge import config
 from kmsbridge.atomic import PathLike
 from kmsbridge.audit import AuditEvent, AuditTrail
-from kmsbridge.calls import Key
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, discreet, forget_locals
+from kmsbridge.keys import ManagedKey
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -62,7 +62,7 @@ class Opened:
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
         self._audit = AuditTrail(profile.audit, profile=profile.name)
-        self._keys: dict[str, Key] = {}
+        self._keys: dict[str, ManagedKey] = {}
         _open.add(self)
         try:
             self._open_role(profile)
@@ -128,10 +128,10 @@ class Opened:
     def _open_role(self, profile: Profile) -> None:
         """Open the keys that a subclass needs; each calls the next, for the one that is both."""
 
-    def _open_keys(self, configs: Sequence[KeyConfig]) -> list[Key]:
+    def _open_keys(self, configs: Sequence[KeyConfig]) -> list[ManagedKey]:
         return [self._open_key(each) for each in configs]
 
-    def _open_key(self, each: KeyConfig) -> Key:
+    def _open_key(self, each: KeyConfig) -> ManagedKey:
         if each.name not in self._keys:
             self._keys[each.name] = open_key(each, self._profile)
         return self._keys[each.name]
@@ -151,7 +151,7 @@ class Opened:
         return f"{type(self).__name__}(profile={self._profile.name!r})"
 
 
-def open_key(each: KeyConfig, profile: Profile) -> Key:
+def open_key(each: KeyConfig, profile: Profile) -> ManagedKey:
     """The configured key behind its driver. Raises `ConfigError`."""
     from kmsbridge import registry
 
@@ -165,7 +165,7 @@ def open_key(each: KeyConfig, profile: Profile) -> Key:
     def open_driver() -> KeyDriver:
         return driver.open(each.uri, each.options)
 
-    key = Key(each.name, open_driver, profile.calls)
+    key = ManagedKey(each.name, open_driver, profile.calls)
     for table, name in each.options.unknown():
         key.close()
         raise config.unknown_option_error(table, table.known(), name)

@@ -7,13 +7,14 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
 
-from kmsbridge import atomic, body, journal
+from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.errors import discreet
+from kmsbridge.message import cobblestone
 
 if TYPE_CHECKING:
-    from kmsbridge.body import ReadAt
+    from kmsbridge.message.chunk_reader import ReadAt
 
 
 class Chunks(Protocol):
@@ -154,7 +155,7 @@ class MessageReader(io.BufferedIOBase):
     def _rest_of_chunk(self, at: int) -> bytes:
         if at >= self.size:
             return b""
-        number, skip = divmod(at, body.CHUNK)
+        number, skip = divmod(at, cobblestone.CHUNK)
         if number != self._number:
             self._chunk, self._number = self._chunks.chunk(number), number
         return self._chunk[skip:]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 import click
 
 from kmsbridge.cli import streams
-from kmsbridge.cli.each import each
+from kmsbridge.cli.batch import for_each
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.opening import opened
 from kmsbridge.cli.options import PATH, PATH_OR_DASH, Command, bound_options, settings
@@ -113,7 +113,7 @@ def decrypt(**given: Any) -> None:
         if streams.is_stdio(job.source):
             _decrypt_stream(cipher, job)
             return
-        code = each((job.name,), lambda _: _decrypt_named(cipher, job))
+        code = for_each((job.name,), lambda _: _decrypt_named(cipher, job))
     click.get_current_context().exit(code)
 
 

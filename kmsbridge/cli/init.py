@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import click
 
-from kmsbridge.cli import existing, gitignore, passphrase
+from kmsbridge.cli import existing_config, gitignore, passphrase
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.options import PATH, Command, settings
 from kmsbridge.cli.output import result, say
@@ -127,9 +127,9 @@ def _plan(config: str, key_file: str | None, name: str, protect: bool, passphras
 
 def _plan_key_file(config: str, key_file: str, name: str, reference: str) -> Plan:
     """What is missing of what `config` describes: after a clone of the code, or after an `init` was killed."""
-    key = existing.find(config, key_file, name)
+    key = existing_config.find_key(config, key_file, name)
     _check_place(config, key_file, name)
-    secret = existing.secret(key, config, reference)
+    secret = existing_config.passphrase_of(key, config, reference)
     return Plan(config, key_file, name, secret, key.protection, kept=True)
 
 
@@ -151,7 +151,7 @@ def _check_new(config: str, key_file: str) -> None:
 
 
 def _check_place(config: str, key_file: str, name: str) -> None:
-    from kmsbridge.local import files
+    from kmsbridge.drivers.local import files
 
     for folder in dict.fromkeys((os.path.dirname(config), os.path.dirname(key_file))):
         if not os.path.isdir(folder):
@@ -161,7 +161,7 @@ def _check_place(config: str, key_file: str, name: str) -> None:
 
 
 def _check_name(name: str) -> None:
-    from kmsbridge.local.document import is_name
+    from kmsbridge.drivers.local.document import is_name
 
     if not is_name(name):
         raise click.BadParameter(
@@ -206,8 +206,8 @@ def _make(plan: Plan) -> None:
 
 
 def _make_key_file(plan: Plan) -> None:
-    from kmsbridge.local.errors import LocalKeyError
-    from kmsbridge.local.keyfile import KeyFile
+    from kmsbridge.drivers.local.errors import LocalKeyError
+    from kmsbridge.drivers.local.keyfile import KeyFile
 
     with named(plan.key_file):
         try:

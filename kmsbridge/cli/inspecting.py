@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from kmsbridge.cli import output, streams
-from kmsbridge.cli.each import each
+from kmsbridge.cli.batch import for_each
 from kmsbridge.cli.options import PATH_OR_DASH, Command, json_option
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def inspect(files: tuple[str, ...], as_json: bool) -> None:
         else:
             _show(name, info, armored=armored)
 
-    code = each(files, look)
+    code = for_each(files, look)
     if as_json:
         output.document(found)
     click.get_current_context().exit(code)

@@ -14,8 +14,8 @@ from kmsbridge.cli.running import report
 from kmsbridge.errors import KmsBridgeError, KmsError
 
 if TYPE_CHECKING:
-    from kmsbridge.calls import Key
     from kmsbridge.config import KeyConfig, Profile
+    from kmsbridge.keys import ManagedKey
 
 
 @click.command(cls=Command, short_help="List the profile's keys.")
@@ -118,7 +118,7 @@ def _rotated(each: KeyConfig, current: Profile) -> dict[str, str]:
         trail.close()
 
 
-def _version_now(key: Key) -> str:
+def _version_now(key: ManagedKey) -> str:
     # The key is rotated by now: that its version cannot be told must not read as if it were not.
     try:
         return key.describe().version

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 import click
 
 from kmsbridge.cli import exits, output, streams
-from kmsbridge.cli.each import each
+from kmsbridge.cli.batch import for_each
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.opening import opened
 from kmsbridge.cli.options import PATH_OR_DASH, Command, bound_options, json_option, settings
@@ -63,7 +63,7 @@ def _rewrap_files(
             _rewrap_file(cipher, name, bound)
         needed[name] = needs
 
-    code = each(files, work)
+    code = for_each(files, work)
     count = sum(needed.values())
     if as_json:
         word = "needs_rewrap" if check else "rewrapped"

@@ -14,7 +14,7 @@ from kmsbridge.config.document import FILE_NAME, FLAGS, POLICIES, check_key, che
 from kmsbridge.config.model import KeyConfig, Profile, Setting
 from kmsbridge.config.profile import build, key_uri
 from kmsbridge.config.source import ARGUMENT, Source, is_reference, read_variable
-from kmsbridge.config.words import about, dotted, unknown_option_error
+from kmsbridge.config.suggestions import about, dotted, unknown_option_error
 from kmsbridge.errors import ConfigError, forget_locals
 
 __all__ = ["KeyConfig", "Profile", "Setting", "explain", "from_uri", "load", "unknown_option_error"]

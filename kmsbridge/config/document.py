@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kmsbridge.config.source import is_reference, read_file, read_variable
+from kmsbridge.config.suggestions import about, advice, check_words, dotted
 from kmsbridge.config.values import convert, flag, text, tunables, wrong_type
-from kmsbridge.config.words import about, advice, check_words, dotted
 from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.message import MAX_RECIPIENTS
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, Policy

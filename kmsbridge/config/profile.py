@@ -9,8 +9,8 @@ from typing import Any, Final
 from kmsbridge.config.document import LISTS, POLICIES, check_key_names
 from kmsbridge.config.model import KeyConfig, Profile
 from kmsbridge.config.source import MASK, Source, is_reference, sounds_secret
+from kmsbridge.config.suggestions import about, advice, dotted
 from kmsbridge.config.values import convert, rendered, tunables
-from kmsbridge.config.words import about, advice, dotted
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.policy import CallPolicy, checked

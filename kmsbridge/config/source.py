@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from kmsbridge.config.model import Setting
-from kmsbridge.config.words import dotted
+from kmsbridge.config.suggestions import dotted
 from kmsbridge.errors import ConfigError, quoted
 
 ARGUMENT: Final = "argument"

@@ -3,7 +3,7 @@
 What serves decrypting is imported from its own module: a host that encrypts needs none of it.
 """
 
-from kmsbridge.datakeys.cache import KeyCache, Pairs, name_of
+from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.encryption import EncryptionKeys
 from kmsbridge.datakeys.flight import Flight, SingleFlight
@@ -16,8 +16,8 @@ __all__ = [
     "KeyCache",
     "Pairs",
     "SingleFlight",
+    "context_key",
     "data_key_context",
-    "name_of",
     "told_call",
     "told_of_messages",
 ]

@@ -27,7 +27,7 @@ MAX_WEIGHT: Final = 32 * 2**20
 _NO_PAIRS: frozenset[object] = frozenset()
 
 
-def name_of(pairs: Pairs) -> Hashable:
+def context_key(pairs: Pairs) -> Hashable:
     """The name of a context in a cache: cheap, and the same whatever the order of the pairs.
 
     It checks nothing: pairs that no context may have are never in a cache, so they are not found

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kmsbridge import body
 from kmsbridge.context import EncryptionContext
 from kmsbridge.errors import AuthenticationError
-from kmsbridge.message import Header, Recipient
+from kmsbridge.message import Header, Recipient, chunked, cobblestone
 from kmsbridge.policy import DataKeyPolicy
 from kmsbridge.secret import Secret
+
+if TYPE_CHECKING:
+    from kmsbridge.message.chunk_reader import ChunkReader, ReadAt
 
 Buffer = bytes | bytearray | memoryview
 
@@ -75,29 +77,31 @@ class DataKey:
 
     def encrypt(self, plaintext: Buffer, aad: Buffer) -> bytes:
         """A whole message: the header, and the body that holds `plaintext` and is bound to `aad`."""
-        return body.seal(self.secret.reveal(), self._bound + aad, plaintext, self.header)
+        return chunked.encrypt(self.secret.reveal(), self._bound + aad, plaintext, self.header)
 
     def decrypt(self, sealed: bytes | memoryview, aad: Buffer) -> bytes:
         """The plaintext of a body, all of it verified. Raises `AuthenticationError`."""
-        return body.open_sealed(self.secret.reveal(), self._bound + aad, sealed)
+        return chunked.decrypt(self.secret.reveal(), self._bound + aad, sealed)
 
     def fits(self, start: bytes, aad: Buffer) -> bool:
         """Whether the body that begins with `start`, its first 56 bytes or more, is of this data key and `aad`."""
-        return body.commits(self.secret.reveal(), self._bound + aad, start)
+        return cobblestone.commits(self.secret.reveal(), self._bound + aad, start)
 
-    def sealer(self, aad: Buffer) -> body.Sealer:
+    def body_encryptor(self, aad: Buffer) -> chunked.BodyEncryptor:
         """Encrypts a body as its plaintext arrives."""
-        return body.Sealer(self.secret.reveal(), self._bound + aad)
+        return chunked.BodyEncryptor(self.secret.reveal(), self._bound + aad)
 
-    def opener(self, start: bytes, aad: Buffer) -> body.Opener:
+    def body_decryptor(self, start: bytes, aad: Buffer) -> chunked.BodyDecryptor:
         """Decrypts a body that begins with `start` as it arrives. Raises `AuthenticationError` where it does not fit."""
         if not self.fits(start, aad):
             raise AuthenticationError
-        return body.Opener(self.secret.reveal(), self._bound + aad)
+        return chunked.BodyDecryptor(self.secret.reveal(), self._bound + aad)
 
-    def reader(self, read_at: body.ReadAt, size: int, aad: Buffer) -> body.ChunkReader:
+    def reader(self, read_at: ReadAt, size: int, aad: Buffer) -> ChunkReader:
         """Decrypts any part of a body of `size` bytes. Raises `AuthenticationError` where it does not fit."""
-        return body.ChunkReader(self.secret.reveal(), self._bound + aad, read_at, size)
+        from kmsbridge.message import chunk_reader
+
+        return chunk_reader.ChunkReader(self.secret.reveal(), self._bound + aad, read_at, size)
 
     def is_same_as(self, other: DataKey) -> bool:
         """Whether both have the same bytes."""

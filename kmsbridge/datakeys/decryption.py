@@ -8,10 +8,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.cache import KeyCache, Pairs, name_of
+from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight, copied
 from kmsbridge.datakeys.refusals import Refusals
@@ -26,6 +25,7 @@ from kmsbridge.errors import (
     KmsInvalidRequest,
     UnsupportedMessage,
 )
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Header, Recipient
 from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
@@ -51,7 +51,7 @@ class DecryptionKeys:
     """
 
     def __init__(
-        self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
+        self, keys: Sequence[ManagedKey], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
     ) -> None:
         self.unwrapping = Unwrapping(keys, audit)
         self.flights: SingleFlight[DataKey] = SingleFlight()
@@ -68,7 +68,7 @@ class DecryptionKeys:
         Where a message does not open by it, another of its recipients may have wrapped another that does.
         """
         try:
-            return self._cache.use_alias((header, name_of(pairs)), size)
+            return self._cache.use_alias((header, context_key(pairs)), size)
         except (AttributeError, TypeError):
             return None  # no context at all, as `opened` says in its error
 
@@ -101,7 +101,7 @@ class DecryptionKeys:
                 failures.append(error)
             else:
                 if packed and self.shared:
-                    self._cache.give_alias(entry, (packed, name_of(pairs)), len(packed))
+                    self._cache.give_alias(entry, (packed, context_key(pairs)), len(packed))
                 return result
         raise worst(failures)
 
@@ -114,7 +114,7 @@ class DecryptionKeys:
         for entry in self._entries_at_hand(header, context, size, {}):
             with contextlib.suppress(AuthenticationError):
                 result = use(entry)
-                self._cache.give_alias(entry, (packed, name_of(pairs)), len(packed))
+                self._cache.give_alias(entry, (packed, context_key(pairs)), len(packed))
                 return result
         return None
 
@@ -313,7 +313,7 @@ class DecryptionKeys:
 
     def _in_batches(self, headers: Sequence[Header], context: EncryptionContext) -> Known:
         """Those whose first key takes batches."""
-        first: dict[Key, dict[Hashable, Recipient]] = {}
+        first: dict[ManagedKey, dict[Hashable, Recipient]] = {}
         known: Known = {}
         deadline = self.deadline()
         for header in headers:
@@ -342,7 +342,9 @@ class DecryptionKeys:
             return None
         return matches[0] if matches else None
 
-    def _load_batch(self, key: Key, batch: dict[Hashable, Recipient], context: EncryptionContext) -> Known:
+    def _load_batch(
+        self, key: ManagedKey, batch: dict[Hashable, Recipient], context: EncryptionContext
+    ) -> Known:
         bound = data_key_context(context)
         items = [(wrapped_by(recipient), bound) for recipient in batch.values()]
         results: Sequence[bytes | KmsBridgeError]

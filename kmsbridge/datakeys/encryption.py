@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from kmsbridge import body, message
+from kmsbridge import message
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.cache import KeyCache, Pairs, name_of
+from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight
 from kmsbridge.datakeys.trail import told_call, told_of_messages
+from kmsbridge.keys import ManagedKey
+from kmsbridge.message import cobblestone
 from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
 from kmsbridge.threads import in_parallel
@@ -22,7 +23,7 @@ class EncryptionKeys:
     """For each context one data key, wrapped by every one of `keys`, serving many messages."""
 
     def __init__(
-        self, keys: Sequence[Key], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
+        self, keys: Sequence[ManagedKey], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
     ) -> None:
         self.keys = tuple(keys)
         self.flights: SingleFlight[DataKey] = SingleFlight()
@@ -34,7 +35,7 @@ class EncryptionKeys:
     def cached(self, pairs: Pairs, size: int) -> DataKey | None:
         """The data key for one more message of `size` bytes, if it is at hand: no call, no waiting."""
         try:
-            return self._cache.use(name_of(pairs), size)
+            return self._cache.use(context_key(pairs), size)
         except (AttributeError, TypeError):
             return None  # no context at all, as `get` says in its error
 
@@ -49,7 +50,7 @@ class EncryptionKeys:
         deadline = self.deadline()
         if not self.shared:
             return self._make(context, deadline)
-        name = name_of(context)
+        name = context_key(context)
         entry = self._cache.use(name, size)
         while entry is None:
             loaded = self.flights.run(name, lambda: self._load(name, context, deadline), deadline)
@@ -77,7 +78,7 @@ class EncryptionKeys:
         `bound` is the context with its reserved pairs.
         """
 
-        def wrap_by(key: Key) -> message.Recipient:
+        def wrap_by(key: ManagedKey) -> message.Recipient:
             return self._wrap_by(key, secret, bound, deadline, operation)
 
         recipients = in_parallel(wrap_by, self.keys, deadline)
@@ -117,12 +118,12 @@ class EncryptionKeys:
         return self._cache.peek(name) or self._cache.put(name, self._make(context, deadline))
 
     def _make(self, context: EncryptionContext, deadline: Deadline) -> DataKey:
-        secret = Secret(body.new_key())
+        secret = Secret(cobblestone.new_key())
         header = self.wrap(secret, data_key_context(context), deadline)
         return self._cache.new(secret, header.recipients[0], context, header)
 
     def _wrap_by(
-        self, key: Key, secret: Secret, bound: EncryptionContext, deadline: Deadline, operation: str
+        self, key: ManagedKey, secret: Secret, bound: EncryptionContext, deadline: Deadline, operation: str
     ) -> message.Recipient:
         with told_call(self._audit, operation, key, bound) as told:
             wrapped = key.wrap(secret.reveal(), bound, deadline=deadline)

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 from kmsbridge import message
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.trail import told_call
 from kmsbridge.datakeys.unwrapping import Match, wrapped_by
 from kmsbridge.errors import AuthenticationError, KmsError
+from kmsbridge.keys import ManagedKey
 from kmsbridge.threads import in_parallel
 
-Step = tuple[Key, message.Recipient]
+Step = tuple[ManagedKey, message.Recipient]
 """A key to wrap to, and the recipient of the message that its service rewraps for it."""
 
 
 def rewrapped_by_service(
     kind: message.Kind,
     bound: EncryptionContext,
-    keys: Sequence[Key],
+    keys: Sequence[ManagedKey],
     matches: Sequence[Match],
     audit: AuditTrail,
     deadline: Deadline,
@@ -63,7 +63,7 @@ def _keeps_all(steps: Sequence[Step], matches: Sequence[Match]) -> bool:
     return len(carried) == len(steps) and carried == {recipient.key_id for _, recipient in matches}
 
 
-def _source(key: Key, matches: Sequence[Match], deadline: Deadline) -> message.Recipient | None:
+def _source(key: ManagedKey, matches: Sequence[Match], deadline: Deadline) -> message.Recipient | None:
     # Where the library binds the context itself, a hash of it is in the payload, and would go along.
     fit = [
         recipient

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from kmsbridge.audit import AuditEvent, AuditTrail
-from kmsbridge.calls import Answer, Key
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.datakey import DataKey
 from kmsbridge.errors import ClosedError, KmsBridgeError, KmsError
+from kmsbridge.keys import Answer, ManagedKey
 
 
 class Told:
@@ -26,7 +26,9 @@ class Told:
 
 
 @contextlib.contextmanager
-def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionContext) -> Iterator[Told]:
+def told_call(
+    audit: AuditTrail, operation: str, key: ManagedKey, context: EncryptionContext
+) -> Iterator[Told]:
     """Record the call to `key` made inside the block, however it ends."""
     told, before = Told(), key.last_answer
 
@@ -61,7 +63,7 @@ def told_call(audit: AuditTrail, operation: str, key: Key, context: EncryptionCo
     record("ok", answer.request_id, answer.attempts)
 
 
-def told_failure(audit: AuditTrail, operation: str, key: Key, error: KmsError) -> None:
+def told_failure(audit: AuditTrail, operation: str, key: ManagedKey, error: KmsError) -> None:
     """Record a call to `key` that uses no data key, and is worth telling only where it fails."""
     audit.record(
         AuditEvent(

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.trail import told_call, told_failure
@@ -24,13 +23,14 @@ from kmsbridge.errors import (
     NoMatchingKey,
     listed,
 )
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Header, Recipient
 
 ANOTHER_MAY_DO = (KmsError, AuthenticationError, ConfigError, LimitExceeded)
 """Failures of one key, after which the next is tried."""
 PASSING = (KmsUnavailable, KmsThrottled, KmsTimeout)
 
-Match = tuple[Key, Recipient]
+Match = tuple[ManagedKey, Recipient]
 
 
 class Unwrapping:
@@ -40,7 +40,7 @@ class Unwrapping:
     the background, about every 5 s while it would have been the one to ask, so that no reader waits.
     """
 
-    def __init__(self, keys: Sequence[Key], audit: AuditTrail) -> None:
+    def __init__(self, keys: Sequence[ManagedKey], audit: AuditTrail) -> None:
         self.keys = tuple(keys)
         self._audit = audit
 
@@ -52,9 +52,9 @@ class Unwrapping:
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         matches: list[Match] = []
         failures: list[KmsBridgeError] = []
-        keys = sorted(self.keys, key=lambda key: key.ailing)
+        keys = sorted(self.keys, key=lambda key: key.unhealthy)
         for number, key in enumerate(keys):
-            if matches and key.ailing and not key.known_id:
+            if matches and key.unhealthy and not key.known_id:
                 continue  # to ask for its id would cost what is being avoided
             try:
                 # A part of the time each, and one for unwrapping.
@@ -103,7 +103,7 @@ class Unwrapping:
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         for key in self.keys:
             recipient = by_id.get(key.known_id)
-            if key.ailing and (recipient or not key.known_id) and key.take_probe():
+            if key.unhealthy and (recipient or not key.known_id) and key.take_probe():
                 with contextlib.suppress(RuntimeError):  # the interpreter is ending
                     threading.Thread(
                         target=self._probe,
@@ -112,7 +112,9 @@ class Unwrapping:
                         daemon=True,
                     ).start()
 
-    def _probe(self, key: Key, recipient: Recipient | None, bound: EncryptionContext, seconds: float) -> None:
+    def _probe(
+        self, key: ManagedKey, recipient: Recipient | None, bound: EncryptionContext, seconds: float
+    ) -> None:
         deadline = Deadline(seconds)
         with contextlib.suppress(Exception):  # its failure was told before, and will be again
             if recipient is None:

@@ -12,9 +12,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from kmsbridge import body, forks
+from kmsbridge import forks
 from kmsbridge.driver import ErrorKind, KeyState, Secret
 from kmsbridge.errors import AuthenticationError
+from kmsbridge.message import chunked, cobblestone
 from kmsbridge.testing.harness import Role
 
 Operation = Literal["wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"]
@@ -74,7 +75,7 @@ class FakeKey:
     def rotate(self) -> None:
         """Make a new version; the older ones still unwrap."""
         with self._lock:
-            self._versions[str(len(self._versions) + 1)] = body.new_key()
+            self._versions[str(len(self._versions) + 1)] = cobblestone.new_key()
 
     def fail(self, operation: Operation, kind: ErrorKind, *, times: int | None = None) -> None:
         """Refuse `operation` with `kind`, the next `times` times or until `heal`."""
@@ -96,7 +97,7 @@ class FakeKey:
         """Wrap under the current version, whose number comes first: one byte of length, then the text."""
         version = self.version
         head = bytes((len(version),)) + version.encode()
-        return body.seal(self._versions[version], _CONTEXT + context, plaintext, head)
+        return chunked.encrypt(self._versions[version], _CONTEXT + context, plaintext, head)
 
     def open(self, ciphertext: bytes, context: bytes) -> bytes:
         """Unwrap. Raises `FakeError`."""
@@ -105,7 +106,7 @@ class FakeKey:
         if version not in self._versions:
             raise FakeError(ErrorKind.INVALID_REQUEST)
         try:
-            return body.open_sealed(self._versions[version], _CONTEXT + context, ciphertext[1 + length :])
+            return chunked.decrypt(self._versions[version], _CONTEXT + context, ciphertext[1 + length :])
         except AuthenticationError:
             raise FakeError(ErrorKind.NOT_AUTHENTIC) from None
 

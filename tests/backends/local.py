@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from kmsbridge.driver import KeyState, Secret
-from kmsbridge.local.document import Cost
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.document import Cost
+from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.testing import Harness, KeyAddress
 
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from kmsbridge.cli.app import app
-from kmsbridge.local.document import Cost
+from kmsbridge.drivers.local.document import Cost
 
 COMMAND = str(Path(sys.executable).with_name("kmsbridge"))
 
@@ -116,7 +116,9 @@ def home(empty: Home) -> Home:
 @pytest.fixture
 def cheap_passphrases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Key files that init protects in this process cost little to open: what Argon2id costs is no matter here."""
-    monkeypatch.setattr("kmsbridge.local.keyfile.Cost", lambda: Cost(iterations=1, memory_kib=8, lanes=1))
+    monkeypatch.setattr(
+        "kmsbridge.drivers.local.keyfile.Cost", lambda: Cost(iterations=1, memory_kib=8, lanes=1)
+    )
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_providers_lists_drivers_without_importing_them(home):
     code = (
         "import sys; from kmsbridge.cli.app import app\n"
         "try: app.main(['providers'])\n"
-        "except SystemExit: print('kmsbridge.local' in sys.modules)"
+        "except SystemExit: print('kmsbridge.drivers.local' in sys.modules)"
     )
     done = subprocess.run([_python(), "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False"

@@ -80,16 +80,17 @@ def draw(cipher, drawn, path):
 
 
 def main(key_file, folder, way):
-    from kmsbridge import EnvelopeCipher, body
+    from kmsbridge import EnvelopeCipher
+    from kmsbridge.message import cobblestone
 
-    drawn, new_key = [], body.new_key
+    drawn, new_key = [], cobblestone.new_key
 
     def noted():
         key = new_key()
         drawn.append(key)
         return key
 
-    body.new_key = noted
+    cobblestone.new_key = noted
     cipher = EnvelopeCipher.from_uri(f"local:{key_file}")
     cipher.decrypt(cipher.encrypt(b"warm"))
     folder = Path(folder)

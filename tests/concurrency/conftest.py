@@ -2,7 +2,7 @@
 
 import pytest
 
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 from tests.support import cipher, service
 
 __all__ = ["cipher", "service"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 from tests.concurrency import clones
 from tests.support import PATIENCE
 

@@ -129,7 +129,7 @@ def test_closing_in_a_child_leaves_the_parents_driver_open(cipher):
 
 def test_local_keys_survive_a_fork(tmp_path):
     """The local driver in the child reads the key file anew."""
-    from kmsbridge.local.keyfile import KeyFile
+    from kmsbridge.drivers.local.keyfile import KeyFile
 
     path = tmp_path / "keys.json"
     KeyFile.create(path, "app")

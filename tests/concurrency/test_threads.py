@@ -7,10 +7,11 @@ import threading
 
 import pytest
 
-from kmsbridge import ClosedError, EnvelopeCipher, KmsAccessDenied, body
+from kmsbridge import ClosedError, EnvelopeCipher, KmsAccessDenied
 from kmsbridge.clock import Deadline
 from kmsbridge.datakeys import flight
 from kmsbridge.driver import ErrorKind
+from kmsbridge.message import chunked
 from tests.support import PATIENCE, Outcome, crowd, on_threads
 
 THREADS = 64
@@ -150,7 +151,7 @@ def test_an_interrupt_at_any_line_of_a_flight_leaves_nobody_waiting():
 def test_no_lock_is_held_while_a_body_is_sealed(monkeypatch, cipher):
     """A thread inside the cipher does not stop another's encrypt of the same context."""
     cipher.encrypt(b"warm")
-    blocked, go_on = _block_first(monkeypatch, "seal")
+    blocked, go_on = _block_first(monkeypatch, "encrypt")
     slow = Outcome(lambda: cipher.encrypt(b"slow"))
     assert blocked.wait(PATIENCE)
     assert Outcome(lambda: cipher.encrypt(b"quick")).join().value
@@ -162,7 +163,7 @@ def test_no_lock_is_held_while_a_body_is_opened(monkeypatch, cipher):
     """The same for decrypt."""
     message = cipher.encrypt(b"x")
     cipher.decrypt(message)
-    blocked, go_on = _block_first(monkeypatch, "open_sealed")
+    blocked, go_on = _block_first(monkeypatch, "decrypt")
     slow = Outcome(lambda: cipher.decrypt(message))
     assert blocked.wait(PATIENCE)
     assert Outcome(lambda: cipher.decrypt(message)).join().value == b"x"
@@ -171,8 +172,13 @@ def test_no_lock_is_held_while_a_body_is_opened(monkeypatch, cipher):
 
 
 def _block_first(monkeypatch, name):
-    """Make the first call of this function of `body` wait; events for when it does and when it may go on."""
-    blocked, go_on, first, real = threading.Event(), threading.Event(), itertools.count(), getattr(body, name)
+    """Make the first call of this function of `chunked` wait; events for when it does and when it may go on."""
+    blocked, go_on, first, real = (
+        threading.Event(),
+        threading.Event(),
+        itertools.count(),
+        getattr(chunked, name),
+    )
 
     def slow(*arguments):
         if next(first) == 0:
@@ -180,7 +186,7 @@ def _block_first(monkeypatch, name):
             go_on.wait(PATIENCE)
         return real(*arguments)
 
-    monkeypatch.setattr(body, name, slow)
+    monkeypatch.setattr(chunked, name, slow)
     return blocked, go_on
 
 

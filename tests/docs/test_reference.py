@@ -17,8 +17,8 @@ from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.cli import exits
 from kmsbridge.config import document
 from kmsbridge.config.profile import OWN
+from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.inspection import MessageInfo, RecipientInfo
-from kmsbridge.local.keyfile import KeyFile
 from kmsbridge.policy import BOUNDS
 from kmsbridge.testing import FakeKeyPair, harness
 

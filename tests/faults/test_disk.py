@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kmsbridge import EnvelopeCipher
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 from tests.support import finish, fork
 
 SIZE = 3 * 2**20

@@ -199,7 +199,7 @@ def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch,
     assert patient.decrypt(message) == b"x"
     service.app.heal()
     app = patient._keys["app"]
-    assert app.ailing
+    assert app.unhealthy
     threads = []
     for key in patient._keys.values():
         monkeypatch.setattr(key, "unwrap", recording(threads, key.unwrap))
@@ -208,7 +208,7 @@ def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch,
     for thread in threading.enumerate():
         if thread.name == "kmsbridge-probe":
             thread.join(30)
-    assert not app.ailing
+    assert not app.unhealthy
     assert sorted(threads) == sorted([threading.current_thread().name, "kmsbridge-probe"])
     asked = service.other.calls["unwrap"]
     assert patient.decrypt(message) == b"x"
@@ -229,7 +229,7 @@ def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patie
     for thread in threading.enumerate():
         if thread.name == "kmsbridge-probe":
             thread.join(30)
-    assert not app.ailing
+    assert not app.unhealthy
 
 
 def test_a_denial_is_told_though_another_key_helps(service, patient, caplog):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 MIB = 2**20
 ALLOWED = 64 * MIB

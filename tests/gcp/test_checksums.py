@@ -4,9 +4,9 @@ import pytest
 from google.api_core.exceptions import InvalidArgument
 from kmsbridge_gcp.failures import GcpKmsFailure
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import ErrorKind, WrappedKey
 from kmsbridge.errors import KmsUnavailable
+from kmsbridge.keys import ManagedKey
 
 TO_WRAP = [
     "ciphertext",
@@ -68,7 +68,7 @@ def test_damaged_public_key_is_noticed(emulator, opened, decrypting, context, fi
 
 def test_damage_that_passes_is_overcome(emulator, opened, key, context):
     """The library tries again."""
-    behind = Key("app", lambda: opened(key), sleep=lambda _: None)
+    behind = ManagedKey("app", lambda: opened(key), sleep=lambda _: None)
     emulator.corrupt("ciphertext", key, method="Encrypt", times=1)
     wrapped = behind.wrap(b"payload", context)
     assert behind.last_answer.attempts == 2
@@ -79,7 +79,7 @@ def test_damage_that_passes_is_overcome(emulator, opened, key, context):
 
 def test_damage_that_stays_is_told(emulator, opened, key, context):
     """`KmsUnavailable` with the field."""
-    behind = Key("app", lambda: opened(key), sleep=lambda _: None)
+    behind = ManagedKey("app", lambda: opened(key), sleep=lambda _: None)
     emulator.corrupt("ciphertext", key)
     with pytest.raises(KmsUnavailable) as caught:
         behind.wrap(b"payload", context)

@@ -11,8 +11,8 @@ from google.api_core import exceptions
 from kmsbridge_gcp import GcpKmsDriver
 
 from kmsbridge import EnvelopeCipher
-from kmsbridge.calls import Key
 from kmsbridge.errors import ClosedError, KmsError, KmsThrottled
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing import FaultProxy
 from tests.backends.gcp import stock_client
 
@@ -84,12 +84,12 @@ def test_failed_connection_is_made_anew_at_the_next_call(proxied, key, context):
 
 def test_request_id_is_the_reason_that_the_service_logs(emulator, opened, key, context):
     """Of a call that succeeds and of one that fails; each has its own."""
-    app = Key("app", lambda: opened(key))
+    app = ManagedKey("app", lambda: opened(key))
     app.wrap(b"payload", context)
     succeeded = app.last_answer.request_id
     emulator.fail("RESOURCE_EXHAUSTED", key, times=5)
     with pytest.raises(KmsThrottled) as caught:
-        Key("app", lambda: opened(key), sleep=lambda _: None).wrap(b"payload", context)
+        ManagedKey("app", lambda: opened(key), sleep=lambda _: None).wrap(b"payload", context)
     failed = caught.value.request_id
     reasons = [(each["reason"], each["code"]) for each in emulator.log(key)]
     assert reasons[0] == (succeeded, "OK")
@@ -158,7 +158,7 @@ def test_closed_driver_makes_no_call(emulator, opened, key, context):
 
 def test_endpoint_that_is_no_cloud_kms_is_told(emulator, opened, key, context):
     """UNIMPLEMENTED is a matter of the configuration."""
-    app = Key("app", lambda: opened(key))
+    app = ManagedKey("app", lambda: opened(key))
     emulator.fail("UNIMPLEMENTED", key)
     with pytest.raises(KmsError, match="check the endpoint") as caught:
         app.wrap(b"payload", context)

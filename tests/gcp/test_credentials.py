@@ -15,9 +15,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import ConfigError, KmsTimeout, KmsUnauthenticated, KmsUnavailable
+from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing import FaultProxy
 from kmsbridge.testing.certificates import LoopbackCertificates
@@ -101,7 +101,7 @@ def app(key, tls):
     with contextlib.ExitStack() as end:
 
         def open_key(policy=ONCE, **options):
-            app = Key("app", lambda: open_one(f"gcp-kms://{key}", {**tls, **options}), policy)
+            app = ManagedKey("app", lambda: open_one(f"gcp-kms://{key}", {**tls, **options}), policy)
             end.callback(app.close)
             return app
 
@@ -302,14 +302,14 @@ with EnvelopeCipher.from_uri(sys.argv[1]) as cipher:
 IMPATIENT = """
 import sys
 import google.auth, grpc  # what importing takes is not what is tried
-from kmsbridge.calls import Key
+from kmsbridge.keys import ManagedKey
 from kmsbridge.driver import EncryptionContext, KeyURI, Options
 from kmsbridge.errors import KmsError
 from kmsbridge.policy import CallPolicy
 from kmsbridge_gcp import GcpKmsDriver
 uri = KeyURI.parse(sys.argv[1])
 policy = CallPolicy(attempt_timeout=0.5, deadline=0.5, max_attempts=1)
-key = Key("app", lambda: GcpKmsDriver.open(uri, Options({})), policy)
+key = ManagedKey("app", lambda: GcpKmsDriver.open(uri, Options({})), policy)
 try:
     key.wrap(b"x", EncryptionContext.of({}))
 except KmsError as error:

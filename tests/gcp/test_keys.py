@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.context import MAX_BYTES, EncryptionContext
 from kmsbridge.driver import Capability, KeyState
 from kmsbridge.errors import (
@@ -15,6 +14,7 @@ from kmsbridge.errors import (
     KmsKeyNotFound,
     LimitExceeded,
 )
+from kmsbridge.keys import ManagedKey
 
 RSA = {"algorithm": "RSA-OAEP-SHA-256", "version": "1"}
 
@@ -22,7 +22,7 @@ RSA = {"algorithm": "RSA-OAEP-SHA-256", "version": "1"}
 @pytest.fixture
 def behind(opened):
     """A driver behind the library's rules."""
-    return lambda name, **options: Key("app", lambda: opened(name, **options))
+    return lambda name, **options: ManagedKey("app", lambda: opened(name, **options))
 
 
 def pem_of(client, name, version=1):

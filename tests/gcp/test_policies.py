@@ -5,8 +5,8 @@ import json
 import pytest
 from kmsbridge_gcp.policies import MEMBER
 
-from kmsbridge.calls import Key
 from kmsbridge.errors import KmsAccessDenied
+from kmsbridge.keys import ManagedKey
 from tests.backends.gcp import open_one
 
 RSA = {"algorithm": "RSA-OAEP-SHA-256", "version": "1"}
@@ -31,7 +31,7 @@ def as_role(client, opened, ring):
         principal = f"{role}-{ring[-8:]}"
         text = opened(name, **options).policy(role).replace(MEMBER, f"serviceAccount:{principal}")
         client.set_iam_policy(request={"resource": name, "policy": parsed(text)})
-        return Key(role, lambda: opened(name, access_token=principal, **options))
+        return ManagedKey(role, lambda: opened(name, access_token=principal, **options))
 
     return open_as
 
@@ -60,7 +60,7 @@ def test_role_of_a_symmetric_key_may_do_its_work_alone(opened, as_role, key, con
 @pytest.mark.parametrize("role", ["encryptor", "decryptor", "rewrapper"])
 def test_role_of_an_asymmetric_key_may_do_its_work_alone(opened, as_role, decrypting, context, role):
     """With a public key that is fetched."""
-    wrapped = Key("owner", lambda: opened(decrypting, **RSA)).wrap(b"payload", context)
+    wrapped = ManagedKey("owner", lambda: opened(decrypting, **RSA)).wrap(b"payload", context)
     app = as_role(role, decrypting, **RSA)
     for name, call in {
         "wrap": lambda: app.wrap(b"payload", context),

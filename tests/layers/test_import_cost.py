@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 SDKS = {"boto3", "botocore", "google", "grpc", "hvac", "requests", "urllib3"}
 CLI = {"click", "rich", "kmsbridge.cli"}
 SLOW = {"asyncio", "importlib.metadata", "logging.handlers", "pytest", "stevedore"}
-OURS = {"kmsbridge.local", "kmsbridge.testing", "kmsbridge.aio"}
+OURS = {"kmsbridge.drivers.local", "kmsbridge.testing", "kmsbridge.aio"}
 VAULT = "vault-transit://transit/app"
 DECRYPTING = {
-    "kmsbridge.body.passphrase",
-    "kmsbridge.body.reader",
+    "kmsbridge.drivers.local.passphrase",
+    "kmsbridge.message.chunk_reader",
     "kmsbridge.cipher.decryptor",
     "kmsbridge.cipher.envelope",
     "kmsbridge.cipher.many",
@@ -63,9 +63,9 @@ def test_encrypting_imports_nothing_that_decrypts():
 
 
 def test_decrypting_imports_what_it_needs():
-    """The names above are those of modules: each comes when it is used."""
+    """The names above are those of modules."""
     modules = modules_after(
-        "from kmsbridge import EnvelopeCipher, body; body.ChunkReader, body.passphrase_key"
+        "from kmsbridge import EnvelopeCipher; import kmsbridge.message.chunk_reader, kmsbridge.drivers.local.passphrase"
     )
     assert among(DECRYPTING, modules) == sorted(DECRYPTING)
 
@@ -83,7 +83,7 @@ def test_a_local_key_looks_for_nothing_that_is_installed(tmp_path):
     KeyFile.create(tmp_path / "keys.json", "app").close()
     uri = f"local:{tmp_path}/keys.json"
     modules = modules_after(f"from kmsbridge import Encryptor; Encryptor.from_uri({uri!r}).encrypt(b'x')")
-    assert "kmsbridge.local.driver" in modules
+    assert "kmsbridge.drivers.local.driver" in modules
     assert among(modules, SDKS | CLI | SLOW) == []
 
 

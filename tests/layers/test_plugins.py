@@ -64,7 +64,7 @@ def test_a_driver_imports_the_interface_and_its_own_sdk(module):
 @pytest.mark.parametrize(
     "source",
     (
-        "from kmsbridge.calls import Key",
+        "from kmsbridge.keys import Key",
         "from kmsbridge import EnvelopeCipher",
         "import hvac",
         "import kmsbridge_vault",

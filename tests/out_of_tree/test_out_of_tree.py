@@ -118,11 +118,16 @@ def test_strangers_driver_keeps_the_contract(stranger, tmp_path):
 def test_strangers_driver_is_found_by_its_entry_point(stranger):
     """One line in its pyproject.toml."""
     answers, _ = ask(stranger, "sqlite-kms", "local")
-    assert answers == {"sqlite-kms": ["found", "kms_sqlite"], "local": ["found", "kmsbridge.local.driver"]}
+    assert answers == {
+        "sqlite-kms": ["found", "kms_sqlite"],
+        "local": ["found", "kmsbridge.drivers.local.driver"],
+    }
 
 
 @pytest.mark.parametrize(
-    ("wanted", "other"), (("local", "kms_sqlite"), ("sqlite-kms", "kmsbridge.local")), ids=("ours", "theirs")
+    ("wanted", "other"),
+    (("local", "kms_sqlite"), ("sqlite-kms", "kmsbridge.drivers.local")),
+    ids=("ours", "theirs"),
 )
 def test_finding_one_driver_imports_no_other(stranger, wanted, other):
     """Someone else's SDK costs nothing, and breaks nothing, until its scheme is used."""

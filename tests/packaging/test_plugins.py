@@ -135,7 +135,7 @@ def test_all_drivers_are_found(installed):
     version = project("kmsbridge")["version"]
     expected = [[scheme, name, version, DRIVERS[scheme]] for name, scheme in PLUGINS.items()]
     assert sorted(rows[1:]) == sorted(
-        [*expected, ["local", "kmsbridge", version, "kmsbridge.local:LocalDriver"]]
+        [*expected, ["local", "kmsbridge", version, "kmsbridge.drivers.local:LocalDriver"]]
     )
 
 

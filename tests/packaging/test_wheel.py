@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ROUNDTRIP = """
 import sys
 import kmsbridge
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 KeyFile.create("keys.json", "app").close()
 with kmsbridge.EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
@@ -130,7 +130,7 @@ def test_the_metadata_says_what_an_index_shows(metadata):
 def test_the_local_driver_is_listed_like_any_other(contents):
     (name,) = (name for name in contents if name.endswith("entry_points.txt"))
     text = contents[name].decode()
-    assert "[kmsbridge.drivers]\nlocal = kmsbridge.local:LocalDriver" in text
+    assert "[kmsbridge.drivers]\nlocal = kmsbridge.drivers.local:LocalDriver" in text
     assert "[console_scripts]\nkmsbridge = kmsbridge.cli:main" in text
 
 

@@ -12,8 +12,9 @@ import traceback
 
 import pytest
 
-from kmsbridge import EnvelopeCipher, aio, body
+from kmsbridge import EnvelopeCipher, aio
 from kmsbridge.driver import ErrorKind
+from kmsbridge.message import chunked, cobblestone
 from tests.secrets.canaries import (
     DATA_KEY,
     PASSPHRASE,
@@ -40,7 +41,7 @@ def logs_are_discreet(caplog):
 @pytest.fixture(autouse=True)
 def data_keys_are_canaries(monkeypatch):
     """Every data key made is the canary."""
-    monkeypatch.setattr(body, "new_key", DATA_KEY.reveal)
+    monkeypatch.setattr(cobblestone, "new_key", DATA_KEY.reveal)
 
 
 class Bench:
@@ -313,8 +314,8 @@ def test_a_failure_inside_the_cipher_shows_no_secret(monkeypatch, bench, call):
     bench.cipher.decrypt(bench.message, context=CONTEXT)
     run(bench.aio.decrypt(bench.message, context=CONTEXT))
     with monkeypatch.context() as patch:
-        patch.setattr(body, "seal", broken)
-        patch.setattr(body, "open_sealed", broken)
+        patch.setattr(chunked, "encrypt", broken)
+        patch.setattr(chunked, "decrypt", broken)
         assert isinstance(assert_fails_discreetly(lambda: call(bench, context=CONTEXT)), MemoryError)
 
 

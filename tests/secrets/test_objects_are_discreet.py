@@ -8,16 +8,17 @@ import pickle
 
 import pytest
 
-from kmsbridge import EnvelopeCipher, aio, body
+from kmsbridge import EnvelopeCipher, aio
 from kmsbridge.driver import Options
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
+from kmsbridge.message import chunked, cobblestone
 from kmsbridge.secret import Secret
 from tests.secrets.canaries import DATA_KEY, PASSPHRASE, PLAINTEXT, assert_clean
 
 
 @pytest.fixture(autouse=True)
 def data_keys_are_canaries(monkeypatch):
-    monkeypatch.setattr(body, "new_key", DATA_KEY.reveal)
+    monkeypatch.setattr(cobblestone, "new_key", DATA_KEY.reveal)
 
 
 @pytest.fixture
@@ -37,7 +38,10 @@ def objects(service, tmp_path):
         reader.read(1)
     fake.rewrap(message)
     local.encrypt(PLAINTEXT.reveal())
-    sealer, opener = body.Sealer(DATA_KEY.reveal(), b""), body.Opener(DATA_KEY.reveal(), b"")
+    sealer, opener = (
+        chunked.BodyEncryptor(DATA_KEY.reveal(), b""),
+        chunked.BodyDecryptor(DATA_KEY.reveal(), b""),
+    )
     yield [*ours(), sealer, opener, asynchronous]
     for cipher in (fake, local, direct):
         cipher.close()
@@ -55,7 +59,7 @@ def test_no_repr_shows_a_secret(objects):
     kinds = {type(each).__name__ for each in objects}
     assert {
         "EnvelopeCipher",
-        "Key",
+        "ManagedKey",
         "DataKey",
         "EncryptionKeys",
         "MessageReader",

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from kmsbridge import EnvelopeCipher, inspect_file, journal
+from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import ConfigError
-from kmsbridge.local.keyfile import KeyFile
 
 pytestmark = pytest.mark.torture
 

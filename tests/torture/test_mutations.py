@@ -32,8 +32,8 @@ from kmsbridge import (
     inspect,
 )
 from kmsbridge import message as wire
-from kmsbridge.body import CHUNK, OVERHEAD, SEALED_CHUNK
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
+from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK, OVERHEAD
 
 pytestmark = pytest.mark.torture
 
@@ -198,8 +198,8 @@ def repeat(rng, data, _others):
 def swap(rng, data, _others):
     """Two neighbouring stretches change places; of long messages whole chunks."""
     start = int.from_bytes(data[6:8], "big") + OVERHEAD
-    if len(data) > start + SEALED_CHUNK and rng.randrange(2):
-        return data[:start] + data[start + SEALED_CHUNK :] + data[start : start + SEALED_CHUNK]
+    if len(data) > start + ENCRYPTED_CHUNK and rng.randrange(2):
+        return data[:start] + data[start + ENCRYPTED_CHUNK :] + data[start : start + ENCRYPTED_CHUNK]
     a, b, c = sorted(rng.randrange(len(data) + 1) for _ in range(3))
     return data[:a] + data[b:c] + data[a:b] + data[c:]
 

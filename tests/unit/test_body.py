@@ -6,21 +6,11 @@ import pytest
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
 from cryptography.exceptions import AlreadyFinalized
 
-from kmsbridge import AuthenticationError, body
-from kmsbridge.body import (
-    CHUNK,
-    OVERHEAD,
-    SEALED_CHUNK,
-    Opener,
-    Sealer,
-    commits,
-    open_sealed,
-    scheme,
-    seal,
-    sealed_length,
-    sealing,
-)
-from kmsbridge.message import MIN_BODY
+from kmsbridge import AuthenticationError
+from kmsbridge.drivers.local.passphrase import passphrase_key
+from kmsbridge.message import MIN_BODY, chunked, cobblestone
+from kmsbridge.message.chunked import BodyDecryptor, BodyEncryptor, decrypt, encrypt, encrypted_length
+from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK, OVERHEAD, commits
 
 KEY, CONTEXT = bytes(range(32)), b"context"
 DATA = bytes(range(256)) * (65 * 64)
@@ -42,13 +32,13 @@ def stepwise(length, step):
 @pytest.mark.parametrize("length", LENGTHS + LONG)
 def test_what_is_sealed_is_opened_by_cobblestone_and_the_reverse(length):
     """The body is Cobblestone-256 and nothing else, of the length that is announced."""
-    sealed = seal(KEY, CONTEXT, DATA[:length])
-    assert len(sealed) == sealed_length(length)
+    sealed = encrypt(KEY, CONTEXT, DATA[:length])
+    assert len(sealed) == encrypted_length(length)
     decryptor = Cobblestone256Decryptor(KEY, CONTEXT)
     assert decryptor.update(sealed) + decryptor.finalize() == DATA[:length]
     encryptor = Cobblestone256Encryptor(KEY, CONTEXT)
     theirs = encryptor.update(DATA[:length]) + encryptor.finalize()
-    assert open_sealed(KEY, CONTEXT, theirs) == open_sealed(KEY, CONTEXT, memoryview(theirs)) == DATA[:length]
+    assert decrypt(KEY, CONTEXT, theirs) == decrypt(KEY, CONTEXT, memoryview(theirs)) == DATA[:length]
 
 
 def by_cobblestone(sealed):
@@ -61,7 +51,7 @@ def by_cobblestone(sealed):
 @pytest.mark.parametrize("step", [4999, CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 3])
 def test_what_is_sealed_in_odd_steps_is_opened_by_cobblestone(length, step):
     """By `update`, which keeps what does not fill a chunk until more comes."""
-    sealer = Sealer(KEY, CONTEXT)
+    sealer = BodyEncryptor(KEY, CONTEXT)
     parts = [sealer.update(DATA[part]) for part in stepwise(length, step)]
     assert by_cobblestone(b"".join(parts) + sealer.finalize()) == DATA[:length]
 
@@ -71,14 +61,14 @@ def test_what_is_sealed_in_odd_steps_is_opened_by_cobblestone(length, step):
 def test_any_buffer_of_bytes_is_sealed(kind, length):
     """A mutable one is not changed."""
     plaintext = kind(DATA[:length])
-    assert by_cobblestone(seal(KEY, CONTEXT, plaintext)) == DATA[:length] == bytes(plaintext)
-    sealer = Sealer(KEY, CONTEXT)
+    assert by_cobblestone(encrypt(KEY, CONTEXT, plaintext)) == DATA[:length] == bytes(plaintext)
+    sealer = BodyEncryptor(KEY, CONTEXT)
     assert by_cobblestone(sealer.update(plaintext) + sealer.finalize()) == DATA[:length]
 
 
 def test_a_body_that_is_complete_takes_no_more():
     """Another chunk of the last one's number would be sealed under its nonce."""
-    sealer = Sealer(KEY, CONTEXT)
+    sealer = BodyEncryptor(KEY, CONTEXT)
     sealer.update(b"x")
     sealer.finalize()
     for more in (lambda: sealer.update(b"y"), sealer.finalize):
@@ -95,7 +85,7 @@ def test_an_interrupted_update_uses_no_nonce_twice(monkeypatch):
             nonces.append(nonce)
             raise KeyboardInterrupt
 
-    sealer = Sealer(KEY, CONTEXT)
+    sealer = BodyEncryptor(KEY, CONTEXT)
     monkeypatch.setattr(sealer, "_aead", Interrupted())
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
@@ -108,14 +98,14 @@ def test_keys_are_derived_as_rfc_5869_says():
     salt, info = bytes(24), b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0" + bytes(24) + CONTEXT
     first = hmac.digest(KEY, info + b"\1", "sha512")
     okm = (first + hmac.digest(KEY, first + info + b"\2", "sha512"))[:76]
-    aead, nonce, commitment = scheme.derive(KEY, CONTEXT, salt)
+    aead, nonce, commitment = cobblestone.derive(KEY, CONTEXT, salt)
     assert (nonce, commitment) == (okm[32:44], okm[44:])
     assert aead.encrypt(nonce, b"x", None) == type(aead)(okm[:32]).encrypt(nonce, b"x", None)
 
 
 def test_a_body_commits_to_one_key_and_context():
     """Its first 56 bytes tell, whatever follows them; fewer do not."""
-    sealed = seal(KEY, CONTEXT, b"x")
+    sealed = encrypt(KEY, CONTEXT, b"x")
     assert commits(KEY, CONTEXT, sealed)
     assert commits(KEY, CONTEXT, memoryview(sealed)[:OVERHEAD])
     assert commits(KEY, CONTEXT, sealed[:OVERHEAD] + b"junk")
@@ -134,7 +124,7 @@ def test_a_body_commits_to_one_key_and_context():
 def test_a_key_of_another_length_is_refused(length):
     """HMAC would take it in silence."""
     with pytest.raises(ValueError, match="32 bytes"):
-        seal(KEY[:31], CONTEXT, DATA[:length])
+        encrypt(KEY[:31], CONTEXT, DATA[:length])
 
 
 def test_salts_and_keys_are_asked_of_the_operating_system_each_time(monkeypatch):
@@ -145,28 +135,28 @@ def test_salts_and_keys_are_asked_of_the_operating_system_each_time(monkeypatch)
         asked.append(count)
         return bytes(count)
 
-    for module in (scheme, sealing):
+    for module in (cobblestone, chunked):
         monkeypatch.setattr(module, "urandom", spied)
-    bodies = [seal(KEY, CONTEXT, b""), seal(KEY, CONTEXT, DATA), Sealer(KEY, CONTEXT).finalize()]
+    bodies = [encrypt(KEY, CONTEXT, b""), encrypt(KEY, CONTEXT, DATA), BodyEncryptor(KEY, CONTEXT).finalize()]
     assert asked == [24, 24, 24]
     assert [sealed[:24] for sealed in bodies] == [bytes(24)] * 3
-    assert body.new_key() == bytes(32)
+    assert cobblestone.new_key() == bytes(32)
     assert asked == [24, 24, 24, 32]
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("step", [7, 997, CHUNK - 1, CHUNK, SEALED_CHUNK, SEALED_CHUNK + 1, 3 * CHUNK])
+@pytest.mark.parametrize("step", [7, 997, CHUNK - 1, CHUNK, ENCRYPTED_CHUNK, ENCRYPTED_CHUNK + 1, 3 * CHUNK])
 def test_a_stream_in_odd_steps_is_the_same_as_the_whole(length, step):
     """Steps of any size, by `update` and by `update_into` with the room that is announced."""
-    sealer, opener = Sealer(KEY, CONTEXT), Opener(KEY, CONTEXT)
-    buffer, sealed = bytearray(Sealer.room(step)), bytearray()
+    sealer, opener = BodyEncryptor(KEY, CONTEXT), BodyDecryptor(KEY, CONTEXT)
+    buffer, sealed = bytearray(BodyEncryptor.output_size(step)), bytearray()
     for part in stepwise(length, step):
         sealed += buffer[: sealer.update_into(DATA[:length][part], buffer)]
     sealed += sealer.finalize()
-    assert open_sealed(KEY, CONTEXT, bytes(sealed)) == DATA[:length]
+    assert decrypt(KEY, CONTEXT, bytes(sealed)) == DATA[:length]
 
-    buffer, plaintext, second = bytearray(Opener.room(step)), bytearray(), bytearray()
-    other = Opener(KEY, CONTEXT)
+    buffer, plaintext, second = bytearray(BodyDecryptor.output_size(step)), bytearray(), bytearray()
+    other = BodyDecryptor(KEY, CONTEXT)
     for part in stepwise(len(sealed), step):
         plaintext += buffer[: opener.update_into(sealed[part], buffer)]
         second += other.update(sealed[part])
@@ -175,20 +165,20 @@ def test_a_stream_in_odd_steps_is_the_same_as_the_whole(length, step):
 
 def test_a_prefix_stands_before_the_body():
     """The header is put there without a copy of its own."""
-    sealed = seal(KEY, CONTEXT, b"plaintext", b"header")
+    sealed = encrypt(KEY, CONTEXT, b"plaintext", b"header")
     assert sealed[:6] == b"header"
-    assert open_sealed(KEY, CONTEXT, memoryview(sealed)[6:]) == b"plaintext"
+    assert decrypt(KEY, CONTEXT, memoryview(sealed)[6:]) == b"plaintext"
 
 
 def test_two_bodies_share_no_salt():
     """Every sealing draws a salt."""
-    salts = {seal(KEY, CONTEXT, b"")[:24] for _ in range(1000)}
+    salts = {encrypt(KEY, CONTEXT, b"")[:24] for _ in range(1000)}
     assert len(salts) == 1000
 
 
 def test_data_keys_are_32_random_bytes():
     """New ones each time."""
-    keys = {body.new_key() for _ in range(1000)}
+    keys = {cobblestone.new_key() for _ in range(1000)}
     assert len(keys) == 1000
     assert {len(key) for key in keys} == {32}
 
@@ -196,33 +186,33 @@ def test_data_keys_are_32_random_bytes():
 @pytest.mark.parametrize("length", [0, 1, CHUNK, CHUNK + 1])
 def test_every_truncation_of_short_bodies_is_refused(length):
     """Whole or as a stream, with one error and nothing given out at the end."""
-    sealed = seal(KEY, CONTEXT, DATA[:length])
+    sealed = encrypt(KEY, CONTEXT, DATA[:length])
     near = [n for n in range(len(sealed)) if n < 200 or len(sealed) - n < 50 or n % 4099 == 0]
     for cut in near:
         with pytest.raises(AuthenticationError):
-            open_sealed(KEY, CONTEXT, sealed[:cut])
-        opener = Opener(KEY, CONTEXT)
+            decrypt(KEY, CONTEXT, sealed[:cut])
+        opener = BodyDecryptor(KEY, CONTEXT)
         with pytest.raises(AuthenticationError):
             finish(opener, sealed[:cut])
 
 
 def test_a_buffer_is_wiped_where_a_chunk_is_not_authentic():
     """What was decrypted before the tag was seen to be wrong does not stay behind."""
-    sealed = bytearray(seal(KEY, CONTEXT, b"canary" * 5000))
-    sealed[OVERHEAD + SEALED_CHUNK - 1] ^= 1
-    buffer = bytearray(b"x" * Opener.room(len(sealed)))
+    sealed = bytearray(encrypt(KEY, CONTEXT, b"canary" * 5000))
+    sealed[OVERHEAD + ENCRYPTED_CHUNK - 1] ^= 1
+    buffer = bytearray(b"x" * BodyDecryptor.output_size(len(sealed)))
     with pytest.raises(AuthenticationError):
-        Opener(KEY, CONTEXT).update_into(sealed, buffer)
+        BodyDecryptor(KEY, CONTEXT).update_into(sealed, buffer)
     assert buffer == bytes(len(buffer))
 
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_lengths_that_are_announced_hold(length):
-    """`sealed_length` counts every chunk's tag, the last one's too."""
-    assert sealed_length(length) == OVERHEAD + length + 16 * (length // CHUNK + 1) >= MIN_BODY
+    """`encrypted_length` counts every chunk's tag, the last one's too."""
+    assert encrypted_length(length) == OVERHEAD + length + 16 * (length // CHUNK + 1) >= MIN_BODY
 
 
 def test_the_passphrase_s_key_is_argon2id():
     """Held to a published value of the reference implementation, for version 1.3 and 256 KiB."""
-    derived = body.passphrase_key(b"password", b"somesalt", iterations=2, memory_kib=256, lanes=1)
+    derived = passphrase_key(b"password", b"somesalt", iterations=2, memory_kib=256, lanes=1)
     assert derived.hex() == "9dfeb910e80bad0311fee20f9c0e2b12c17987b4cac90c2ef54d5b3021c68bfe"

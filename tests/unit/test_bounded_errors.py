@@ -9,8 +9,8 @@ import pytest
 from kmsbridge import EnvelopeCipher, KmsBridgeError, NoMatchingKey, audit, config
 from kmsbridge import message as wire
 from kmsbridge.driver import ErrorDetails, ErrorKind
+from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import MAX_CODE, MAX_MESSAGE, MAX_REMEDY
-from kmsbridge.local.keyfile import KeyFile
 from kmsbridge.testing.fake import FakeDriver
 from tests.support import install
 

@@ -3,10 +3,10 @@
 import pytest
 
 from kmsbridge import errors
-from kmsbridge.calls import Key
-from kmsbridge.calls.breaker import LEAST, PAUSE, WINDOW, Breaker
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyURI, Options
+from kmsbridge.keys import ManagedKey
+from kmsbridge.keys.breaker import LEAST, PAUSE, WINDOW, Breaker
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing import FakeDriver, FakeKeyPair, FakeService, PublicKeyFakeDriver
 from tests.support import Clock
@@ -102,7 +102,7 @@ def key(service, clock):
     driver = type("Driver", (FakeDriver,), {"service": service})
     uri = KeyURI.parse("fake:app")
     policy = CallPolicy(max_attempts=1)
-    return Key("app", lambda: driver.open(uri, Options({})), policy, clock=clock, sleep=clock.sleep)
+    return ManagedKey("app", lambda: driver.open(uri, Options({})), policy, clock=clock, sleep=clock.sleep)
 
 
 def test_an_open_breaker_answers_at_once_and_says_why(service, key, clock):
@@ -144,14 +144,14 @@ def test_a_service_that_refuses_is_not_a_service_that_fails(service, key, kind):
         with pytest.raises(errors.KmsError):
             key.wrap(DATA_KEY, CONTEXT)
     assert service.app.calls["wrap"] == 5 * LEAST
-    assert not key.ailing
+    assert not key.unhealthy
 
 
 def test_retries_end_when_the_breaker_opens(service, clock):
     """A call that is under way makes no further attempt."""
     driver = type("Driver", (FakeDriver,), {"service": service})
     uri = KeyURI.parse("fake:app")
-    key = Key(
+    key = ManagedKey(
         "app",
         lambda: driver.open(uri, Options({})),
         CallPolicy(max_attempts=10),
@@ -169,8 +169,10 @@ def test_wrapping_here_does_not_wait_for_the_service(clock):
     """A pinned public key needs none; nor does it say that the service is well."""
     options = {"public_key": FakeKeyPair("pinned").public_pem}
     uri = KeyURI.parse("fake-public:pinned")
-    key = Key("app", lambda: PublicKeyFakeDriver.open(uri, Options(options)), clock=clock, sleep=clock.sleep)
+    key = ManagedKey(
+        "app", lambda: PublicKeyFakeDriver.open(uri, Options(options)), clock=clock, sleep=clock.sleep
+    )
     call(key._health.breaker, *[False] * LEAST)
     assert key.wrap(DATA_KEY, CONTEXT).ciphertext
-    assert key.ailing
+    assert key.unhealthy
     assert not key._health.breaker.allows()

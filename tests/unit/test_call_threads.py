@@ -11,11 +11,11 @@ import time
 import pytest
 
 from kmsbridge import errors
-from kmsbridge.calls import Key
-from kmsbridge.calls.attempt import AT_ONCE
-from kmsbridge.calls.health import Health
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyURI, Options
+from kmsbridge.keys import ManagedKey
+from kmsbridge.keys.attempt import AT_ONCE
+from kmsbridge.keys.health import Health
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
 from kmsbridge.testing.fake import FakeDriver
@@ -38,7 +38,7 @@ def open_key(service):
 
     def open_key(policy=LONG, **changed):
         driver = type("Driver", (FakeDriver,), {"service": service, **changed})
-        opened.append(Key("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})), policy))
+        opened.append(ManagedKey("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})), policy))
         return opened[-1]
 
     yield open_key
@@ -248,7 +248,7 @@ def test_a_driver_that_does_not_wait_runs_on_the_callers_thread(service, open_ke
         key.unwrap(wrapped, CONTEXT)
     assert caught.value is error
     assert threads == [threading.current_thread()]
-    assert not key.ailing
+    assert not key.unhealthy
 
 
 def test_its_own_failures_are_translated_as_ever(service, open_key):
@@ -288,7 +288,7 @@ def test_a_call_at_any_line_of_a_call_does_not_hang(service, open_key, kind):
 
     def trace(frame, event, _argument):
         nonlocal depth
-        if not re.search(r"/kmsbridge/(calls/|threads\.py)", frame.f_code.co_filename):
+        if not re.search(r"/kmsbridge/(keys/|threads\.py)", frame.f_code.co_filename):
             return None
         where = frame.f_code.co_filename, frame.f_lineno
         if event == "line" and where not in lines and not depth:

@@ -5,10 +5,10 @@ import traceback
 import pytest
 
 from kmsbridge import errors
-from kmsbridge.calls import Key, meaning
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyURI, Options, WrappedKey
+from kmsbridge.keys import ManagedKey, translation
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
 from tests.support import Clock
@@ -47,7 +47,9 @@ def open_key(service, clock):
     def open_key(base=FakeDriver, policy=None, **changed):
         driver = type("Driver", (base,), {"service": service, **changed})
         uri = KeyURI.parse(f"{base.scheme}:app")
-        return Key("app", lambda: driver.open(uri, Options({})), policy, clock=clock, sleep=clock.sleep)
+        return ManagedKey(
+            "app", lambda: driver.open(uri, Options({})), policy, clock=clock, sleep=clock.sleep
+        )
 
     return open_key
 
@@ -345,7 +347,7 @@ def test_a_closed_key_refuses_every_call(open_key):
 
 def test_there_are_only_three_kinds_to_retry():
     """A new kind is not retried by accident."""
-    assert meaning.RETRIED == RETRIED
+    assert translation.RETRIED == RETRIED
 
 
 # --- one deadline for the whole operation ---------------------------------------------------------
@@ -376,7 +378,7 @@ def test_a_call_whose_time_is_over_makes_no_attempt_and_says_so(service, clock, 
         call(key, wrapped, deadline)
     assert caught.value.attempts == 0
     assert not service.app.calls
-    assert not key.ailing
+    assert not key.unhealthy
 
 
 @every_call

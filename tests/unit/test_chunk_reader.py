@@ -20,9 +20,12 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from kmsbridge import AuthenticationError, EnvelopeCipher
 from kmsbridge import message as wire
-from kmsbridge.body import CHUNK, OVERHEAD, SEALED_CHUNK, ChunkReader, Opener, open_sealed, scheme, sealing
 from kmsbridge.cipher.reading import MessageReader
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
+from kmsbridge.message import chunked, cobblestone
+from kmsbridge.message.chunk_reader import ChunkReader
+from kmsbridge.message.chunked import BodyDecryptor, decrypt
+from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK, OVERHEAD
 
 PUBLISHED = json.loads(files("cryptography_vectors").joinpath("chunked-encryption/vectors.json").read_text())
 USABLE = [each for each in PUBLISHED["vectors"] if each["aead"] == "AEAD_AES_256_GCM"]
@@ -47,8 +50,8 @@ def chunks_of(key, context, sealed):
 
 
 def in_steps(key, context, sealed, step, out=None):
-    """Through `Opener`, `step` bytes at a time; `out` has what came out before an error."""
-    opener, out = Opener(key, context), bytearray() if out is None else out
+    """Through `BodyDecryptor`, `step` bytes at a time; `out` has what came out before an error."""
+    opener, out = BodyDecryptor(key, context), bytearray() if out is None else out
     for at in range(0, len(sealed), step):
         out += opener.update(sealed[at : at + step])
     return bytes(out) + opener.finalize()
@@ -63,9 +66,9 @@ def through_message_reader(key, context, sealed):
 WAYS = {
     "every chunk at random": chunks_of,
     "as a file": through_message_reader,
-    "whole": open_sealed,
+    "whole": decrypt,
     "in steps of 997": lambda key, context, sealed: in_steps(key, context, sealed, 997),
-    "in steps of 16401": lambda key, context, sealed: in_steps(key, context, sealed, SEALED_CHUNK + 1),
+    "in steps of 16401": lambda key, context, sealed: in_steps(key, context, sealed, ENCRYPTED_CHUNK + 1),
     "all at once, streamed": lambda key, context, sealed: in_steps(key, context, sealed, len(sealed) or 1),
 }
 
@@ -94,7 +97,7 @@ def seal(length, context=CONTEXT):
 @pytest.fixture
 def with_sha256(monkeypatch):
     """The published vectors derive with SHA-256, Cobblestone with SHA-512: all else is the same."""
-    monkeypatch.setattr(scheme, "HASH", hashes.SHA256())
+    monkeypatch.setattr(cobblestone, "HASH", hashes.SHA256())
 
 
 def test_what_of_the_published_vectors_is_used():
@@ -134,7 +137,7 @@ def test_published_vector(vector, way):
 
 def derived_for(key, context, sealed):
     """What opens the chunks of a body, and the nonce of the first as a number; its commitment is checked."""
-    aead, nonce, commitment = scheme.derive(key, context, sealed[:24])
+    aead, nonce, commitment = cobblestone.derive(key, context, sealed[:24])
     if commitment != sealed[24:OVERHEAD]:
         raise AuthenticationError
     return aead, int.from_bytes(nonce, "big")
@@ -163,9 +166,9 @@ def test_what_is_sealed_with_the_salt_of_a_published_vector_is_that_vector(vecto
     """Byte for byte, whole and in steps."""
     key, context, published = given_by(vector)
     plaintext = chunks_of(key, context, published)
-    monkeypatch.setattr(sealing, "urandom", lambda count: published[:count])
-    assert sealing.seal(key, context, plaintext) == published
-    sealer = sealing.Sealer(key, context)
+    monkeypatch.setattr(chunked, "urandom", lambda count: published[:count])
+    assert chunked.encrypt(key, context, plaintext) == published
+    sealer = chunked.BodyEncryptor(key, context)
     parts = [sealer.update(plaintext[at : at + 100_003]) for at in range(0, len(plaintext), 100_003)]
     assert b"".join(parts) + sealer.finalize() == published
 
@@ -175,7 +178,7 @@ def test_what_is_sealed_with_the_salt_of_a_published_vector_is_that_vector(vecto
     [each for each in USABLE if each.get("payload_length") and each["payload_length"] < 10**6],
     ids=lambda vector: vector["name"],
 )
-@pytest.mark.parametrize("step", [1009, SEALED_CHUNK, 10**6])
+@pytest.mark.parametrize("step", [1009, ENCRYPTED_CHUNK, 10**6])
 @pytest.mark.usefixtures("with_sha256")
 def test_streams_on_what_the_published_vectors_hold(vector, step):
     """The chunks of each vector, right or broken, sealed anew for SHA-512: a stream verifies as much of them.
@@ -186,11 +189,11 @@ def test_streams_on_what_the_published_vectors_hold(vector, step):
     again = sealed_anew(key, context, sealed)
     if vector["expect"] == "success":
         plaintext = in_steps(key, context, again, step)
-        assert plaintext == open_sealed(key, context, again)
+        assert plaintext == decrypt(key, context, again)
         assert hashlib.sha256(plaintext).hexdigest() == vector["payload_sha256"]
         return
     with pytest.raises(AuthenticationError):
-        open_sealed(key, context, again)
+        decrypt(key, context, again)
     verified = bytearray()
     with pytest.raises(AuthenticationError):
         in_steps(key, context, again, step, verified)
@@ -260,15 +263,15 @@ def test_reads_touch_only_the_chunks_they_need():
         return sealed[at : at + length]
 
     file = MessageReader(ChunkReader(KEY, CONTEXT, read_at, len(sealed)), lambda: None)
-    assert asked == [(0, OVERHEAD), (OVERHEAD + 3 * SEALED_CHUNK, 21)]
+    assert asked == [(0, OVERHEAD), (OVERHEAD + 3 * ENCRYPTED_CHUNK, 21)]
     asked.clear()
     file.seek(CHUNK + 7)
     file.read(100)
-    assert asked == [(OVERHEAD + SEALED_CHUNK, SEALED_CHUNK)]
+    assert asked == [(OVERHEAD + ENCRYPTED_CHUNK, ENCRYPTED_CHUNK)]
     asked.clear()
     file.seek(CHUNK - 1)
     assert file.read(2) == DATA[CHUNK - 1 : CHUNK + 1]
-    assert asked == [(OVERHEAD, SEALED_CHUNK), (OVERHEAD + SEALED_CHUNK, SEALED_CHUNK)]
+    assert asked == [(OVERHEAD, ENCRYPTED_CHUNK), (OVERHEAD + ENCRYPTED_CHUNK, ENCRYPTED_CHUNK)]
 
 
 # --- bodies that are not whole ------------------------------------------------------------------------
@@ -280,7 +283,7 @@ TWO = seal(2 * CHUNK + 9)
     "length",
     sorted(
         {
-            max(0, OVERHEAD + chunk * SEALED_CHUNK + off)
+            max(0, OVERHEAD + chunk * ENCRYPTED_CHUNK + off)
             for chunk in range(3)
             for off in (-17, -16, -15, -1, 0, 1, 15, 16, 17)
         }
@@ -305,7 +308,7 @@ def test_a_body_that_ends_with_a_full_chunk_is_refused(full, opened):
 def pieces(sealed):
     """The overhead, and each sealed chunk."""
     return sealed[:OVERHEAD], [
-        sealed[at : at + SEALED_CHUNK] for at in range(OVERHEAD, len(sealed), SEALED_CHUNK)
+        sealed[at : at + ENCRYPTED_CHUNK] for at in range(OVERHEAD, len(sealed), ENCRYPTED_CHUNK)
     ]
 
 
@@ -326,7 +329,7 @@ def test_chunks_in_any_other_order_are_refused(order, opened):
 def test_a_changed_chunk_is_found_when_it_is_read():
     """Only reading the changed chunk fails; the others stay readable, and nothing of it comes out."""
     sealed = bytearray(TWO)
-    sealed[OVERHEAD + SEALED_CHUNK + 100] ^= 1
+    sealed[OVERHEAD + ENCRYPTED_CHUNK + 100] ^= 1
     chunk_reader = ChunkReader(KEY, CONTEXT, lambda at, length: bytes(sealed[at : at + length]), len(sealed))
     assert chunk_reader.chunk(0) == DATA[:CHUNK]
     with pytest.raises(AuthenticationError):
@@ -348,7 +351,7 @@ def test_a_file_that_shrinks_is_refused():
         ChunkReader(KEY, CONTEXT, lambda at, length: TWO[: CHUNK * 2][at : at + length], len(TWO))
 
 
-@pytest.mark.parametrize("size", [-1, 0, 55, 56, 71, OVERHEAD + SEALED_CHUNK, 2**64, 2**70])
+@pytest.mark.parametrize("size", [-1, 0, 55, 56, 71, OVERHEAD + ENCRYPTED_CHUNK, 2**64, 2**70])
 def test_a_size_that_no_body_has_is_refused(size):
     """Whatever length is claimed, nothing of that length is read or made."""
     asked = []
@@ -359,7 +362,7 @@ def test_a_size_that_no_body_has_is_refused(size):
 
     with pytest.raises(AuthenticationError):
         ChunkReader(KEY, CONTEXT, read_at, size)
-    assert max(asked) <= SEALED_CHUNK
+    assert max(asked) <= ENCRYPTED_CHUNK
 
 
 def test_another_key_or_context_is_refused(opened):

@@ -10,7 +10,7 @@ import pytest
 
 from kmsbridge import EnvelopeCipher
 from kmsbridge.cipher import opened
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 PROGRAM = """
 from kmsbridge import ClosedError, EnvelopeCipher

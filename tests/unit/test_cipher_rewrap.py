@@ -18,7 +18,7 @@ from kmsbridge import (
 from kmsbridge import message as wire
 from kmsbridge.cipher import envelope
 from kmsbridge.driver import ErrorKind
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 CONTEXT = {"tenant": "acme"}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kmsbridge import ConfigError, Decryptor, Encryptor, EnvelopeCipher, RoleError, aio
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 ENCRYPTING = {"encrypt", "encrypt_text", "encrypt_many", "encrypt_file", "encrypt_stream"}
 DECRYPTING = {"decrypt", "decrypt_text", "decrypt_many", "decrypt_file", "decrypt_stream", "open"}
@@ -130,10 +130,10 @@ def test_a_uri_alone_is_enough(config, tmp_path):
 
 def test_what_was_opened_before_a_failure_is_closed(service, monkeypatch, tmp_path):
     """The second key cannot be opened: the first is let go."""
-    from kmsbridge.calls import Key
+    from kmsbridge.keys import ManagedKey
 
     closed = []
-    monkeypatch.setattr(Key, "close", lambda self: closed.append(self.name))
+    monkeypatch.setattr(ManagedKey, "close", lambda self: closed.append(self.name))
     with pytest.raises(ConfigError):
         EnvelopeCipher.from_uri("fake:app", decrypt_uris=["local:/nowhere.json"])
     assert "uri" in closed

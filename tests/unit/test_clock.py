@@ -2,8 +2,8 @@
 
 import random
 
-from kmsbridge.calls.breaker import Breaker
 from kmsbridge.clock import Deadline, age, jitter
+from kmsbridge.keys.breaker import Breaker
 from tests.support import Clock
 
 

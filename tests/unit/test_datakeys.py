@@ -9,7 +9,7 @@ from kmsbridge import AuditError, AuthenticationError, ClosedError, EnvelopeCiph
 from kmsbridge.audit import AuditTrail
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EMPTY, EncryptionContext
-from kmsbridge.datakeys import KeyCache, SingleFlight, data_key_context, name_of, told_call
+from kmsbridge.datakeys import KeyCache, SingleFlight, context_key, data_key_context, told_call
 from kmsbridge.message import Header, Kind, Recipient
 from kmsbridge.policy import AuditPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
@@ -31,9 +31,9 @@ def put(cache, name):
 def test_one_context_has_one_name_however_it_is_given():
     """Order and type of the mapping make no difference; another value does."""
     pairs = {"a": "1", "b": "2"}
-    assert name_of(pairs) == name_of({"b": "2", "a": "1"}) == name_of(EncryptionContext.of(pairs))
-    assert name_of(None) == name_of({}) == name_of(EMPTY)
-    assert name_of(pairs) != name_of({"a": "2", "b": "1"})
+    assert context_key(pairs) == context_key({"b": "2", "a": "1"}) == context_key(EncryptionContext.of(pairs))
+    assert context_key(None) == context_key({}) == context_key(EMPTY)
+    assert context_key(pairs) != context_key({"a": "2", "b": "1"})
 
 
 def test_a_wrapped_data_key_is_bound_to_being_one():

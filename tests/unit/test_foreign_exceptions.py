@@ -9,13 +9,13 @@ import time
 import pytest
 
 from kmsbridge import EnvelopeCipher, errors
-from kmsbridge.calls import Key
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import KeyURI, Options, Secret
-from kmsbridge.local import files
-from kmsbridge.local.document import Cost
-from kmsbridge.local.driver import LocalDriver
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local import files
+from kmsbridge.drivers.local.document import Cost
+from kmsbridge.drivers.local.driver import LocalDriver
+from kmsbridge.drivers.local.keyfile import KeyFile
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
 from kmsbridge.testing.fake import FakeDriver
 from tests.support import PATIENCE, Outcome
@@ -78,7 +78,7 @@ def new_local(request, tmp_path):
         path = tmp_path / (name or f"{next(numbers)}.json")
         KeyFile.create(path, "app", secret, cost=Cost(1, 8, 1))
         uri = KeyURI.parse(f"local:{path}#app")
-        return lambda: Key("app", lambda: LocalDriver.open(uri, Options(options)))
+        return lambda: ManagedKey("app", lambda: LocalDriver.open(uri, Options(options)))
 
     return new_local
 
@@ -108,7 +108,10 @@ def test_it_comes_out_of_every_line_of_the_local_driver(new_local, foreign, oper
         return open_local, open_local().wrap(DATA_KEY, CONTEXT)
 
     wrong, lines = raised_at_every_line(
-        r"/kmsbridge/local/", foreign, lambda open_local, wrapped: operation(open_local(), wrapped), prepare
+        r"/kmsbridge/drivers/local/",
+        foreign,
+        lambda open_local, wrapped: operation(open_local(), wrapped),
+        prepare,
     )
     assert wrong == {}
     assert lines > LEAST_LINES
@@ -124,15 +127,15 @@ def test_it_comes_out_of_every_line_of_a_call(service, foreign, may_wait):
         "classify": lambda self, error: getattr(error, "kind", None),
     }
     driver = type("Driver", (FakeDriver,), changed)
-    key = Key("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})))
+    key = ManagedKey("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})))
     wrapped = key.wrap(DATA_KEY, CONTEXT)
     wrong, lines = raised_at_every_line(
-        r"/kmsbridge/(calls|testing)/", foreign, lambda: key.unwrap(wrapped, CONTEXT)
+        r"/kmsbridge/(keys|testing)/", foreign, lambda: key.unwrap(wrapped, CONTEXT)
     )
     assert wrong == {}
     assert lines > LEAST_LINES
     assert key.unwrap(wrapped, CONTEXT) == DATA_KEY
-    assert not key.ailing
+    assert not key.unhealthy
     key.close()
 
 
@@ -169,7 +172,7 @@ def test_a_call_at_any_line_of_the_local_driver_does_not_hang(open_local):
 
         def trace(frame, event, _argument, key=key):
             nonlocal depth
-            if "/kmsbridge/local/" not in frame.f_code.co_filename:
+            if "/kmsbridge/drivers/local/" not in frame.f_code.co_filename:
                 return None
             where = frame.f_code.co_filename, frame.f_lineno
             if event == "line" and where not in seen and not depth:

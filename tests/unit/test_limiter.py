@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from kmsbridge import errors
-from kmsbridge.calls import Key
-from kmsbridge.calls.breaker import LEAST
-from kmsbridge.calls.limiter import LOOKS, SENDS, Limiter, Turns
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyURI, Options
+from kmsbridge.keys import ManagedKey
+from kmsbridge.keys.breaker import LEAST
+from kmsbridge.keys.limiter import LOOKS, SENDS, Limiter, Turns
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.fake import FakeDriver
 from kmsbridge.testing.service import FakeError
@@ -161,7 +161,7 @@ def clock():
 @pytest.fixture
 def key(service, clock):
     driver = type("Driver", (FakeDriver,), {"service": service})
-    return Key(
+    return ManagedKey(
         "app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})), clock=clock, sleep=clock.sleep
     )
 
@@ -172,12 +172,12 @@ def wrapped(key):
 
 
 def test_throttling_is_no_outage(service, key, wrapped):
-    """It never opens the breaker, makes the key no ailing one, and spends none of the retries."""
+    """It never opens the breaker, makes the key no unhealthy one, and spends none of the retries."""
     service.app.fail("unwrap", ErrorKind.THROTTLED)
     for _ in range(5 * LEAST):
         with pytest.raises(errors.KmsThrottled):
             key.unwrap(wrapped, CONTEXT)
-        assert not key.ailing
+        assert not key.unhealthy
         assert key._health.breaker.allows()
     assert key._health.budget._savings == 10.0
 
@@ -256,7 +256,7 @@ def test_a_batch_is_limited_as_well(service, key, wrapped):
 def test_half_of_the_calls_throttled_costs_latency_and_not_the_service(service):
     """400 calls at 25 a second by real threads, in real time."""
     driver = type("Driver", (FakeDriver,), {"service": service})
-    key = Key("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})), CallPolicy())
+    key = ManagedKey("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})), CallPolicy())
     wrapped = key.wrap(DATA_KEY, CONTEXT)
     lock, chance = threading.Lock(), random.Random(7)
 

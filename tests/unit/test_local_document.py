@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmsbridge.driver import KeyState, Secret
+from kmsbridge.drivers.local import document as document_module
+from kmsbridge.drivers.local.document import Cost, Document, Protection, StoredKey, Version, parse, render
+from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import ConfigError, LimitExceeded
-from kmsbridge.local import document as document_module
-from kmsbridge.local.document import Cost, Document, Protection, StoredKey, Version, parse, render
-from kmsbridge.local.keyfile import KeyFile
 
 MATERIAL = b"\x01canary-material-of-32-bytes-long"[:32]
 MATERIAL_TEXT = base64.b64encode(MATERIAL).decode()

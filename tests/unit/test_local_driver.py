@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from kmsbridge import body
 from kmsbridge.context import EMPTY, EncryptionContext
 from kmsbridge.driver import (
     Capability,
@@ -27,11 +26,12 @@ from kmsbridge.driver import (
     Secret,
     WrappedKey,
 )
+from kmsbridge.drivers.local import LocalDriver
+from kmsbridge.drivers.local.document import Cost
+from kmsbridge.drivers.local.errors import LocalKeyError
+from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import AuthenticationError, ClosedError, ConfigError, KmsBridgeError, LimitExceeded
-from kmsbridge.local import LocalDriver
-from kmsbridge.local.document import Cost
-from kmsbridge.local.errors import LocalKeyError
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.message import chunked
 from kmsbridge.registry import driver_class
 
 FAST = Cost(iterations=1, memory_kib=64, lanes=1)
@@ -279,7 +279,7 @@ def test_the_wrapping_is_what_the_documentation_says(file, driver):
         json.loads(Path(file.path).read_text())["keys"]["app"]["versions"]["1"]["material"]
     )
     context = b"kmsbridge-local/v1\0" + CONTEXT.canonical()
-    assert body.open_sealed(material, context, wrap(driver).ciphertext) == DATA_KEY
+    assert chunked.decrypt(material, context, wrap(driver).ciphertext) == DATA_KEY
 
 
 def test_another_key_does_not_unwrap(file, driver, tmp_path):
@@ -330,7 +330,7 @@ def test_a_rotation_by_another_process_is_used_at_once(file, driver):
     """And what the other process wrapped with the new version unwraps here."""
     code = """if True:
         import sys
-        from kmsbridge.local.keyfile import KeyFile
+        from kmsbridge.drivers.local.keyfile import KeyFile
         KeyFile(sys.argv[1]).rotate("app")
     """
     assert wrap(driver).version == "1"
@@ -428,7 +428,7 @@ def test_the_operating_systems_errors_are_classified(file, driver, monkeypatch, 
     def fails(*_, **__):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("kmsbridge.local.files.os.open", fails)
+    monkeypatch.setattr("kmsbridge.drivers.local.files.os.open", fails)
     with pytest.raises(OSError, match=re.escape(os.strerror(code))) as caught:
         wrap(driver)
     details = driver.error_details(caught.value)
@@ -471,7 +471,7 @@ def test_a_protected_file_opens_with_its_passphrase(protected):
 
 def test_opening_does_not_derive_the_key(protected, monkeypatch):
     """`open` is quick: a wrong passphrase shows at the first call, as an expired credential would."""
-    monkeypatch.setattr("kmsbridge.local.protection.body.passphrase_key", None)
+    monkeypatch.setattr("kmsbridge.drivers.local.protection.passphrase_key", None)
     assert open_driver(protected, passphrase="wrong").describe(timeout=5).version == "1"
 
 

@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kmsbridge import body
 from kmsbridge.driver import ErrorKind, KeyState, Secret
+from kmsbridge.drivers.local import files, protection
+from kmsbridge.drivers.local.document import Cost
+from kmsbridge.drivers.local.errors import LocalKeyError
+from kmsbridge.drivers.local.keyfile import KeyFile
+from kmsbridge.drivers.local.passphrase import passphrase_key
 from kmsbridge.errors import ClosedError, ConfigError, KmsKeyNotFound, KmsTimeout
-from kmsbridge.local import files, protection
-from kmsbridge.local.document import Cost
-from kmsbridge.local.errors import LocalKeyError
-from kmsbridge.local.keyfile import KeyFile
 from tests.support import PATIENCE
 
 FAST = Cost(iterations=1, memory_kib=64, lanes=1)
@@ -80,7 +80,7 @@ def test_of_two_who_create_one_file_one_wins(path):
     code = """if True:
         import sys
         from kmsbridge.errors import ConfigError
-        from kmsbridge.local.keyfile import KeyFile
+        from kmsbridge.drivers.local.keyfile import KeyFile
         sys.stdin.readline()
         try:
             KeyFile.create(sys.argv[1], sys.argv[2])
@@ -482,10 +482,9 @@ def test_many_threads_derive_the_key_once(path, monkeypatch):
 
     def derive(*arguments, **options):
         calls.append(1)
-        return body.passphrase_key(*arguments, **options)
+        return passphrase_key(*arguments, **options)
 
-    slow = type("Slow", (), {"passphrase_key": staticmethod(derive), "open_sealed": body.open_sealed})
-    monkeypatch.setattr(protection, "body", slow)
+    monkeypatch.setattr(protection, "passphrase_key", derive)
     file, start, found = KeyFile(path, WORD), threading.Barrier(64), []
 
     def use():
@@ -531,7 +530,7 @@ def test_no_rotation_of_many_processes_is_lost(path):
     KeyFile.create(path, "app")
     code = """if True:
         import sys
-        from kmsbridge.local.keyfile import KeyFile
+        from kmsbridge.drivers.local.keyfile import KeyFile
         file = KeyFile(sys.argv[1])
         for _ in range(10):
             file.rotate("app", timeout=60)
@@ -558,7 +557,7 @@ def lock_holder(path):
     """Another process that holds the lock of `path` until its standard input is closed."""
     code = """if True:
         import sys
-        from kmsbridge.local import files
+        from kmsbridge.drivers.local import files
         with files.locked(sys.argv[1], timeout=5):
             print("held", flush=True)
             sys.stdin.read()
@@ -638,7 +637,7 @@ def test_a_lock_that_is_a_link_is_not_followed(path):
 
 KILLED = """if True:
     import os, signal, sys
-    from kmsbridge.local.keyfile import KeyFile
+    from kmsbridge.drivers.local.keyfile import KeyFile
     file = KeyFile(sys.argv[1])
     setattr(os, sys.argv[2], lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     file.rotate("app")
@@ -685,7 +684,7 @@ def test_a_settled_file_is_not_read_again(path, monkeypatch):
     """Once it is older than any clock's tick, a stat is enough; a change is seen all the same."""
     file = KeyFile.create(path, "app")
     later = os.stat(path).st_ctime_ns + 3_000_000_000
-    monkeypatch.setattr("kmsbridge.local.keyfile.time.time_ns", lambda: later)
+    monkeypatch.setattr("kmsbridge.drivers.local.keyfile.time.time_ns", lambda: later)
     first = file.document()
     assert file.document() is first
     KeyFile(path).rotate("app")

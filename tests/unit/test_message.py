@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from kmsbridge import ConfigError, LimitExceeded, MalformedMessage, MessageError, UnsupportedMessage, inspect
 from kmsbridge import message as wire
-from kmsbridge.body import sealed_length
 from kmsbridge.message import Header, Kind, Recipient
+from kmsbridge.message.chunked import encrypted_length
 
 BODY = bytes(72)
 MINE = Recipient("local:app@0123456789abcdef", "1", b"w" * 104)
@@ -207,14 +207,14 @@ def test_a_padded_header_that_would_be_too_long_is_not_written():
 @pytest.mark.parametrize("plaintext", [0, 1, 16383, 16384, 16385, 32767, 32768, 10**12])
 def test_the_plaintext_s_length_follows_from_the_body_s(plaintext):
     """What the message module computes undoes what the body module does."""
-    assert wire.plaintext_length(sealed_length(plaintext)) == plaintext
+    assert wire.plaintext_length(encrypted_length(plaintext)) == plaintext
 
 
 @given(st.integers(72, 10**7))
 def test_a_body_length_means_one_plaintext_length_or_none(body):
     """Lengths that no body has are told apart."""
     plaintext = wire.plaintext_length(body)
-    assert plaintext is None or sealed_length(plaintext) == body
+    assert plaintext is None or encrypted_length(plaintext) == body
     if plaintext is None:
         assert (body - 56) % 16400 < 16
 

@@ -15,8 +15,8 @@ import pytest
 
 from kmsbridge import registry
 from kmsbridge.driver import ENTRY_POINT_GROUP
+from kmsbridge.drivers.local import LocalDriver
 from kmsbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound
-from kmsbridge.local import LocalDriver
 from kmsbridge.testing import installed as replacing
 from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
 
@@ -99,7 +99,7 @@ def test_the_local_driver_is_found_without_looking_at_what_is_installed(monkeypa
 def test_the_local_driver_is_listed_once():
     """With the distribution that it came from."""
     [local] = [each for each in registry.providers() if each.scheme == "local"]
-    assert local == ("local", "kmsbridge.local:LocalDriver", "kmsbridge", local.version)
+    assert local == ("local", "kmsbridge.drivers.local:LocalDriver", "kmsbridge", local.version)
     assert local.version
 
 
@@ -122,14 +122,14 @@ def test_nobody_takes_the_place_of_the_local_driver(installed):
     """An installed package that claims its scheme is neither found nor listed."""
     installed(("local", "good", "other"))
     assert registry.driver_class("local") is LocalDriver
-    assert [each.target for each in registry.providers()] == ["kmsbridge.local:LocalDriver"]
+    assert [each.target for each in registry.providers()] == ["kmsbridge.drivers.local:LocalDriver"]
 
 
 def test_an_own_driver_that_cannot_be_imported_is_named(monkeypatch):
     """As where `cryptography` is broken."""
-    monkeypatch.setitem(sys.modules, "kmsbridge.local", None)
+    monkeypatch.setitem(sys.modules, "kmsbridge.drivers.local", None)
     with pytest.raises(
-        ProviderLoadError, match="kmsbridge.local:LocalDriver failed with ModuleNotFoundError"
+        ProviderLoadError, match="kmsbridge.drivers.local:LocalDriver failed with ModuleNotFoundError"
     ):
         registry.driver_class("local")
 
@@ -368,7 +368,7 @@ def test_a_replaced_driver_is_back_after_the_block(registering, installed):
 PROGRAM = """
 import json, sys
 from kmsbridge import EnvelopeCipher, KmsBridgeError, registry
-from kmsbridge.local.keyfile import KeyFile
+from kmsbridge.drivers.local.keyfile import KeyFile
 
 def found(scheme):
     try:
@@ -412,7 +412,7 @@ def test_a_zip_application_finds_the_local_driver_and_what_it_registers(tmp_path
     assert aws == "ProviderNotFound: no driver for 'aws-kms'; pip install kmsbridge-aws"
     assert registered == "kmsbridge_vault.driver"
     assert providers == [
-        ["local", "kmsbridge.local:LocalDriver"],
+        ["local", "kmsbridge.drivers.local:LocalDriver"],
         ["vault-transit", "kmsbridge_vault.driver:VaultTransitDriver"],
     ]
     assert not imported

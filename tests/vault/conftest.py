@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from kmsbridge_vault import VaultTransitDriver
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import KeyURI, Options
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.base import bound
 from tests.backends.vault import Vault
 
@@ -48,7 +48,7 @@ def open_key(open_driver):
 
     def open_key(server, name, **options):
         driver = open_driver(server, name, **options)
-        return Key("app", lambda: driver)
+        return ManagedKey("app", lambda: driver)
 
     return open_key
 

@@ -1127,7 +1127,7 @@ def by_library():
     from importlib.metadata import version
 
     from kmsbridge import EnvelopeCipher
-    from kmsbridge.local.keyfile import KeyFile
+    from kmsbridge.drivers.local.keyfile import KeyFile
 
     cases = Cases()
     with tempfile.TemporaryDirectory() as folder:

@@ -28,10 +28,10 @@ from kmsbridge import (
     inspect,
 )
 from kmsbridge import message as wire
-from kmsbridge.body import CHUNK, SEALED_CHUNK
 from kmsbridge.cipher.arguments import MAX_AAD
 from kmsbridge.context import MAX_BYTES, MAX_PAIRS, RESERVED_PREFIX, EncryptionContext
 from kmsbridge.datakeys.datakey import bound_bytes
+from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK
 from tests.vectors import example, make, reader
 
 OUTCOMES: dict[str, type[KmsBridgeError]] = {
@@ -361,7 +361,7 @@ def test_the_limits_of_the_document_are_those_of_the_code():
         ("aad is at most {} bytes long", MAX_AAD),
         ("no name begins with `{}`", RESERVED_PREFIX),
         ("cut into chunks of {} bytes", CHUNK),
-        ("A sealed full chunk has {} bytes", SEALED_CHUNK),
+        ("A sealed full chunk has {} bytes", ENCRYPTED_CHUNK),
         ("A message as text is `{}`", wire.ARMOR_PREFIX),
     ):
         assert sentence.format(value) in PAGE

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import pytest
 
 from kmsbridge import registry
-from kmsbridge.calls import Key
 from kmsbridge.cipher import EnvelopeCipher
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import Capability, KeyDriver, KeyURI, Options, WrappedKey
 from kmsbridge.errors import KmsBridgeError
+from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.harness import ABILITIES, Harness, KeyAddress, Role, Which
 from kmsbridge.testing.install import counted, installed
@@ -92,7 +92,9 @@ class Keys:
     def __init__(self, harness: Harness, end: contextlib.ExitStack) -> None:
         self._harness, self._end = harness, end
 
-    def open(self, which: Which = "first", role: Role = "both", policy: CallPolicy | None = None) -> Key:
+    def open(
+        self, which: Which = "first", role: Role = "both", policy: CallPolicy | None = None
+    ) -> ManagedKey:
         """A key behind the library's rules, which does not sleep between attempts."""
         return self.at(self._harness.address(which, role), policy)
 
@@ -101,10 +103,10 @@ class Keys:
         address: KeyAddress,
         policy: CallPolicy | None = None,
         sleep: Callable[[float], None] = lambda _: None,
-    ) -> Key:
+    ) -> ManagedKey:
         """The same for an address; `sleep` is called before each further attempt."""
         patient = CallPolicy(attempt_timeout=TIMEOUT, deadline=3 * TIMEOUT)
-        key = Key("contract", lambda: driver_of(address), policy or patient, sleep=sleep)
+        key = ManagedKey("contract", lambda: driver_of(address), policy or patient, sleep=sleep)
         self._end.callback(key.close)
         return key
 
@@ -147,12 +149,12 @@ class Cases:
             yield Keys(harness, end)
 
     @pytest.fixture
-    def key(self, keys: Keys) -> Key:
+    def key(self, keys: Keys) -> ManagedKey:
         """The first key."""
         return keys.open()
 
     @pytest.fixture
-    def capabilities(self, key: Key) -> frozenset[Capability]:
+    def capabilities(self, key: ManagedKey) -> frozenset[Capability]:
         """What the driver declares."""
         return key.capabilities
 

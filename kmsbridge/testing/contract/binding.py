@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.context import MAX_BYTES, MAX_PAIRS, EncryptionContext
 from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
 
 Pairs = dict[str, str]
@@ -54,29 +54,31 @@ class BindingCases(Cases):
     """The encryption context at the key service, with the library's own binding where it binds none."""
 
     @right
-    def test_context_is_accepted(self, key: Key, plaintext: bytes, pairs: Pairs) -> None:
+    def test_context_is_accepted(self, key: ManagedKey, plaintext: bytes, pairs: Pairs) -> None:
         """Whatever the library allows, the driver carries."""
         assert key.unwrap(key.wrap(plaintext, bound(pairs)), bound(pairs)) == plaintext
 
-    def test_order_of_the_pairs_does_not_matter(self, key: Key, plaintext: bytes) -> None:
+    def test_order_of_the_pairs_does_not_matter(self, key: ManagedKey, plaintext: bytes) -> None:
         """A context is a set of pairs."""
         wrapped = key.wrap(plaintext, bound({"a": "1", "b": "2", "c": "3"}))
         assert key.unwrap(wrapped, bound({"c": "3", "b": "2", "a": "1"})) == plaintext
 
     @wrong
-    def test_wrong_context_is_refused(self, key: Key, plaintext: bytes, closed: Pairs, opened: Pairs) -> None:
+    def test_wrong_context_is_refused(
+        self, key: ManagedKey, plaintext: bytes, closed: Pairs, opened: Pairs
+    ) -> None:
         """Anything else than the same context is `AuthenticationError`."""
         wrapped = key.wrap(plaintext, bound(closed))
         refused(lambda: key.unwrap(wrapped, bound(opened)), AuthenticationError)
         assert key.unwrap(wrapped, bound(closed)) == plaintext
 
-    def test_reserved_pair_is_bound(self, key: Key, plaintext: bytes) -> None:
+    def test_reserved_pair_is_bound(self, key: ManagedKey, plaintext: bytes) -> None:
         """A data key cannot be passed off as a direct message."""
         wrapped = key.wrap(plaintext, bound())
         direct = EncryptionContext.of(bound()).with_reserved(kmsbridge="direct")
         refused(lambda: key.unwrap(wrapped, direct), AuthenticationError)
 
-    def test_batch_binds_each_context(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+    def test_batch_binds_each_context(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
         """In a batch each wrapped key has its own context, and only those in the right one open."""
         if Capability.BATCH_UNWRAP not in key.capabilities:
             with pytest.raises(NotImplementedError):

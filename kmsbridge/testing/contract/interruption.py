@@ -67,7 +67,7 @@ class InterruptionCases(Cases):
             assert seconds < _AT_ONCE
             assert arrivals <= 1
             assert key.last_answer is before
-            failed = key.ailing
+            failed = key.unhealthy
             assert key.unwrap(wrapped, bound()) == plaintext
             if not failed:
                 return

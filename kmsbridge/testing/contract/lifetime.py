@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import Capability, KeyDriver, WrappedKey
 from kmsbridge.errors import ClosedError
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
 from kmsbridge.testing.contract.refusals import CALLS, Call, every_call
 
@@ -42,25 +42,25 @@ class LifetimeCases(Cases):
         with ThreadPoolExecutor(THREADS) as pool:
             assert all(pool.map(work, range(THREADS)))
 
-    def test_forked_child_uses_the_key(self, key: Key, plaintext: bytes) -> None:
+    def test_forked_child_uses_the_key(self, key: ManagedKey, plaintext: bytes) -> None:
         """A child of a process that has used the key uses it too, and the parent goes on."""
         wrapped = key.wrap(plaintext, bound())
         assert in_child(lambda: _works(key, wrapped, plaintext)) == "ok"
         _works(key, wrapped, plaintext)
 
-    def test_forked_child_opens_the_key(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+    def test_forked_child_opens_the_key(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
         """A child opens a driver of its own."""
         wrapped = key.wrap(plaintext, bound())
         assert in_child(lambda: _works(keys.open(), wrapped, plaintext)) == "ok"
 
-    def test_fork_amid_calls_leaves_the_child_able(self, key: Key, plaintext: bytes) -> None:
+    def test_fork_amid_calls_leaves_the_child_able(self, key: ManagedKey, plaintext: bytes) -> None:
         """What other threads were at when the process forked holds nothing up in the child."""
         wrapped = key.wrap(plaintext, bound())
         with _busy(lambda: _works(key, wrapped, plaintext)):
             for _ in range(3):
                 assert in_child(lambda: _works(key, wrapped, plaintext)) == "ok"
 
-    def test_end_of_a_child_leaves_the_parent_able(self, key: Key, plaintext: bytes) -> None:
+    def test_end_of_a_child_leaves_the_parent_able(self, key: ManagedKey, plaintext: bytes) -> None:
         """A child that closes the key closes nothing of its parent's."""
         wrapped = key.wrap(plaintext, bound())
         assert in_child(key.close) == "ok"
@@ -77,7 +77,7 @@ class LifetimeCases(Cases):
         keys.open().close()
 
     @every_call
-    def test_closed_key_is_told(self, key: Key, plaintext: bytes, call: Call) -> None:
+    def test_closed_key_is_told(self, key: ManagedKey, plaintext: bytes, call: Call) -> None:
         """Use after close is `ClosedError`."""
         wrapped = key.wrap(plaintext, bound())
         key.close()
@@ -135,7 +135,7 @@ def _report(work: Callable[[], object], writing: int) -> None:
         os._exit(0)
 
 
-def _works(key: Key, wrapped: WrappedKey, plaintext: bytes) -> None:
+def _works(key: ManagedKey, wrapped: WrappedKey, plaintext: bytes) -> None:
     assert key.unwrap(wrapped, bound()) == plaintext
     assert key.unwrap(key.wrap(plaintext, bound()), bound()) == plaintext
 

@@ -13,10 +13,10 @@ from unittest import mock
 
 import pytest
 
-from kmsbridge.calls import Key
-from kmsbridge.calls.limiter import SENDS
 from kmsbridge.driver import ErrorKind, WrappedKey
 from kmsbridge.errors import KmsError, KmsThrottled, KmsTimeout, KmsUnavailable
+from kmsbridge.keys import ManagedKey
+from kmsbridge.keys.limiter import SENDS
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.contract.base import Cases, Keys, T, bound, needs, refused
 from kmsbridge.testing.contract.refusals import Call, every_call, needs_no_service
@@ -239,7 +239,7 @@ def _attempts(fault: Fault, policy: CallPolicy) -> int:
     return SENDS if fault is Fault.THROTTLED else policy.max_attempts
 
 
-def _failure(key: Key, wrapped: WrappedKey, call: Call, fault: Fault) -> tuple[KmsError | None, float]:
+def _failure(key: ManagedKey, wrapped: WrappedKey, call: Call, fault: Fault) -> tuple[KmsError | None, float]:
     """The error and how long it took; none for what needs no network."""
     started = time.monotonic()
     if needs_no_service(key, call):

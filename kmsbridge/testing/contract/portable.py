@@ -14,10 +14,10 @@ from typing import Final
 import pytest
 
 from kmsbridge import Decryptor, Encryptor, inspect
-from kmsbridge.calls import Key
 from kmsbridge.cipher import EnvelopeCipher
 from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError, KmsAccessDenied, KmsKeyDisabled, LimitExceeded
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import armor
 from kmsbridge.policy import DataKeyPolicy
 from kmsbridge.testing.contract.base import PAIRS, Cases, Keys, ask_fresh_process, needs, profile_of, refused
@@ -62,7 +62,7 @@ class PortableCases(Cases):
             reader.seek(3 * CHUNK - 2)
             assert reader.read(10) == plaintext[3 * CHUNK - 2 : 3 * CHUNK + 8]
 
-    def test_message_names_the_key(self, keys: Keys, key: Key) -> None:
+    def test_message_names_the_key(self, keys: Keys, key: ManagedKey) -> None:
         """`inspect` shows the key's id and the version that it reports."""
         (recipient,) = inspect(keys.cipher().encrypt(b"x")).recipients
         assert recipient.key_id == key.key_id
@@ -89,7 +89,7 @@ class PortableCases(Cases):
         refused(lambda: keys.cipher().decrypt(message, context=PAIRS, aad=aad), AuthenticationError)
         assert keys.cipher().decrypt(message, context=PAIRS, aad=AAD) == b"payload"
 
-    def test_direct_mode_takes_the_largest_payload(self, keys: Keys, key: Key) -> None:
+    def test_direct_mode_takes_the_largest_payload(self, keys: Keys, key: ManagedKey) -> None:
         """Up to the driver's limit and no byte more."""
         cipher, largest = keys.cipher(direct=True), key.max_plaintext
         plaintext = os.urandom(largest)

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import Capability, KeyState, WrappedKey
 from kmsbridge.errors import (
     ConfigError,
@@ -19,13 +18,14 @@ from kmsbridge.errors import (
     KmsKeyNotFound,
     KmsUnauthenticated,
 )
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.base import Cases, Keys, bound, needs, refused
 from kmsbridge.testing.harness import Harness
 
-Call = Callable[[Key, WrappedKey], Any]
+Call = Callable[[ManagedKey, WrappedKey], Any]
 
 
-def rewrapped(key: Key, wrapped: WrappedKey, pairs: Mapping[str, str] | None = None) -> WrappedKey:
+def rewrapped(key: ManagedKey, wrapped: WrappedKey, pairs: Mapping[str, str] | None = None) -> WrappedKey:
     """By the service where it can; otherwise as the library does it then."""
     if key.rewraps_from(key.key_id):
         return key.rewrap(wrapped, bound(pairs))
@@ -43,7 +43,7 @@ every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 every_use = pytest.mark.parametrize("call", [CALLS[name] for name in USES], ids=USES)
 
 
-def needs_no_service(key: Key, call: Call) -> bool:
+def needs_no_service(key: ManagedKey, call: Call) -> bool:
     """Whether a public key is enough for the call, so that the service cannot refuse it or be missed."""
     return call is CALLS["wrap"] and Capability.LOCAL_WRAP in key.capabilities
 
@@ -52,20 +52,22 @@ class RefusalCases(Cases):
     """States of keys, rights of callers, credentials that are over."""
 
     @pytest.fixture
-    def wrapped(self, key: Key, plaintext: bytes) -> WrappedKey:
+    def wrapped(self, key: ManagedKey, plaintext: bytes) -> WrappedKey:
         """Made while all was well."""
         return key.wrap(plaintext, bound())
 
     @needs("disable")
     @every_use
-    def test_disabled_key_is_told(self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call) -> None:
+    def test_disabled_key_is_told(
+        self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
+    ) -> None:
         """`KmsKeyDisabled`, with the key and the operation, after one attempt."""
         harness.disable("first")
         _told(key, wrapped, call, KmsKeyDisabled)
 
     @needs("disable")
     def test_key_that_was_used_is_disabled_all_the_same(
-        self, harness: Harness, key: Key, wrapped: WrappedKey, plaintext: bytes
+        self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
         """A driver that remembers what it unwrapped would outlive the end of a key."""
         assert key.unwrap(wrapped, bound()) == plaintext
@@ -75,7 +77,7 @@ class RefusalCases(Cases):
     @needs("disable", "calls")
     @every_use
     def test_refused_call_is_made_once(
-        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
+        self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
     ) -> None:
         """The service is asked once, not by the driver or its client again."""
         harness.disable("first")
@@ -84,7 +86,7 @@ class RefusalCases(Cases):
         assert harness.calls("first") - before == (0 if needs_no_service(key, call) else 1)
 
     @needs("disable")
-    def test_description_follows_the_state(self, harness: Harness, key: Key) -> None:
+    def test_description_follows_the_state(self, harness: Harness, key: ManagedKey) -> None:
         """Each description is asked for anew, by the same object."""
         known = key.describe().state is not KeyState.UNKNOWN
         harness.disable("first")
@@ -93,14 +95,14 @@ class RefusalCases(Cases):
         assert key.describe().state is (KeyState.ENABLED if known else KeyState.UNKNOWN)
 
     @needs("disable")
-    def test_disabled_key_is_described(self, harness: Harness, key: Key) -> None:
+    def test_disabled_key_is_described(self, harness: Harness, key: ManagedKey) -> None:
         """Describing tells the state, and is no use of the key."""
         harness.disable("first")
         assert key.describe().state is KeyState.DISABLED
 
     @needs("disable")
     def test_enabled_again_it_works(
-        self, harness: Harness, key: Key, wrapped: WrappedKey, plaintext: bytes
+        self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
         """The same object goes on."""
         harness.disable("first")
@@ -118,7 +120,7 @@ class RefusalCases(Cases):
 
     @needs("disable")
     def test_disabled_key_is_told_of_a_batch(
-        self, harness: Harness, keys: Keys, key: Key, wrapped: WrappedKey
+        self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey
     ) -> None:
         """A batch is refused whole, or each of its items."""
         if Capability.BATCH_UNWRAP in key.capabilities:
@@ -128,21 +130,23 @@ class RefusalCases(Cases):
     @needs("schedule_deletion")
     @every_use
     def test_pending_deletion_is_told(
-        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
+        self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
     ) -> None:
         """`KmsKeyDisabled`: it can still be had back."""
         harness.schedule_deletion("first")
         _told(key, wrapped, call, KmsKeyDisabled)
 
     @needs("schedule_deletion")
-    def test_pending_deletion_is_described(self, harness: Harness, key: Key) -> None:
+    def test_pending_deletion_is_described(self, harness: Harness, key: ManagedKey) -> None:
         """Describing tells the state."""
         harness.schedule_deletion("first")
         assert key.describe().state is KeyState.PENDING_DELETION
 
     @needs("delete")
     @every_call
-    def test_deleted_key_is_told(self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call) -> None:
+    def test_deleted_key_is_told(
+        self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
+    ) -> None:
         """`KmsKeyNotFound`."""
         harness.delete("first")
         _told(key, wrapped, call, KmsKeyNotFound)
@@ -162,7 +166,7 @@ class RefusalCases(Cases):
 
     @needs("roles")
     def test_encrypt_only_caller_wraps_and_cannot_unwrap(
-        self, keys: Keys, key: Key, plaintext: bytes
+        self, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
         """What it wraps opens for who may; for itself it is `KmsAccessDenied`."""
         encrypting = keys.open(role="encrypt-only")
@@ -172,7 +176,7 @@ class RefusalCases(Cases):
 
     @needs("roles")
     def test_decrypt_only_caller_unwraps_and_cannot_wrap(
-        self, keys: Keys, key: Key, plaintext: bytes
+        self, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
         """The other way round."""
         decrypting = keys.open(role="decrypt-only")
@@ -212,7 +216,7 @@ class RefusalCases(Cases):
         assert description.may_wrap in (may[0] or needs_no_service(key, CALLS["wrap"]), None)
         assert description.may_unwrap in (may[1], None)
 
-    def test_description_denies_no_right_that_the_caller_has(self, key: Key) -> None:
+    def test_description_denies_no_right_that_the_caller_has(self, key: ManagedKey) -> None:
         """A caller that may do everything is not told that it may not."""
         description = key.describe()
         assert description.may_wrap is not False
@@ -221,14 +225,14 @@ class RefusalCases(Cases):
     @needs("expire_credentials")
     @every_call
     def test_expired_credentials_are_told(
-        self, harness: Harness, key: Key, wrapped: WrappedKey, call: Call
+        self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
     ) -> None:
         """`KmsUnauthenticated`, by a driver that was open before."""
         harness.expire_credentials()
         _told(key, wrapped, call, KmsUnauthenticated)
 
 
-def _told(key: Key, wrapped: WrappedKey, call: Call, kind: type[KmsError]) -> None:
+def _told(key: ManagedKey, wrapped: WrappedKey, call: Call, kind: type[KmsError]) -> None:
     """The call is refused so, with all that is due; one that needs no service works."""
     if needs_no_service(key, call):
         assert call(key, wrapped)
@@ -241,7 +245,7 @@ def _told(key: Key, wrapped: WrappedKey, call: Call, kind: type[KmsError]) -> No
     assert error.remedy
 
 
-def _batch(key: Key, wrapped: WrappedKey) -> list[type]:
+def _batch(key: ManagedKey, wrapped: WrappedKey) -> list[type]:
     """The classes of the errors of a batch of two, whether it was refused whole or each for itself."""
     try:
         return [type(each) for each in key.unwrap_many([(wrapped, bound())] * 2)]

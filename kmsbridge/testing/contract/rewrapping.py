@@ -10,9 +10,9 @@ from typing import Final
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import Capability, ErrorKind, WrappedKey
 from kmsbridge.errors import AuthenticationError, KmsKeyDisabled
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.base import TIMEOUT, Cases, Keys, bound, needs, refused
 from kmsbridge.testing.contract.binding import WRONG, Pairs
 from kmsbridge.testing.contract.refusals import rewrapped
@@ -42,11 +42,11 @@ class RewrapCases(Cases):
     """`Key.rewrap` where the driver declares `SERVER_REWRAP`, and what stands in for it where it does not."""
 
     @pytest.fixture
-    def wrapped(self, key: Key, plaintext: bytes) -> WrappedKey:
+    def wrapped(self, key: ManagedKey, plaintext: bytes) -> WrappedKey:
         """What is to be rewrapped."""
         return key.wrap(plaintext, bound())
 
-    def test_rewrap_is_there_where_declared(self, keys: Keys, key: Key, wrapped: WrappedKey) -> None:
+    def test_rewrap_is_there_where_declared(self, keys: Keys, key: ManagedKey, wrapped: WrappedKey) -> None:
         """With SERVER_REWRAP a key rewraps its own; without, the method says that it is not there."""
         declared = Capability.SERVER_REWRAP in key.capabilities
         assert key.rewraps_from(key.key_id) is (declared and key.binds_context)
@@ -54,7 +54,9 @@ class RewrapCases(Cases):
             with pytest.raises(NotImplementedError):
                 keys.driver().rewrap(wrapped, bound(), timeout=TIMEOUT)
 
-    def test_rewrapped_key_opens(self, keys: Keys, key: Key, wrapped: WrappedKey, plaintext: bytes) -> None:
+    def test_rewrapped_key_opens(
+        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
         """To the same payload, by any driver of the key; it differs, and what it was made from still opens."""
         again = rewrapped(key, wrapped)
         assert again.key_id == key.key_id
@@ -63,7 +65,7 @@ class RewrapCases(Cases):
         assert [keys.open().unwrap(each, bound()) for each in (again, wrapped)] == [plaintext] * 2
 
     def test_rewrap_by_the_service_keeps_the_binding(
-        self, keys: Keys, key: Key, wrapped: WrappedKey, plaintext: bytes
+        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
         """What the service rewraps opens in its context alone, and in no other can it be rewrapped."""
         if Capability.SERVER_REWRAP not in key.capabilities:
@@ -79,7 +81,7 @@ class RewrapCases(Cases):
 
     @needs("rotate")
     def test_rewrap_by_the_service_carries_the_new_version(
-        self, harness: Harness, keys: Keys, key: Key, wrapped: WrappedKey, plaintext: bytes
+        self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
         """It is what a rewrap is for; by the driver that was open, and by one that is opened then."""
         harness.rotate("first")
@@ -91,7 +93,7 @@ class RewrapCases(Cases):
 
     @wrong
     def test_rewrap_in_wrong_context_is_refused(
-        self, key: Key, plaintext: bytes, closed: Pairs, opened: Pairs
+        self, key: ManagedKey, plaintext: bytes, closed: Pairs, opened: Pairs
     ) -> None:
         """`AuthenticationError`, as to unwrap; and the service does not change the context either."""
         wrapped = key.wrap(plaintext, bound(closed))
@@ -100,7 +102,7 @@ class RewrapCases(Cases):
         refused(lambda: key.unwrap(again, bound(opened)), AuthenticationError)
         assert key.unwrap(again, bound(closed)) == plaintext
 
-    def test_changed_wrapped_key_is_not_rewrapped(self, key: Key, wrapped: WrappedKey) -> None:
+    def test_changed_wrapped_key_is_not_rewrapped(self, key: ManagedKey, wrapped: WrappedKey) -> None:
         """Flipped, cut, longer, random, empty: refused as to unwrap."""
         ciphertext = wrapped.ciphertext
         changed = [ciphertext[:-1], ciphertext[1:], ciphertext + b"\0", secrets.token_bytes(100), b""]
@@ -114,7 +116,7 @@ class RewrapCases(Cases):
     # --- from one key to another ------------------------------------------------------------------
 
     def test_key_rewraps_from_another_where_it_says_so(
-        self, keys: Keys, key: Key, wrapped: WrappedKey, plaintext: bytes
+        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
         """Then the second key alone opens it, in its context alone."""
         second = keys.open("second")
@@ -130,7 +132,7 @@ class RewrapCases(Cases):
 
     @needs("disable")
     def test_disabled_source_is_told(
-        self, harness: Harness, keys: Keys, key: Key, wrapped: WrappedKey
+        self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey
     ) -> None:
         """Another key is no way around the end of one."""
         second = keys.open("second")
@@ -139,7 +141,7 @@ class RewrapCases(Cases):
             refused(lambda: second.rewrap(wrapped, bound()), KmsKeyDisabled)
 
     @stranger
-    def test_no_key_rewraps_from_a_stranger(self, keys: Keys, key: Key, stranger: str) -> None:
+    def test_no_key_rewraps_from_a_stranger(self, keys: Keys, key: ManagedKey, stranger: str) -> None:
         """What is not certainly a key that the service can open is none: the library unwraps it itself."""
         scheme, _, name = key.key_id.partition(":")
         foreign = stranger.format(scheme=scheme, SCHEME=scheme.upper(), name=name)
@@ -147,13 +149,13 @@ class RewrapCases(Cases):
         if Capability.SERVER_REWRAP in key.capabilities:
             assert keys.driver().rewraps_from(foreign) is False
 
-    def test_whence_it_rewraps_costs_no_call(self, keys: Keys, key: Key) -> None:
+    def test_whence_it_rewraps_costs_no_call(self, keys: Keys, key: ManagedKey) -> None:
         """Where the ids are known: it is asked for every recipient."""
         second = keys.open("second")
         known = second.key_id, key.key_id
         assert not network_events_of(lambda: [second.rewraps_from(each) for each in known])
 
-    def test_many_threads_rewrap(self, key: Key) -> None:
+    def test_many_threads_rewrap(self, key: ManagedKey) -> None:
         """64 at once: each gets its own payload rewrapped, in its own context."""
 
         def work(number: int) -> bool:

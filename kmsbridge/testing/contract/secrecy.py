@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.cipher import EnvelopeCipher
 from kmsbridge.driver import Capability
 from kmsbridge.errors import KmsBridgeError
+from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.contract import base
 from kmsbridge.testing.contract.base import Cases, Keys, bound, needs
@@ -156,7 +156,7 @@ class SecrecyCases(Cases):
         for call in calls:
             canaries.not_shown_by_failure(call)
 
-    def test_driver_exceptions_details_are_discreet(self, key: Key, canaries: Canaries) -> None:
+    def test_driver_exceptions_details_are_discreet(self, key: ManagedKey, canaries: Canaries) -> None:
         """Code, request id and remedy that a driver gives for its own exceptions quote no payload."""
         wrapped = key.wrap(canaries.payload, bound(CONTEXT))
         driver = key.driver

@@ -6,9 +6,9 @@ from typing import Any, Final, get_args
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import PolicyRole
 from kmsbridge.errors import ConfigError
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.base import Cases, Keys, bound, driver_of, refused
 from kmsbridge.testing.contract.watch import network_events_of
 from kmsbridge.testing.harness import Harness, KeyAddress
@@ -34,7 +34,7 @@ class SettingCases(Cases):
         assert CANARY not in f"{error} {error.remedy}"
         assert error.remedy
 
-    def test_declarations_of_an_object_stay(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+    def test_declarations_of_an_object_stay(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
         """Capabilities and the largest payload are what they are from the start, and of every object of a key."""
         fresh = keys.driver()
         before = fresh.capabilities, fresh.max_plaintext

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kmsbridge import registry
-from kmsbridge.calls import Key
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyState, KeyURI
 from kmsbridge.errors import KmsInvalidRequest
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import MAX_KEY_ID
 from kmsbridge.testing.contract.base import Cases, Keys, ask_fresh_process, bound, driver_of, refused
 from kmsbridge.testing.contract.watch import network_events_of
@@ -48,7 +48,7 @@ class ShapeCases(Cases):
             imported = ask_fresh_process(harness)["imported"]
             assert not {*harness.sdk} & {*imported}
 
-    def test_key_id_is_canonical(self, key: Key) -> None:
+    def test_key_id_is_canonical(self, key: ManagedKey) -> None:
         """`scheme:name` of at most 1024 bytes."""
         scheme, _, name = key.key_id.partition(":")
         assert scheme == key.driver.scheme
@@ -69,13 +69,13 @@ class ShapeCases(Cases):
         driver = keys.driver()
         assert driver.wrap(plaintext, bound(), timeout=10).key_id == driver.key_id
 
-    def test_describe_tells_an_enabled_key(self, key: Key) -> None:
+    def test_describe_tells_an_enabled_key(self, key: ManagedKey) -> None:
         """A key that works is described as enabled, or as of unknown state, under its own id."""
         description = key.describe()
         assert description.key_id == key.key_id
         assert description.state in (KeyState.ENABLED, KeyState.UNKNOWN)
 
-    def test_version_is_told_where_declared(self, key: Key, plaintext: bytes) -> None:
+    def test_version_is_told_where_declared(self, key: ManagedKey, plaintext: bytes) -> None:
         """A wrap and the description agree on the version; without REPORTS_VERSION neither tells one."""
         version = key.wrap(plaintext, bound()).version
         assert version == key.describe().version
@@ -117,7 +117,7 @@ class ShapeCases(Cases):
         batch = [(wrapped, bound({"n": str(n)})) for wrapped, n in items]
         assert driver.unwrap_many(batch, timeout=10) == sent
 
-    def test_rotate_is_there_where_declared(self, key: Key) -> None:
+    def test_rotate_is_there_where_declared(self, key: ManagedKey) -> None:
         """With ROTATE there is a new version; without, the library refuses before it asks the driver."""
         before = key.describe().version
         if Capability.ROTATE not in key.capabilities:

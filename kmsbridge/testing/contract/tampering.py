@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import Capability, WrappedKey
 from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsInvalidRequest, KmsKeyNotFound
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import MAX_KEY_VERSION
 from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
 
@@ -30,24 +30,24 @@ class TamperingCases(Cases):
     """Flips, cuts and additions: each `AuthenticationError` or `KmsInvalidRequest`, never another error."""
 
     @pytest.fixture
-    def wrapped(self, key: Key, plaintext: bytes) -> WrappedKey:
+    def wrapped(self, key: ManagedKey, plaintext: bytes) -> WrappedKey:
         """What the cases change."""
         return key.wrap(plaintext, bound())
 
     @pytest.mark.parametrize("bit", [0x01, 0x20, 0x80], ids=["low bit", "middle bit", "high bit"])
-    def test_flip_of_each_byte_is_refused(self, key: Key, wrapped: WrappedKey, bit: int) -> None:
+    def test_flip_of_each_byte_is_refused(self, key: ManagedKey, wrapped: WrappedKey, bit: int) -> None:
         """Whichever byte is changed."""
         for place in range(len(wrapped.ciphertext)):
             changed = bytearray(wrapped.ciphertext)
             changed[place] ^= bit
             _refused(key, wrapped, bytes(changed))
 
-    def test_each_truncation_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+    def test_each_truncation_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
         """However much is missing at the end."""
         for length in range(1, len(wrapped.ciphertext)):
             _refused(key, wrapped, wrapped.ciphertext[:length])
 
-    def test_each_missing_start_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+    def test_each_missing_start_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
         """However much is missing at the start."""
         for start in range(1, len(wrapped.ciphertext)):
             _refused(key, wrapped, wrapped.ciphertext[start:])
@@ -57,24 +57,24 @@ class TamperingCases(Cases):
         [b"\0", b"\n", b"=", b" ", bytes(16)],
         ids=["NUL", "newline", "padding sign", "space", "block"],
     )
-    def test_appended_bytes_are_refused(self, key: Key, wrapped: WrappedKey, added: bytes) -> None:
+    def test_appended_bytes_are_refused(self, key: ManagedKey, wrapped: WrappedKey, added: bytes) -> None:
         """Bytes that a lenient decoder would overlook, too."""
         _refused(key, wrapped, wrapped.ciphertext + added)
 
-    def test_leading_byte_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+    def test_leading_byte_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
         """Nothing may stand before a wrapped key."""
         _refused(key, wrapped, b" " + wrapped.ciphertext)
 
-    def test_nothing_at_all_is_refused(self, key: Key, wrapped: WrappedKey) -> None:
+    def test_nothing_at_all_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
         """No bytes are no wrapped key."""
         _refused(key, wrapped, b"")
 
     @pytest.mark.parametrize("length", [1, 16, 32, 100, 4096, 16384])
-    def test_random_bytes_are_refused(self, key: Key, wrapped: WrappedKey, length: int) -> None:
+    def test_random_bytes_are_refused(self, key: ManagedKey, wrapped: WrappedKey, length: int) -> None:
         """Whatever a message may hold as a wrapped key."""
         _refused(key, wrapped, secrets.token_bytes(length))
 
-    def test_halves_of_two_are_refused(self, key: Key, wrapped: WrappedKey) -> None:
+    def test_halves_of_two_are_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
         """The start of one and the end of another do not make a third."""
         other = key.wrap(secrets.token_bytes(32), bound()).ciphertext
         middle = len(other) // 2
@@ -82,7 +82,7 @@ class TamperingCases(Cases):
 
     @pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
     def test_changed_version_opens_nothing_else(
-        self, key: Key, wrapped: WrappedKey, plaintext: bytes, version: str
+        self, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes, version: str
     ) -> None:
         """The version is a stranger's text: it is refused, as bytes are, or not needed to unwrap."""
         try:
@@ -91,7 +91,7 @@ class TamperingCases(Cases):
             assert type(error) in (*REFUSALS, KmsKeyNotFound), repr(error)  # noqa: PT017 - or none is raised
         assert key.unwrap(wrapped, bound()) == plaintext
 
-    def test_version_selects_no_other_key(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+    def test_version_selects_no_other_key(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
         """What another key wrapped does not open, though the version leads to that key."""
         second = keys.open("second")
         theirs = second.wrap(plaintext, bound())
@@ -102,7 +102,7 @@ class TamperingCases(Cases):
                 refused(partial(key.unwrap, passed_off, bound()), *REFUSALS, KmsKeyNotFound)
 
     def test_changed_one_in_a_batch_is_the_only_one_refused(
-        self, keys: Keys, key: Key, wrapped: WrappedKey, plaintext: bytes
+        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
         """A failure in a batch stands in its place, and hides no other result."""
         if Capability.BATCH_UNWRAP not in key.capabilities:
@@ -115,5 +115,5 @@ class TamperingCases(Cases):
         assert type(results[1]) in REFUSALS
 
 
-def _refused(key: Key, wrapped: WrappedKey, ciphertext: bytes) -> None:
+def _refused(key: ManagedKey, wrapped: WrappedKey, ciphertext: bytes) -> None:
     refused(lambda: key.unwrap(replace(wrapped, ciphertext=ciphertext), bound()), *REFUSALS)

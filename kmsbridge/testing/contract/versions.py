@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from kmsbridge.calls import Key
 from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.base import Cases, Keys, bound, needs, refused
 from kmsbridge.testing.harness import Harness
 
@@ -16,7 +16,7 @@ from kmsbridge.testing.harness import Harness
 class VersionCases(Cases):
     """Two keys of one provider, and the versions of one."""
 
-    def test_another_key_refuses(self, keys: Keys, key: Key, plaintext: bytes) -> None:
+    def test_another_key_refuses(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
         """A wrapped key of another key is not this one's to open."""
         wrapped = key.wrap(plaintext, bound())
         second = keys.open("second")
@@ -25,7 +25,7 @@ class VersionCases(Cases):
         )
 
     def test_another_key_refuses_what_claims_to_be_its_own(
-        self, keys: Keys, key: Key, plaintext: bytes
+        self, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
         """Whoever can write messages can put any key's id in front of a wrapped key."""
         second = keys.open("second")
@@ -37,7 +37,9 @@ class VersionCases(Cases):
     @pytest.mark.parametrize(
         "label", ["", "1", "2", "7", "no-such-version"], ids=lambda label: label or "none"
     )
-    def test_label_of_the_version_decides_nothing(self, key: Key, plaintext: bytes, label: str) -> None:
+    def test_label_of_the_version_decides_nothing(
+        self, key: ManagedKey, plaintext: bytes, label: str
+    ) -> None:
         """Whoever can write messages can label a wrapped key as they like; a driver that goes by it says so."""
         wrapped = key.wrap(plaintext, bound())
         if not key.reads_version:
@@ -45,7 +47,7 @@ class VersionCases(Cases):
 
     @needs("rotate")
     def test_wrapped_before_a_rotation_opens_after_it(
-        self, harness: Harness, keys: Keys, key: Key, plaintext: bytes
+        self, harness: Harness, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
         """By the driver that was open, and by one that is opened then; after several rotations too."""
         wrapped = []
@@ -57,7 +59,7 @@ class VersionCases(Cases):
             assert keys.open().unwrap(each, bound()) == plaintext
 
     @needs("rotate")
-    def test_rotation_keeps_the_key_id(self, harness: Harness, keys: Keys, key: Key) -> None:
+    def test_rotation_keeps_the_key_id(self, harness: Harness, keys: Keys, key: ManagedKey) -> None:
         """It goes into messages."""
         before = key.key_id
         harness.rotate("first")
@@ -65,7 +67,7 @@ class VersionCases(Cases):
 
     @needs("rotate")
     def test_new_wraps_carry_the_new_version(
-        self, harness: Harness, keys: Keys, key: Key, plaintext: bytes
+        self, harness: Harness, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
         """Where versions are reported, the open driver reports the new one at once, and it still opens."""
         before = key.wrap(plaintext, bound()).version
@@ -85,7 +87,7 @@ class VersionCases(Cases):
         harness.rotate("first")
         assert second.wrap(plaintext, bound()).version == before
 
-    def test_rotation_by_the_driver_is_used_at_once(self, key: Key, plaintext: bytes) -> None:
+    def test_rotation_by_the_driver_is_used_at_once(self, key: ManagedKey, plaintext: bytes) -> None:
         """Where the driver can rotate: the next wrap is by the new version, the last one still opens."""
         if Capability.ROTATE not in key.capabilities:
             refused(key.rotate, KmsInvalidRequest)
@@ -97,7 +99,7 @@ class VersionCases(Cases):
         assert [key.unwrap(each, bound()) for each in (before, after)] == [plaintext] * 2
 
     @needs("rotate")
-    def test_batch_opens_every_version(self, harness: Harness, key: Key, plaintext: bytes) -> None:
+    def test_batch_opens_every_version(self, harness: Harness, key: ManagedKey, plaintext: bytes) -> None:
         """Old and new wrapped keys in one batch, where there are batches."""
         items = []
         for _ in range(2):

@@ -6,7 +6,6 @@ import errno
 import os
 from typing import ClassVar, Final, Self
 
-from kmsbridge import body
 from kmsbridge.driver import (
     Capability,
     EncryptionContext,
@@ -20,10 +19,11 @@ from kmsbridge.driver import (
     PolicyRole,
     WrappedKey,
 )
+from kmsbridge.drivers.local.document import Document, StoredKey, is_name, is_version
+from kmsbridge.drivers.local.errors import LocalKeyError
+from kmsbridge.drivers.local.keyfile import KeyFile, discreet, find
 from kmsbridge.errors import AuthenticationError, ConfigError, LimitExceeded
-from kmsbridge.local.document import Document, StoredKey, is_name, is_version
-from kmsbridge.local.errors import LocalKeyError
-from kmsbridge.local.keyfile import KeyFile, discreet, find
+from kmsbridge.message import chunked
 
 _CONTEXT: Final = b"kmsbridge-local/v1\0"
 _SHOWN: Final = 10
@@ -87,7 +87,7 @@ class LocalDriver(KeyDriver):
         document, key = self._current()
         material = self._file.material(document, key, key.current, timeout=timeout)
         with discreet():
-            sealed = body.seal(material.reveal(), _CONTEXT + context.canonical(), plaintext)
+            sealed = chunked.encrypt(material.reveal(), _CONTEXT + context.canonical(), plaintext)
         return WrappedKey(self._key_id, key.current, sealed)
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
@@ -99,7 +99,7 @@ class LocalDriver(KeyDriver):
             raise _no_version(key, wrapped.version)
         material = self._file.material(document, key, wrapped.version, timeout=timeout)
         with discreet():
-            return body.open_sealed(material.reveal(), _CONTEXT + context.canonical(), wrapped.ciphertext)
+            return chunked.decrypt(material.reveal(), _CONTEXT + context.canonical(), wrapped.ciphertext)
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """The state and version that the file tells; the passphrase is not tried."""

@@ -6,11 +6,13 @@ import secrets
 import threading
 from typing import Final
 
-from kmsbridge import body, forks
+from kmsbridge import forks
 from kmsbridge.driver import ErrorKind, Secret
+from kmsbridge.drivers.local.document import MATERIAL_BYTES, SALT_BYTES, Cost, Protection, StoredKey
+from kmsbridge.drivers.local.errors import LocalKeyError
+from kmsbridge.drivers.local.passphrase import passphrase_key
 from kmsbridge.errors import AuthenticationError, ClosedError, ConfigError
-from kmsbridge.local.document import MATERIAL_BYTES, SALT_BYTES, Cost, Protection, StoredKey
-from kmsbridge.local.errors import LocalKeyError
+from kmsbridge.message import chunked
 
 _CHECK_CONTEXT: Final = b"kmsbridge-local/v1 check"
 _MATERIAL_CONTEXT: Final = b"kmsbridge-local/v1 material"
@@ -19,7 +21,7 @@ _MATERIAL_CONTEXT: Final = b"kmsbridge-local/v1 material"
 def protect(passphrase: Secret, cost: Cost) -> Protection:
     """A new protection under `passphrase`; takes as long as one guess of it."""
     salt = secrets.token_bytes(SALT_BYTES)
-    return Protection(salt, cost, body.seal(_derive(passphrase, salt, cost), _CHECK_CONTEXT, b""))
+    return Protection(salt, cost, chunked.encrypt(_derive(passphrase, salt, cost), _CHECK_CONTEXT, b""))
 
 
 def new_material(sealing_key: Secret | None, name: str, key_id: str, version: str) -> Secret:
@@ -27,7 +29,7 @@ def new_material(sealing_key: Secret | None, name: str, key_id: str, version: st
     material = secrets.token_bytes(MATERIAL_BYTES)
     if sealing_key is None:
         return Secret(material)
-    return Secret(body.seal(sealing_key.reveal(), _material_context(name, key_id, version), material))
+    return Secret(chunked.encrypt(sealing_key.reveal(), _material_context(name, key_id, version), material))
 
 
 def open_material(key: StoredKey, version: str, sealing_key: Secret | None) -> bytes:
@@ -35,7 +37,7 @@ def open_material(key: StoredKey, version: str, sealing_key: Secret | None) -> b
     stored = key.versions[version].material.reveal()
     if sealing_key is None:
         return stored
-    return body.open_sealed(sealing_key.reveal(), _material_context(key.name, key.id, version), stored)
+    return chunked.decrypt(sealing_key.reveal(), _material_context(key.name, key.id, version), stored)
 
 
 def _material_context(name: str, key_id: str, version: str) -> bytes:
@@ -43,7 +45,7 @@ def _material_context(name: str, key_id: str, version: str) -> bytes:
 
 
 def _derive(passphrase: Secret, salt: bytes, cost: Cost) -> bytes:
-    return body.passphrase_key(
+    return passphrase_key(
         passphrase.reveal(), salt, iterations=cost.iterations, memory_kib=cost.memory_kib, lanes=cost.lanes
     )
 
@@ -118,7 +120,7 @@ class Unlocker:
     def _derived(self, passphrase: Secret, protection: Protection) -> Secret:
         key = Secret(_derive(passphrase, protection.salt, protection.cost))
         try:
-            body.open_sealed(key.reveal(), _CHECK_CONTEXT, protection.check)
+            chunked.decrypt(key.reveal(), _CHECK_CONTEXT, protection.check)
         except AuthenticationError as error:
             raise LocalKeyError(
                 ErrorKind.UNAUTHENTICATED,

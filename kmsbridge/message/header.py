@@ -1,81 +1,34 @@
-"""The wire format: bytes in, values out. No crypto, no I/O. `docs/reference/format.md` specifies it.
+"""Headers: encoding and parsing. No ciphers, no I/O. `docs/reference/format.md` specifies them.
 
-A message is a header, which says how to get the data key, and a body, which this module does not
-look into. Parsing is strict and total: every byte string is either a message with exactly one
-meaning, or a `MessageError`.
+Parsing is strict and total: every byte string is either a message with exactly one meaning, or a
+`MessageError`.
 """
 
 from __future__ import annotations
 
-import binascii
-import enum
 import struct
 from typing import Final, NamedTuple
 
 from kmsbridge.errors import ConfigError, LimitExceeded, MalformedMessage, UnsupportedMessage
+from kmsbridge.message.armor import ARMOR_PREFIX
+from kmsbridge.message.kinds import LAYOUTS, MAX_RECIPIENTS, BodyFormat, DataKeyIn, Kind, Layout
 
 MAGIC: Final = b"KMSB"
 VERSION: Final = 1
 FIXED: Final = 8
 """Bytes of every header before what depends on its kind."""
 MIN_BODY: Final = 72
-MAX_RECIPIENTS: Final = 16
 MAX_HEADER: Final = 0xFFFF
 MAX_KEY_ID: Final = 1024
 MAX_KEY_VERSION: Final = 255
 MAX_WRAPPED: Final = 16384
 DATA_KEY_ID: Final = 32
-ARMOR_PREFIX: Final = "kmsb1_"
 PAD_TO: Final = 512
 
 # The outer measures of a body, which is all that this module knows of it.
 _BODY_HEAD, _BODY_CHUNK, _BODY_TAG = 56, 16400, 16
 
 _FIXED = struct.Struct(">4sBBH")
-
-
-class Kind(enum.IntEnum):
-    """The kinds of messages. `LAYOUTS` says what each holds; nobody else tells one from another."""
-
-    INLINE = 0
-    STORED = 1
-    DIRECT = 2
-
-
-class DataKeyIn(enum.Enum):
-    """Where a message's data key is."""
-
-    RECIPIENTS = enum.auto()
-    """Wrapped, in the header, once for each recipient."""
-    STORE = enum.auto()
-    """In a key store, under the id that the header holds."""
-    NOWHERE = enum.auto()
-    """There is none: the recipients' keys wrap the payload itself."""
-
-
-class BodyFormat(enum.Enum):
-    """What stands behind the header."""
-
-    CHUNKED = enum.auto()
-    """Chunks of 16 KiB, of any number."""
-    NONE = enum.auto()
-    """Nothing."""
-
-
-class Layout(NamedTuple):
-    """What a kind of message holds. `padded`: whether zero bytes may follow the header's content."""
-
-    data_key_in: DataKeyIn
-    body: BodyFormat
-    most_recipients: int
-    padded: bool
-
-
-LAYOUTS: Final = {
-    Kind.INLINE: Layout(DataKeyIn.RECIPIENTS, BodyFormat.CHUNKED, MAX_RECIPIENTS, padded=True),
-    Kind.STORED: Layout(DataKeyIn.STORE, BodyFormat.CHUNKED, 0, padded=True),
-    Kind.DIRECT: Layout(DataKeyIn.NOWHERE, BodyFormat.NONE, 1, padded=False),
-}
 
 
 class Recipient(NamedTuple):
@@ -309,41 +262,3 @@ def _not_ours(start: bytes | memoryview) -> str:
     if bytes(start[:4]) == ARMOR_PREFIX[:4].encode():
         return "this is the armored form: use decrypt_text, or decrypt --armor"
     return "it is not a message of kmsbridge, or was cut short or changed"
-
-
-# --- armor ------------------------------------------------------------------------------------------
-
-_TO_URL = bytes.maketrans(b"+/", b"-_")
-_FROM_URL = bytes.maketrans(b"-_+/=", b"+/\xff\xff\xff")  # what is not of this alphabet becomes invalid
-WHITE_SPACE: Final = " \t\n\v\f\r"
-"""What may stand around an armored message, and nowhere in it: U+0020, and U+0009 to U+000D."""
-_LAST_SIGN: Final = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
-
-
-def armor(message: bytes) -> str:
-    """The message as text: `kmsb1_` and base64url without padding (RFC 4648, section 5)."""
-    return ARMOR_PREFIX + binascii.b2a_base64(message, newline=False).translate(_TO_URL, b"=").decode("ascii")
-
-
-def dearmor(text: str) -> bytes:
-    """The message in `text`; white space around it is ignored, nothing else is.
-
-    Raises `MalformedMessage`.
-    """
-    text = text.strip(WHITE_SPACE)
-    if not text.startswith(ARMOR_PREFIX):
-        raise MalformedMessage(
-            f"the text does not begin with {ARMOR_PREFIX!r}", remedy="pass the armored message, whole"
-        )
-    digits = text[len(ARMOR_PREFIX) :]
-    rest = len(digits) % 4
-    try:
-        # As much padding as it can take; what it does not need it passes over.
-        message = binascii.a2b_base64(digits.encode("ascii").translate(_FROM_URL) + b"==")
-    except ValueError:
-        message = b""
-    # The decoder passes over signs that are not of the alphabet, which leaves the result too short; the
-    # last sign can have bits to spare, and where they are not zero this is another spelling.
-    if len(message) != len(digits) * 3 // 4 or rest == 1 or (rest and digits[-1] not in _LAST_SIGN[rest]):
-        raise MalformedMessage("the armored text is damaged", remedy="it was cut short or changed")
-    return message

@@ -3,6 +3,6 @@
 This is the one retry layer: drivers and their SDKs retry nothing.
 """
 
-from kmsbridge.calls.key import Answer, Key
+from kmsbridge.keys.managed import Answer, ManagedKey
 
-__all__ = ["Answer", "Key"]
+__all__ = ["Answer", "ManagedKey"]

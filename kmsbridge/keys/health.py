@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kmsbridge.calls.breaker import Breaker
-from kmsbridge.calls.budget import RetryBudget
-from kmsbridge.calls.limiter import Limiter
 from kmsbridge.driver import ErrorKind
+from kmsbridge.keys.breaker import Breaker
+from kmsbridge.keys.budget import RetryBudget
+from kmsbridge.keys.limiter import Limiter
 
 OUTAGES: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT})
 """Kinds of failure after which a call is tried again, a few times, and that open the breaker."""

@@ -11,7 +11,7 @@ from kmsbridge.cli.running import report
 from kmsbridge.errors import KmsBridgeError
 
 
-def each(names: Sequence[str], action: Callable[[str], None]) -> int:
+def for_each(names: Sequence[str], action: Callable[[str], None]) -> int:
     """Do `action` for every name; gives the exit code of the first that failed, or 0."""
     code = 0
     for name in names:

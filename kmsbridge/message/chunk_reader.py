@@ -7,8 +7,17 @@ from hmac import compare_digest
 
 from cryptography.exceptions import InvalidTag
 
-from kmsbridge.body.scheme import CHUNK, MAX_CHUNKS, NONCE, OVERHEAD, SALT, SEALED_CHUNK, TAG, derive
 from kmsbridge.errors import AuthenticationError
+from kmsbridge.message.cobblestone import (
+    CHUNK,
+    ENCRYPTED_CHUNK,
+    MAX_CHUNKS,
+    NONCE,
+    OVERHEAD,
+    SALT,
+    TAG,
+    derive,
+)
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, length) -> that many bytes of the body, or fewer where it ends."""
@@ -25,7 +34,7 @@ class ChunkReader:
         self._read_at = read_at
         head = read_at(0, OVERHEAD)
         self._aead, nonce, commitment = derive(key, context, head[:SALT])
-        full_chunks, rest = divmod(sealed_size - OVERHEAD, SEALED_CHUNK)
+        full_chunks, rest = divmod(sealed_size - OVERHEAD, ENCRYPTED_CHUNK)
         if not compare_digest(commitment, head[SALT:]) or rest < TAG or not 0 <= full_chunks < MAX_CHUNKS:
             raise AuthenticationError
         self._base_nonce = int.from_bytes(nonce, "big")
@@ -35,8 +44,8 @@ class ChunkReader:
 
     def chunk(self, number: int) -> bytes:
         """Chunk `number` (from 0): plaintext bytes from `number * 16384` on."""
-        length = self._last_length if number == self._last else SEALED_CHUNK
-        sealed = self._read_at(OVERHEAD + number * SEALED_CHUNK, length)
+        length = self._last_length if number == self._last else ENCRYPTED_CHUNK
+        sealed = self._read_at(OVERHEAD + number * ENCRYPTED_CHUNK, length)
         nonce = (self._base_nonce ^ number).to_bytes(NONCE, "big")
         try:
             return self._aead.decrypt(nonce, sealed, None)

@@ -40,7 +40,7 @@ class Breaker:
         self._failing_since: float | None = None
 
     @property
-    def ailing(self) -> bool:
+    def unhealthy(self) -> bool:
         """Whether the service failed and has not succeeded since."""
         return self._failing_since is not None
 

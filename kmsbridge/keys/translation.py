@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from kmsbridge import errors
-from kmsbridge.calls.attempt import Failed
 from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import KmsBridgeError, KmsError
+from kmsbridge.keys.attempt import Failed
 
 RETRIED: Final = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED, ErrorKind.TIMEOUT})
 _NEVER_SENT: Final = "not sent, because the key service refuses most calls because of their rate"

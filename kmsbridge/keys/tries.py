@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kmsbridge.calls.health import OUTAGES, Health
-from kmsbridge.calls.limiter import Turns
 from kmsbridge.clock import Deadline, jitter
 from kmsbridge.driver import ErrorKind
+from kmsbridge.keys.health import OUTAGES, Health
+from kmsbridge.keys.limiter import Turns
 
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 1.0
 

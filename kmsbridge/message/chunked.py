@@ -10,25 +10,25 @@ from typing import Final
 from cryptography.cobblestone import Cobblestone256Decryptor
 from cryptography.exceptions import AlreadyFinalized, InvalidTag
 
-from kmsbridge.body.scheme import CHUNK, NONCE, OVERHEAD, SALT, SEALED_CHUNK, TAG, derive
 from kmsbridge.errors import AuthenticationError
+from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK, NONCE, OVERHEAD, SALT, TAG, derive
 
 LARGE: Final = 2**18
-LARGE_TO_SEAL: Final = 2**17
+LARGE_TO_ENCRYPT: Final = 2**17
 """From this many bytes on, results are built in place: joining copies costs half of the throughput."""
 
 Buffer = bytes | bytearray | memoryview
 
 
-def sealed_length(plaintext_length: int) -> int:
+def encrypted_length(plaintext_length: int) -> int:
     """How long the body of a plaintext is: its chunks are all full but the last, which is shorter."""
     return OVERHEAD + plaintext_length + TAG * (plaintext_length // CHUNK + 1)
 
 
-def seal(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes = b"") -> bytes:
+def encrypt(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes = b"") -> bytes:
     """`prefix` and the sealed `plaintext`. `key` is 32 uniformly random bytes."""
-    if len(plaintext) >= LARGE_TO_SEAL:
-        return _seal_large(key, context, plaintext, prefix)
+    if len(plaintext) >= LARGE_TO_ENCRYPT:
+        return _encrypt_large(key, context, plaintext, prefix)
     salt = urandom(SALT)
     aead, nonce, commitment = derive(key, context, salt)
     if len(plaintext) < CHUNK:
@@ -41,16 +41,16 @@ def seal(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes = b"") -> 
     return b"".join((prefix, salt, commitment, *chunks))
 
 
-def _seal_large(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes) -> bytes:
-    sealer, whole = Sealer(key, context), _blank(len(prefix) + sealed_length(len(plaintext)))
+def _encrypt_large(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes) -> bytes:
+    encryptor, whole = BodyEncryptor(key, context), _blank(len(prefix) + encrypted_length(len(plaintext)))
     with whole.getbuffer() as room:
         room[: len(prefix)] = prefix
-        done = len(prefix) + sealer.update_into(plaintext, room[len(prefix) :])
-        room[done:] = sealer.finalize()
+        done = len(prefix) + encryptor.update_into(plaintext, room[len(prefix) :])
+        room[done:] = encryptor.finalize()
     return whole.getvalue()
 
 
-def open_sealed(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes:
+def decrypt(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes:
     """The plaintext, all of it verified; `AuthenticationError` where any of it is not authentic.
 
     `sealed` must not change during the call: a byte altered between decryption and verification
@@ -59,7 +59,7 @@ def open_sealed(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes
     decryptor = Cobblestone256Decryptor(key, context)
     try:
         if len(sealed) >= LARGE:
-            return _open_large(decryptor, sealed)
+            return _decrypt_large(decryptor, sealed)
         full_chunks = decryptor.update(sealed)
         last = decryptor.finalize()
     except InvalidTag:
@@ -67,8 +67,8 @@ def open_sealed(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes
     return full_chunks + last if full_chunks else last
 
 
-def _open_large(decryptor: Cobblestone256Decryptor, sealed: bytes | memoryview) -> bytes:
-    chunks, rest = divmod(len(sealed) - OVERHEAD, SEALED_CHUNK)
+def _decrypt_large(decryptor: Cobblestone256Decryptor, sealed: bytes | memoryview) -> bytes:
+    chunks, rest = divmod(len(sealed) - OVERHEAD, ENCRYPTED_CHUNK)
     whole = _blank(chunks * CHUNK + max(rest - TAG, 0))
     with whole.getbuffer() as room:
         done = decryptor.update_into(sealed, room)
@@ -94,11 +94,11 @@ class Step:
 
     def __init__(self, chunks: int) -> None:
         self.plain = memoryview(bytearray(chunks * CHUNK))
-        self.sealed = memoryview(bytearray(Sealer.room(chunks * CHUNK)))
+        self.sealed = memoryview(bytearray(BodyEncryptor.output_size(chunks * CHUNK)))
         self.chunks = _cut(self.plain, self.sealed)
 
 
-class Sealer:
+class BodyEncryptor:
     """Seals one body as its plaintext arrives. Not safe to share between threads."""
 
     __slots__ = ("_aead", "_base_nonce", "_ended", "_number", "_rest", "_start")
@@ -112,17 +112,17 @@ class Sealer:
         self._ended = False
 
     @staticmethod
-    def room(length: int) -> int:
+    def output_size(length: int) -> int:
         """The largest result of one `update_into` of `length` bytes."""
-        return OVERHEAD + (length // CHUNK + 1) * SEALED_CHUNK
+        return OVERHEAD + (length // CHUNK + 1) * ENCRYPTED_CHUNK
 
     def update(self, plaintext: Buffer) -> bytes:
         """Encrypt `plaintext`; return the chunks that it completes. What is left over waits for the next call."""
-        sealed = memoryview(bytearray(self.room(len(plaintext))))
+        sealed = memoryview(bytearray(self.output_size(len(plaintext))))
         return bytes(sealed[: self.update_into(plaintext, sealed)])
 
     def update_into(self, plaintext: Buffer, buffer: bytearray | memoryview) -> int:
-        """The same into `buffer`, which has `room`; gives how many bytes there are."""
+        """The same into `buffer`, which has `output_size`; gives how many bytes there are."""
         self._check_going_on()
         plain, sealed = memoryview(plaintext), memoryview(buffer)
         start, self._start = self._start, b""
@@ -134,14 +134,14 @@ class Sealer:
             if len(self._rest) < CHUNK:
                 return done
             first, self._rest = self._rest, bytearray()
-            done += self._seal(_cut(memoryview(first), sealed[done:]))
+            done += self._encrypt_chunks(_cut(memoryview(first), sealed[done:]))
             plain = plain[missing:]
         full = len(plain) // CHUNK * CHUNK
-        done += self._seal(_cut(plain[:full], sealed[done:]))
+        done += self._encrypt_chunks(_cut(plain[:full], sealed[done:]))
         self._rest += plain[full:]
         return done
 
-    def seal(self, step: Step, count: int) -> memoryview:
+    def encrypt_step(self, step: Step, count: int) -> memoryview:
         """Encrypt the first `count` bytes of `step.plain`, and return a view of the chunks that they complete.
 
         The view is of `step.sealed`, so it is valid until the next step.
@@ -149,7 +149,7 @@ class Sealer:
         if count < len(step.plain) or self._rest or self._start:
             return step.sealed[: self.update_into(step.plain[:count], step.sealed)]
         self._check_going_on()
-        return step.sealed[: self._seal(step.chunks)]
+        return step.sealed[: self._encrypt_chunks(step.chunks)]
 
     def finalize(self) -> bytes:
         """The last chunk, which is shorter than the others and may be empty. Nothing can follow."""
@@ -159,12 +159,12 @@ class Sealer:
         last, self._rest = self._rest, bytearray()
         return self._start + self._aead.encrypt(nonce, last, None)
 
-    def _seal(self, chunks: Sequence[tuple[memoryview, memoryview]]) -> int:
+    def _encrypt_chunks(self, chunks: Sequence[tuple[memoryview, memoryview]]) -> int:
         encrypt_into, base_nonce, first = self._aead.encrypt_into, self._base_nonce, self._number
         self._number += len(chunks)  # before any is sealed: an interrupt must not have a nonce used twice
         for number, (chunk, sealed) in enumerate(chunks, first):
             encrypt_into((base_nonce ^ number).to_bytes(NONCE, "big"), chunk, None, sealed)
-        return len(chunks) * SEALED_CHUNK
+        return len(chunks) * ENCRYPTED_CHUNK
 
     def _check_going_on(self) -> None:
         if self._ended:  # a chunk sealed twice, with other bytes, would give both away
@@ -173,12 +173,12 @@ class Sealer:
 
 def _cut(plain: memoryview, sealed: memoryview) -> list[tuple[memoryview, memoryview]]:
     return [
-        (plain[n * CHUNK : (n + 1) * CHUNK], sealed[n * SEALED_CHUNK : (n + 1) * SEALED_CHUNK])
+        (plain[n * CHUNK : (n + 1) * CHUNK], sealed[n * ENCRYPTED_CHUNK : (n + 1) * ENCRYPTED_CHUNK])
         for n in range(len(plain) // CHUNK)
     ]
 
 
-class Opener:
+class BodyDecryptor:
     """Opens one body as it arrives, chunk by verified chunk. Not safe to share between threads.
 
     What `update_into` and `update` give is authentic, but the body may still end too early: only
@@ -189,9 +189,9 @@ class Opener:
         self._decryptor = Cobblestone256Decryptor(key, context)
 
     @staticmethod
-    def room(length: int) -> int:
+    def output_size(length: int) -> int:
         """The largest result of one `update_into` of `length` bytes."""
-        return (length // SEALED_CHUNK + 1) * CHUNK
+        return (length // ENCRYPTED_CHUNK + 1) * CHUNK
 
     def update(self, sealed: Buffer) -> bytes:
         """The plaintext of the chunks that `sealed` completes."""
@@ -201,7 +201,7 @@ class Opener:
             raise AuthenticationError from None
 
     def update_into(self, sealed: Buffer, buffer: bytearray | memoryview) -> int:
-        """The same into `buffer`, which has `room`; wiped where a chunk is not authentic."""
+        """The same into `buffer`, which has `output_size`; wiped where a chunk is not authentic."""
         try:
             return self._decryptor.update_into(sealed, buffer)
         except InvalidTag:

@@ -14,11 +14,11 @@ from typing import Final
 
 from kmsbridge import atomic
 from kmsbridge.driver import ErrorKind, KeyState, Secret
+from kmsbridge.drivers.local import files
+from kmsbridge.drivers.local.document import Cost, Document, StoredKey, Version, is_name, parse, render
+from kmsbridge.drivers.local.errors import LocalKeyError
+from kmsbridge.drivers.local.protection import Unlocker, new_material, open_material, protect
 from kmsbridge.errors import AuthenticationError, ClosedError, ConfigError, forget_locals
-from kmsbridge.local import files
-from kmsbridge.local.document import Cost, Document, StoredKey, Version, is_name, parse, render
-from kmsbridge.local.errors import LocalKeyError
-from kmsbridge.local.protection import Unlocker, new_material, open_material, protect
 
 TIMEOUT: Final = 10.0
 _SETTLED_NS: Final = 2_000_000_000

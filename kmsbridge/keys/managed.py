@@ -9,10 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from kmsbridge import errors, forks
-from kmsbridge.calls import checks, meaning
-from kmsbridge.calls.attempt import Attempts, Done, Failed, Raised, Work
-from kmsbridge.calls.health import Health
-from kmsbridge.calls.tries import Tries
 from kmsbridge.clock import Deadline
 from kmsbridge.driver import (
     Capability,
@@ -25,6 +21,10 @@ from kmsbridge.driver import (
     WrappedKey,
 )
 from kmsbridge.errors import KmsBridgeError, KmsError, LimitExceeded
+from kmsbridge.keys import checks, translation
+from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Work
+from kmsbridge.keys.health import Health
+from kmsbridge.keys.tries import Tries
 from kmsbridge.message import MAX_KEY_VERSION, MAX_WRAPPED
 from kmsbridge.policy import CallPolicy
 
@@ -45,10 +45,10 @@ class Answer(NamedTuple):
 _NONE: Final = Answer("", 0)
 
 
-class Key:
+class ManagedKey:
     """One configured key: its driver, behind the rules that hold for every driver.
 
-    `name` is the key's name in the configuration. Threads may share a Key, and signal handlers may use it at
+    `name` is the key's name in the configuration. Threads may share a ManagedKey, and signal handlers may use it at
     any time; a forked child gets a driver of its own at its first call.
 
     A method that may be a call takes a `deadline`, the end of the whole operation's time; without one it has
@@ -126,12 +126,12 @@ class Key:
         return self._key_id
 
     @property
-    def ailing(self) -> bool:
+    def unhealthy(self) -> bool:
         """Whether the service failed and has not answered since."""
-        return self._health.breaker.ailing
+        return self._health.breaker.unhealthy
 
     def take_probe(self) -> bool:
-        """Whether it is time to see how an ailing key does; true for one caller about every 5 s."""
+        """Whether it is time to see how an unhealthy key does; true for one caller about every 5 s."""
         return self._health.breaker.take_probe()
 
     def identify(
@@ -324,10 +324,10 @@ class Key:
         if self._closed:
             raise errors.ClosedError("the key is closed", remedy="open a new cipher")
         if not deadline.left():
-            raise meaning.too_late(operation, key=str(self), key_id=self._key_id)
+            raise translation.too_late(operation, key=str(self), key_id=self._key_id)
         breaker = health.breaker
         if not probing and not breaker.allows():
-            raise meaning.not_asked(
+            raise translation.not_asked(
                 operation,
                 key=str(self),
                 key_id=self._key_id,
@@ -341,7 +341,7 @@ class Key:
         return Health(self._clock) if local else self._health
 
     def _told(self, operation: str, failure: Failed, attempts: int, elapsed: float) -> KmsBridgeError:
-        return meaning.error(
+        return translation.error(
             failure, operation, key=str(self), key_id=self._key_id, attempts=attempts, elapsed=elapsed
         )
 
@@ -377,4 +377,4 @@ class Key:
             return error
 
     def _broken(self, operation: str, what: str) -> KmsError:
-        return meaning.faulty(self.driver.scheme, what, key_id=self._key_id, operation=operation)
+        return translation.faulty(self.driver.scheme, what, key_id=self._key_id, operation=operation)

@@ -14,9 +14,9 @@ from typing import Final
 
 from kmsbridge.clock import jitter
 from kmsbridge.driver import ErrorKind
+from kmsbridge.drivers.local.document import MAX_BYTES
+from kmsbridge.drivers.local.errors import LocalKeyError
 from kmsbridge.errors import ConfigError
-from kmsbridge.local.document import MAX_BYTES
-from kmsbridge.local.errors import LocalKeyError
 
 Stamp = tuple[int, ...]
 

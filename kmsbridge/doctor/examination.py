@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key
 from kmsbridge.cipher import direct
 from kmsbridge.cipher.opened import open_key
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import data_key_context
 from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial, judged
-from kmsbridge.doctor.trying import Message, Tries
+from kmsbridge.doctor.trials import Message, Tries
 from kmsbridge.errors import ConfigError, KmsBridgeError, UnsupportedMessage, forget_locals
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import DataKeyIn, Header
 from kmsbridge.threads import in_parallel
 
@@ -54,10 +54,10 @@ def _each(
         audit = AuditTrail(profile.audit, profile=profile.name)
         end.callback(audit.close)
 
-        def report(each: tuple[KeyConfig, Key | ConfigError]) -> KeyReport:
+        def report(each: tuple[KeyConfig, ManagedKey | ConfigError]) -> KeyReport:
             config, key = each
             blank = _blank(config, profile)
-            if isinstance(key, Key):
+            if isinstance(key, ManagedKey):
                 return judged(_examined(blank, Tries(key, audit, pairs, message)), expect)
             return judged(_unopened(blank, key), expect)
 
@@ -84,7 +84,7 @@ def _blank(each: KeyConfig, profile: Profile) -> KeyReport:
     )
 
 
-def _opened(each: KeyConfig, profile: Profile, end: contextlib.ExitStack) -> Key | ConfigError:
+def _opened(each: KeyConfig, profile: Profile, end: contextlib.ExitStack) -> ManagedKey | ConfigError:
     try:
         key = open_key(each, profile)
     except ConfigError as error:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from kmsbridge.audit import AuditTrail
-from kmsbridge.calls import Key
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.trail import Told, told_call
 from kmsbridge.doctor.report import Measured, Trial
@@ -29,6 +28,7 @@ from kmsbridge.errors import (
     KmsUnauthenticated,
     KmsUnavailable,
 )
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Recipient
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class Tries:
     """
 
     def __init__(
-        self, key: Key, audit: AuditTrail, pairs: EncryptionContext, message: Message | None
+        self, key: ManagedKey, audit: AuditTrail, pairs: EncryptionContext, message: Message | None
     ) -> None:
         self.key_id = ""
         self.reachable: bool | None = None

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 CHUNK: Final = 16 * 1024
 TAG: Final = 16
-SEALED_CHUNK: Final = CHUNK + TAG
+ENCRYPTED_CHUNK: Final = CHUNK + TAG
 KEY: Final = 32
 NONCE: Final = 12
 SALT: Final = 24

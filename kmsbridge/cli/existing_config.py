@@ -24,7 +24,7 @@ class Named:
     protection: str = field(repr=False)
 
 
-def find(config: str, key_file: str, name: str) -> Named:
+def find_key(config: str, key_file: str, name: str) -> Named:
     """The key in `config` that is `name` in `key_file`. Raises `CommandError` where there is none."""
     from kmsbridge.config.document import read
 
@@ -45,7 +45,7 @@ def find(config: str, key_file: str, name: str) -> Named:
     )
 
 
-def secret(key: Named, config: str, reference: str) -> Secret | None:
+def passphrase_of(key: Named, config: str, reference: str) -> Secret | None:
     """The passphrase as `config` names it; `reference` is what the command line says of it."""
     if reference and reference != key.protection:
         raise CommandError(
