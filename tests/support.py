@@ -12,8 +12,8 @@ import warnings
 import pytest
 
 from kmsbridge import EnvelopeCipher, registry
-from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
-from kmsbridge.testing.service import FakeService
+from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
+from kmsbridge.testing.fakes.service import FakeService
 
 PATIENCE = 30.0
 """Seconds after which something that should have happened counts as hanging."""

@@ -9,24 +9,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kmsbridge.testing.certificates import LoopbackCertificates
     from kmsbridge.testing.contract import DriverContract
-    from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
-    from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
-    from kmsbridge.testing.harnesses import (
+    from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
+    from kmsbridge.testing.fakes.harnesses import (
         FakeHarness,
         FakeHttpHarness,
         PublicKeyFakeHarness,
         UnboundFakeHarness,
     )
-    from kmsbridge.testing.http_fake import FakeHttpDriver
-    from kmsbridge.testing.http_service import HttpKeyService
+    from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
+    from kmsbridge.testing.fakes.http_service import HttpKeyService
+    from kmsbridge.testing.fakes.public_fake import FakeKeyPair, PublicKeyFakeDriver
+    from kmsbridge.testing.fakes.service import FakeError, FakeKey, FakeService
+    from kmsbridge.testing.faults.certificates import LoopbackCertificates
+    from kmsbridge.testing.faults.proxied import ProxiedHarness
+    from kmsbridge.testing.faults.proxy import FaultProxy
+    from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
     from kmsbridge.testing.install import counted, installed
     from kmsbridge.testing.peers import register_peer
-    from kmsbridge.testing.proxied import ProxiedHarness
-    from kmsbridge.testing.proxy import FaultProxy
-    from kmsbridge.testing.public_fake import FakeKeyPair, PublicKeyFakeDriver
-    from kmsbridge.testing.service import FakeError, FakeKey, FakeService
 
 __all__ = [
     "DriverContract",
@@ -58,19 +58,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "certificates": ("LoopbackCertificates",),
     "contract": ("DriverContract",),
-    "fake": ("FakeDriver", "UnboundFakeDriver"),
+    "fakes.fake": ("FakeDriver", "UnboundFakeDriver"),
+    "fakes.harnesses": ("FakeHarness", "FakeHttpHarness", "PublicKeyFakeHarness", "UnboundFakeHarness"),
+    "fakes.http_fake": ("FakeHttpDriver",),
+    "fakes.http_service": ("HttpKeyService",),
+    "fakes.public_fake": ("FakeKeyPair", "PublicKeyFakeDriver"),
+    "fakes.service": ("FakeError", "FakeKey", "FakeService"),
+    "faults.certificates": ("LoopbackCertificates",),
+    "faults.proxied": ("ProxiedHarness",),
+    "faults.proxy": ("FaultProxy",),
     "harness": ("Fault", "Harness", "KeyAddress", "Misdirection", "Role", "Which"),
-    "harnesses": ("FakeHarness", "FakeHttpHarness", "PublicKeyFakeHarness", "UnboundFakeHarness"),
-    "http_fake": ("FakeHttpDriver",),
-    "http_service": ("HttpKeyService",),
     "install": ("counted", "installed"),
     "peers": ("register_peer",),
-    "proxied": ("ProxiedHarness",),
-    "proxy": ("FaultProxy",),
-    "public_fake": ("FakeKeyPair", "PublicKeyFakeDriver"),
-    "service": ("FakeError", "FakeKey", "FakeService"),
 }
 _LATE = {name: f"kmsbridge.testing.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kmsbridge.testing.fakes.harnesses import FakeHarness, UnboundFakeHarness
 from kmsbridge.testing.harness import Harness
-from kmsbridge.testing.harnesses import FakeHarness, UnboundFakeHarness
 
 PEERS: dict[str, Callable[[], Harness]] = {
     "fake": FakeHarness,

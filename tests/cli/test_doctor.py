@@ -10,8 +10,8 @@ import pytest
 from kmsbridge.cli.doctor import EXPECTATIONS
 from kmsbridge.doctor import Expectation
 from kmsbridge.driver import ErrorKind, KeyState
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.service import ALLOWED
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.service import ALLOWED
 from tests.support import Service, install
 
 TOKEN = "canary-token-51ce"

@@ -9,7 +9,7 @@ import pytest
 from kmsbridge.cli.policy import ROLES
 from kmsbridge.driver import KeyDriver, PolicyRole
 from kmsbridge.errors import ConfigError
-from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.support import Service, install
 
 

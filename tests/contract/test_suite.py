@@ -22,7 +22,7 @@ from kmsbridge.driver import ErrorKind
 from kmsbridge.testing import FakeDriver, Fault, Misdirection, UnboundFakeDriver, counted, installed
 from kmsbridge.testing.contract.network import ERRORS, MAX_MEMORY, OVERCOME
 from kmsbridge.testing.contract.secrecy import Canaries
-from kmsbridge.testing.proxied import FAULTS
+from kmsbridge.testing.faults.proxied import FAULTS
 
 REFERENCE = (Path(__file__).parents[2] / "docs/reference/contract-suite.md").read_text()
 

@@ -82,7 +82,7 @@ def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, servi
 
 
 def _unreachable(driver):
-    from kmsbridge.testing.service import FakeError
+    from kmsbridge.testing.fakes.service import FakeError
 
     raise FakeError(ErrorKind.UNAVAILABLE)
 

@@ -20,7 +20,7 @@ from kmsbridge.errors import ConfigError, KmsTimeout, KmsUnauthenticated, KmsUna
 from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing import FaultProxy
-from kmsbridge.testing.certificates import LoopbackCertificates
+from kmsbridge.testing.faults.certificates import LoopbackCertificates
 from tests.backends.gcp import open_one
 
 ONCE = CallPolicy(attempt_timeout=5, deadline=5, max_attempts=1)

@@ -4,7 +4,7 @@ import base64
 import pickle
 import traceback
 
-from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
 
 SHORTEST = 12
 """A leak is this many bytes in a row of a canary, at its beginning, in its middle or at its end."""

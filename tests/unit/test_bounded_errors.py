@@ -11,7 +11,7 @@ from kmsbridge import message as wire
 from kmsbridge.driver import ErrorDetails, ErrorKind
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import MAX_CODE, MAX_MESSAGE, MAX_REMEDY
-from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.support import install
 
 LONGEST = MAX_MESSAGE + len("; ") + MAX_REMEDY

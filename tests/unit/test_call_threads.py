@@ -18,7 +18,7 @@ from kmsbridge.keys.attempt import AT_ONCE
 from kmsbridge.keys.health import Health
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
-from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.support import PATIENCE, Outcome
 
 CONTEXT = EncryptionContext.of({"tenant": "acme"})

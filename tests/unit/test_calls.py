@@ -10,7 +10,7 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyURI, Options, WrappedKey
 from kmsbridge.keys import ManagedKey, translation
 from kmsbridge.policy import CallPolicy
-from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
 from tests.support import Clock
 
 CONTEXT = EncryptionContext.of({"tenant": "acme"})

@@ -20,7 +20,7 @@ from kmsbridge import (
 )
 from kmsbridge.driver import Capability, ErrorKind
 from kmsbridge.testing import installed
-from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
 
 CONTEXT = {"tenant": "acme", "purpose": "Rückzahlung"}
 

@@ -16,9 +16,9 @@ from kmsbridge.driver import Capability, ErrorKind, KeyDescription, KeyState, Wr
 from kmsbridge.errors import AuditError, UnsupportedMessage
 from kmsbridge.message import parse_header
 from kmsbridge.testing.contract.interruption import interrupted
-from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
-from kmsbridge.testing.http_fake import FakeHttpDriver
-from kmsbridge.testing.service import ALLOWED
+from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
+from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
+from kmsbridge.testing.fakes.service import ALLOWED
 from tests.support import Outcome, install
 
 ROLES = ("encrypt-only", "decrypt-only", "both")

@@ -17,7 +17,7 @@ from kmsbridge.drivers.local.driver import LocalDriver
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
-from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.support import PATIENCE, Outcome
 
 CONTEXT = EncryptionContext.of({"tenant": "acme"})

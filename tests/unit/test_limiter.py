@@ -18,8 +18,8 @@ from kmsbridge.keys import ManagedKey
 from kmsbridge.keys.breaker import LEAST
 from kmsbridge.keys.limiter import LOOKS, SENDS, Limiter, Turns
 from kmsbridge.policy import CallPolicy
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.service import FakeError
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.service import FakeError
 from tests.support import Clock
 
 CONTEXT = EncryptionContext.of({})

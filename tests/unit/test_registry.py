@@ -18,13 +18,13 @@ from kmsbridge.driver import ENTRY_POINT_GROUP
 from kmsbridge.drivers.local import LocalDriver
 from kmsbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound
 from kmsbridge.testing import installed as replacing
-from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
 
 ROOT = Path(__file__).parents[2]
 
 MODULES = {
-    "good": "from kmsbridge.testing.fake import FakeDriver\nclass Driver(FakeDriver):\n    scheme = 'good'\n",
-    "misnamed": "from kmsbridge.testing.fake import FakeDriver as Driver\n",
+    "good": "from kmsbridge.testing.fakes.fake import FakeDriver\nclass Driver(FakeDriver):\n    scheme = 'good'\n",
+    "misnamed": "from kmsbridge.testing.fakes.fake import FakeDriver as Driver\n",
     "none": "class Driver: pass\n",
     "instance": "Driver = 7\n",
     "nameless": "from kmsbridge.driver import KeyDriver as Driver\n",
@@ -252,7 +252,7 @@ def test_a_registered_driver_is_found_and_listed(registering):
     registry.register(FakeDriver)
     assert registry.driver_class("fake") is FakeDriver
     assert [each for each in registry.providers() if each.scheme == "fake"] == [
-        ("fake", "kmsbridge.testing.fake:FakeDriver", "", "")
+        ("fake", "kmsbridge.testing.fakes.fake:FakeDriver", "", "")
     ]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from kmsbridge.driver import KeyDriver
+from kmsbridge.testing.fakes.harnesses import FakeHarness
 from kmsbridge.testing.harness import Harness
-from kmsbridge.testing.harnesses import FakeHarness
 
 Driver = TypeVar("Driver", bound=type[KeyDriver])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmsbridge.context import EMPTY
 from kmsbridge.driver import EncryptionContext, WrappedKey
-from kmsbridge.testing.fake import FakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.mutants.drivers.base import caught_by
 
 WRONG = "test_wrong_context_is_refused"

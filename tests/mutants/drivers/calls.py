@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, KeyDescription, KeyState, WrappedKey
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.harnesses import FakeHttpHarness
-from kmsbridge.testing.http_fake import FakeHttpDriver
-from kmsbridge.testing.service import Caller, FakeError, Operation
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.harnesses import FakeHttpHarness
+from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
+from kmsbridge.testing.fakes.service import Caller, FakeError, Operation
 from tests.mutants.drivers.base import caught_by
 
 FAULT = "test_fault_is_told_and_survived"

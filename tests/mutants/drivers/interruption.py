@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.service import FakeError, Operation
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.service import FakeError, Operation
 from tests.mutants.drivers.base import caught_by
 
 FOREIGN = "test_foreign_exception_reaches_the_caller"

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Self
 
 from kmsbridge.driver import EncryptionContext, ErrorDetails, KeyURI, Options, WrappedKey
 from kmsbridge.errors import ConfigError
-from kmsbridge.testing.fake import FakeDriver, caller_of
-from kmsbridge.testing.harnesses import FakeHttpHarness
-from kmsbridge.testing.http_fake import FakeHttpDriver
-from kmsbridge.testing.service import Caller, Operation
+from kmsbridge.testing.fakes.fake import FakeDriver, caller_of
+from kmsbridge.testing.fakes.harnesses import FakeHttpHarness
+from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
+from kmsbridge.testing.fakes.service import Caller, Operation
 from tests.mutants.drivers.base import caught_by
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kmsbridge.driver import EncryptionContext, KeyDescription, KeyState, WrappedKey
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.service import Caller
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.service import Caller
 from tests.mutants.drivers.base import caught_by
 
 

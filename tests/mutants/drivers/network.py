@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.harnesses import FakeHttpHarness, PublicKeyFakeHarness
-from kmsbridge.testing.http_fake import FakeHttpDriver, HttpStatusError
-from kmsbridge.testing.http_service import from_json, to_json
-from kmsbridge.testing.public_fake import PublicKeyFakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.harnesses import FakeHttpHarness, PublicKeyFakeHarness
+from kmsbridge.testing.fakes.http_fake import FakeHttpDriver, HttpStatusError
+from kmsbridge.testing.fakes.http_service import from_json, to_json
+from kmsbridge.testing.fakes.public_fake import PublicKeyFakeDriver
 from tests.mutants.drivers.base import caught_by
 
 FAULT = "test_fault_is_told_and_survived"

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.service import Caller, FakeError
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.service import Caller, FakeError
 from tests.mutants.drivers.base import caught_by
 
 Items = Sequence[tuple[WrappedKey, EncryptionContext]]

@@ -14,8 +14,8 @@ from kmsbridge.driver import (
     PolicyRole,
     WrappedKey,
 )
-from kmsbridge.testing.fake import FakeDriver
-from kmsbridge.testing.service import Caller
+from kmsbridge.testing.fakes.fake import FakeDriver
+from kmsbridge.testing.fakes.service import Caller
 from tests.mutants.drivers.base import caught_by
 
 

@@ -20,8 +20,8 @@ from kmsbridge.driver import (
 )
 from kmsbridge.errors import ClosedError, ConfigError, LimitExceeded
 from kmsbridge.publickey import OaepPublicKey
-from kmsbridge.testing.fake import UnboundFakeDriver, caller_of, checked_name
-from kmsbridge.testing.service import Caller, FakeError, FakeKey
+from kmsbridge.testing.fakes.fake import UnboundFakeDriver, caller_of, checked_name
+from kmsbridge.testing.fakes.service import Caller, FakeError, FakeKey
 
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 from kmsbridge.driver import ErrorKind, KeyDriver, KeyState
-from kmsbridge.testing.fake import FakeDriver, UnboundFakeDriver
+from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
+from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
+from kmsbridge.testing.fakes.http_service import HttpKeyService
+from kmsbridge.testing.fakes.public_fake import FakeKeyPair, PublicKeyFakeDriver
+from kmsbridge.testing.fakes.service import FakeKey, FakeService, Operation
+from kmsbridge.testing.faults.proxied import DELAY, ProxiedHarness
 from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
-from kmsbridge.testing.http_fake import FakeHttpDriver
-from kmsbridge.testing.http_service import HttpKeyService
-from kmsbridge.testing.proxied import DELAY, ProxiedHarness
-from kmsbridge.testing.public_fake import FakeKeyPair, PublicKeyFakeDriver
-from kmsbridge.testing.service import FakeKey, FakeService, Operation
 
 _OPERATIONS: Final[tuple[Operation, ...]] = (
     *("wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"),

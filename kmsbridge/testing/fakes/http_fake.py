@@ -29,9 +29,9 @@ from kmsbridge.driver import (
     report_request_id,
 )
 from kmsbridge.errors import ClosedError, ConfigError
-from kmsbridge.testing.fake import caller_of, checked_name
-from kmsbridge.testing.http_service import from_json, to_json
-from kmsbridge.testing.service import MAX_PLAINTEXT
+from kmsbridge.testing.fakes.fake import caller_of, checked_name
+from kmsbridge.testing.fakes.http_service import from_json, to_json
+from kmsbridge.testing.fakes.service import MAX_PLAINTEXT
 
 _KINDS: Final = {429: ErrorKind.THROTTLED, 408: ErrorKind.TIMEOUT, 504: ErrorKind.TIMEOUT}
 """By a status that came without the service's own code; every other is an outage."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
-from kmsbridge.testing.certificates import LoopbackCertificates
+from kmsbridge.testing.faults.certificates import LoopbackCertificates
+from kmsbridge.testing.faults.proxy import FaultProxy
 from kmsbridge.testing.harness import Fault, Harness, Misdirection
-from kmsbridge.testing.proxy import FaultProxy
 
 DELAY: Final = 0.5
 """Seconds, of `Fault.DELAY`."""

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from kmsbridge.driver import ErrorKind, Secret
-from kmsbridge.testing.service import ALLOWED, Caller, FakeError, FakeService
+from kmsbridge.testing.fakes.service import ALLOWED, Caller, FakeError, FakeService
 
 STATUS: Final = {
     ErrorKind.INVALID_REQUEST: 400,

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-from kmsbridge.testing.streams import (
+from kmsbridge.testing.faults.streams import (
     BLOCK,
     abort,
     bound,

@@ -22,7 +22,7 @@ from kmsbridge.driver import (
     report_request_id,
 )
 from kmsbridge.errors import ClosedError, ConfigError
-from kmsbridge.testing.service import ALLOWED, MAX_PLAINTEXT, Caller, FakeError, FakeService, Operation
+from kmsbridge.testing.fakes.service import ALLOWED, MAX_PLAINTEXT, Caller, FakeError, FakeService, Operation
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _NEEDS: Final[dict[PolicyRole, tuple[Operation, ...]]] = {
