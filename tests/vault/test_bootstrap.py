@@ -278,7 +278,7 @@ def test_lost_answer_is_no_security_event(role, open_driver, write, monkeypatch)
     write(PATH, role.wrapped())
     auth = role.auth(wrapped_secret_id_file=PATH)
     driver = open_driver(role.vault, role.key, auth=auth)
-    real = driver._server._send
+    real = driver._client._send
 
     def lossy(method, path, *rest):
         answer = real(method, path, *rest)
@@ -287,7 +287,7 @@ def test_lost_answer_is_no_security_event(role, open_driver, write, monkeypatch)
             raise VaultFailure(ErrorKind.UNAVAILABLE, "network")
         return answer
 
-    monkeypatch.setattr(driver._server, "_send", lossy)
+    monkeypatch.setattr(driver._client, "_send", lossy)
     codes = []
     for _ in range(3):
         with pytest.raises(VaultFailure) as caught:
@@ -304,7 +304,7 @@ def test_token_that_another_process_takes_meanwhile_is_no_security_event(
     wrapped = role.wrapped()
     file = write(PATH, wrapped)
     driver = open_driver(role.vault, role.key, auth=role.auth(wrapped_secret_id_file=PATH))
-    real = driver._server._send
+    real = driver._client._send
 
     def late(method, path, *rest):
         if path == "sys/wrapping/lookup":
@@ -312,7 +312,7 @@ def test_token_that_another_process_takes_meanwhile_is_no_security_event(
             role.vault.ask("POST", "sys/wrapping/unwrap", token=wrapped)
         return real(method, path, *rest)
 
-    monkeypatch.setattr(driver._server, "_send", late)
+    monkeypatch.setattr(driver._client, "_send", late)
     for _ in range(2):
         with pytest.raises(VaultFailure) as caught:
             driver.wrap(b"x", bound(), timeout=10)

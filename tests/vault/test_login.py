@@ -295,7 +295,7 @@ def test_dropped_driver_leaves_no_thread(vault, name, approle):
     assert works_bare(driver)
     thread = driver._tokens._thread
     assert thread.is_alive()
-    driver._server.close()
+    driver._client.close()
     del driver, options
     gc.collect()
     thread.join(10)

@@ -10,8 +10,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from kmsbridge_vault.deadline import within
 from kmsbridge_vault.failures import VaultFailure
+from kmsbridge_vault.transport import within
 
 from kmsbridge import EnvelopeCipher
 from kmsbridge.driver import ErrorKind
@@ -281,7 +281,7 @@ print([each for each in ("hvac", "requests", "urllib3", "ssl", "http.client") if
 
 def test_deadline_of_a_block_is_not_longer_than_the_one_around():
     """What is asked on the way has what is left."""
-    from kmsbridge_vault.deadline import left
+    from kmsbridge_vault.transport import left
 
     with within(1):
         with within(100):
@@ -292,9 +292,9 @@ def test_deadline_of_a_block_is_not_longer_than_the_one_around():
 
 def test_address_that_does_not_answer_leaves_time_for_the_next(vault, root, open_driver, monkeypatch):
     """Each address of a host has its share of the time; the last one serves."""
-    from kmsbridge_vault import deadline
+    from kmsbridge_vault import transport
 
-    real_connect, real_look_up = deadline._Socket.connect, deadline.socket.getaddrinfo
+    real_connect, real_look_up = transport._Socket.connect, transport.socket.getaddrinfo
     given = []
 
     def connect(sock, address):
@@ -303,8 +303,8 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(vault, root, open
             raise TimeoutError
         real_connect(sock, address)
 
-    monkeypatch.setattr(deadline._Socket, "connect", connect)
-    monkeypatch.setattr(deadline.socket, "getaddrinfo", lambda *a, **k: real_look_up(*a, **k)[:1] * 3)
+    monkeypatch.setattr(transport._Socket, "connect", connect)
+    monkeypatch.setattr(transport.socket, "getaddrinfo", lambda *a, **k: real_look_up(*a, **k)[:1] * 3)
     driver = open_driver(vault, vault.key(), **root)
     driver.wrap(b"x", bound(), timeout=30)
     assert given[0] <= 10

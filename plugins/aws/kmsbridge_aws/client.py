@@ -15,7 +15,7 @@ from kmsbridge_aws.settings import Settings, check_endpoint
 from kmsbridge_aws.waiting import InBackground
 
 if TYPE_CHECKING:
-    from kmsbridge_aws.sessions import HeldCredentials
+    from kmsbridge_aws.credentials import HeldCredentials
     from kmsbridge_aws.transport import Sender
 
 _FETCHING: Final = 30.0
@@ -70,13 +70,13 @@ class Client:
             self._lock.release()
 
     def _connected(self, deadline: float) -> Any:
-        from kmsbridge_aws import sessions
+        from kmsbridge_aws import credentials
 
         settings = self._settings
         assert settings is not None
 
         def open_session() -> None:
-            opened = sessions.open_session(settings)
+            opened = credentials.open_session(settings)
             if self._settings is not None:  # else it came after the end
                 self._opened = opened
 

@@ -21,7 +21,7 @@ from kmsbridge.driver import (
 )
 from kmsbridge.errors import ConfigError, LimitExceeded
 from kmsbridge.publickey import OaepPublicKey
-from kmsbridge_aws import failures, permissions, settings, states
+from kmsbridge_aws import answers, failures, policies, settings
 from kmsbridge_aws.client import Client
 from kmsbridge_aws.failures import UnreadableAnswer
 from kmsbridge_aws.naming import SCHEME, Arn, arn_of_key_id
@@ -144,7 +144,7 @@ class AwsKmsDriver(KeyDriver):
         """DescribeKey; and for an enabled symmetric key GetKeyRotationStatus, where the caller may."""
         deadline = time.monotonic() + timeout
         answer = self._client.call("describe_key", deadline, KeyId=str(self._arn or self._name))
-        arn, state = states.arn_of(answer, asymmetric=self._asymmetric), states.state_of(answer)
+        arn, state = answers.arn_of(answer, asymmetric=self._asymmetric), answers.state_of(answer)
         if self._arn is not None and arn != self._arn:
             raise UnreadableAnswer("AWS KMS described another key")
         self._arn = arn
@@ -160,7 +160,7 @@ class AwsKmsDriver(KeyDriver):
 
     def policy(self, role: PolicyRole) -> str:
         """An IAM policy in JSON. A `ConfigError` where the URI does not tell the key's account."""
-        return permissions.policy(self._arn or self._alias, role, asymmetric=self._asymmetric)
+        return policies.policy(self._arn or self._alias, role, asymmetric=self._asymmetric)
 
     def classify(self, error: BaseException) -> ErrorKind:
         """From the tables in `failures`."""
@@ -181,7 +181,7 @@ class AwsKmsDriver(KeyDriver):
         self._client.check_open()
         if self._arn is None:
             answer = self._client.call("describe_key", deadline, KeyId=self._name)
-            self._arn = states.arn_of(answer, asymmetric=self._asymmetric)
+            self._arn = answers.arn_of(answer, asymmetric=self._asymmetric)
         return self._arn
 
     def _check_length(self, plaintext: bytes) -> None:
@@ -193,7 +193,7 @@ class AwsKmsDriver(KeyDriver):
 
     def _rotation(self, arn: Arn, deadline: float) -> str:
         try:
-            return states.rotation_of(self._client.call("get_key_rotation_status", deadline, KeyId=str(arn)))
+            return answers.rotation_of(self._client.call("get_key_rotation_status", deadline, KeyId=str(arn)))
         except Exception as error:
             if failures.classify(error) in _UNTOLD:
                 return ""
@@ -211,7 +211,7 @@ class AwsKmsDriver(KeyDriver):
         answer = self._client.call("get_public_key", deadline, KeyId=str(arn))
         if answer.get("KeyId") != str(arn):
             raise UnreadableAnswer("AWS KMS answered for another key")
-        states.check_fit(answer, asymmetric=True)
+        answers.check_fit(answer, asymmetric=True)
         try:
             self._public_key = OaepPublicKey.of_der(answer["PublicKey"])
         except (KeyError, TypeError, ConfigError):

@@ -8,10 +8,10 @@ from typing import Any, Final
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyDescription, KeyState
 from kmsbridge.publickey import OaepPublicKey
-from kmsbridge_gcp.calls import Call, Left, key_state, permissions, verify
+from kmsbridge_gcp.answers import Call, Left, key_state, permissions, verify
 from kmsbridge_gcp.crc32c import crc32c
 from kmsbridge_gcp.failures import GcpKmsFailure, corrupted, wrong_purpose
-from kmsbridge_gcp.names import VERSIONS
+from kmsbridge_gcp.naming import VERSIONS
 from kmsbridge_gcp.settings import Asymmetric
 
 _ALGORITHM: Final = re.compile(r"RSA_DECRYPT_OAEP_(2048|3072|4096)_SHA256")

@@ -31,7 +31,7 @@ from kmsbridge_gcp.symmetric import SymmetricKey
 if TYPE_CHECKING:
     from google.cloud.kms_v1 import KeyManagementServiceClient
 
-    from kmsbridge_gcp.connection import Connection
+    from kmsbridge_gcp.client import Client
 
 _LIMIT: Final = 4096
 _SMALLEST: Final = 190
@@ -66,7 +66,7 @@ class GcpKmsDriver(KeyDriver):
                 self.capabilities |= {Capability.LOCAL_WRAP}
                 self.max_plaintext = pinned.max_plaintext
         self._lock = threading.Lock()
-        self._connection: Connection | _Injected | None = None
+        self._connection: Client | _Injected | None = None
         self._closed = False
         self._last = threading.local()
 
@@ -145,14 +145,14 @@ class GcpKmsDriver(KeyDriver):
         connection = self._connected()
         return connection.call(method, request, max(deadline - time.monotonic(), _LEAST), reason)
 
-    def _connected(self) -> Connection | _Injected:
+    def _connected(self) -> Client | _Injected:
         with self._lock:
             self._check_open()
             if self._connection is None:
-                from kmsbridge_gcp.connection import Connection
+                from kmsbridge_gcp.client import Client
 
                 make = type(self).make_client
-                self._connection = Connection(self._access) if make is None else _Injected(make(self._name))
+                self._connection = Client(self._access) if make is None else _Injected(make(self._name))
             return self._connection
 
     def _check_open(self) -> None:

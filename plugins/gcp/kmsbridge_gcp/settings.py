@@ -11,7 +11,7 @@ from typing import Final
 from kmsbridge.driver import KeyURI, Options, Secret
 from kmsbridge.errors import ConfigError
 from kmsbridge.publickey import OaepPublicKey
-from kmsbridge_gcp.names import KEY, VERSION, VERSIONS, key_of
+from kmsbridge_gcp.naming import KEY, VERSION, VERSIONS, key_of
 
 DEFAULT_ENDPOINT: Final = "cloudkms.googleapis.com:443"
 ALGORITHM: Final = "RSA-OAEP-SHA-256"

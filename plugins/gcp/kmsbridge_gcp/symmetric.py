@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import KeyDescription, KeyState
-from kmsbridge_gcp.calls import Call, Left, key_state, permissions, verify
+from kmsbridge_gcp.answers import Call, Left, key_state, permissions, verify
 from kmsbridge_gcp.crc32c import crc32c
 from kmsbridge_gcp.failures import corrupted, wrong_purpose
-from kmsbridge_gcp.names import VERSION, VERSIONS, key_of
+from kmsbridge_gcp.naming import VERSION, VERSIONS, key_of
 
 _GET: Final = "cryptoKeys.get"
 _WRAP, _UNWRAP = "cryptoKeyVersions.useToEncrypt", "cryptoKeyVersions.useToDecrypt"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from kmsbridge.driver import ErrorKind, Secret
+from kmsbridge_vault.client import Client
 from kmsbridge_vault.failures import UNWRAPPABLE, VaultFailure
-from kmsbridge_vault.server import Server
 
 _NEW: Final = "issue a new wrapped secret id for this host"
 _LARGEST: Final = 4096
@@ -49,7 +49,7 @@ class WrappedSecretId:
 
     def __init__(
         self,
-        server: Server,
+        client: Client,
         mount: str,
         role_name: str,
         *,
@@ -63,7 +63,7 @@ class WrappedSecretId:
         role = f"(?i:{re.escape(role_name)})" if role_name else "[^/]+"
         self._path = re.compile(f"auth/{re.escape(mount)}/role/{role}/secret-id")
         self._file, self._given = file, given
-        place = server.place
+        place = client.place
         source = (place.address, namespace or place.namespace, mount, role_name, file, variable)
         self._kept = _kept_of("\0".join(source).encode(), given)
         taken = os.environ.pop(variable, "") if variable else ""
@@ -72,16 +72,16 @@ class WrappedSecretId:
         self.is_there = not variable or self._kept.has_any()
         """False where the variable is not set, and was not set for another key of this process."""
 
-    def get(self, server: Server) -> Secret:
+    def get(self, client: Client) -> Secret:
         """The secret id; opens the wrapped one where that was not done yet. Raises `VaultFailure`."""
         kept = self._kept
         with kept.lock:
             if self._file:
-                self._take_file(server)
+                self._take_file(client)
             elif self._given is not None and not kept.has_any():
                 self._take(self._given)
             if kept.wrapping is not None:
-                self._open(server, kept.wrapping)
+                self._open(client, kept.wrapping)
             if kept.secret_id is not None:
                 return kept.secret_id
             if kept.failure is not None:
@@ -95,7 +95,7 @@ class WrappedSecretId:
     def _take(self, wrapping: Secret) -> None:
         self._kept.wrapping, self._kept.sent = wrapping, False
 
-    def _take_file(self, server: Server) -> None:
+    def _take_file(self, client: Client) -> None:
         """Read and remove the file; a new one may be there at any time."""
         try:
             with Path(self._file).open("rb") as file:
@@ -106,7 +106,7 @@ class WrappedSecretId:
             wrapping = Secret(b"")
         if not re.fullmatch(rb"[\w.-]+", wrapping.reveal()):
             self._unreadable("the file of the wrapped secret id is empty, unreadable or no token")
-        if self._look_up(server, wrapping, self._remove) and self._remove():
+        if self._look_up(client, wrapping, self._remove) and self._remove():
             self._take(wrapping)
 
     def _remove(self) -> bool:
@@ -126,13 +126,13 @@ class WrappedSecretId:
             remedy=f"{what}: have this user own it, in a folder where it may remove it",
         )
 
-    def _look_up(self, server: Server, wrapping: Secret, forget: Callable[[], bool]) -> bool:
+    def _look_up(self, client: Client, wrapping: Secret, forget: Callable[[], bool]) -> bool:
         """Raise, and have the token forgotten, unless it was made for this role and nobody used it.
 
         False where it was used by another process of this host, which takes it before it opens it.
         """
         try:
-            answer = server.request(
+            answer = client.request(
                 "POST",
                 "sys/wrapping/lookup",
                 {"token": wrapping.reveal_text()},
@@ -153,14 +153,14 @@ class WrappedSecretId:
         self._kept.failure, self._kept.secret_id = misused, None
         raise misused.again()
 
-    def _open(self, server: Server, wrapping: Secret) -> None:
+    def _open(self, client: Client, wrapping: Secret) -> None:
         """Unwrap, once; what can be told of a lost answer is that this host asked before."""
         kept = self._kept
         if not self._file and not kept.sent:
-            self._look_up(server, wrapping, self._drop)
+            self._look_up(client, wrapping, self._drop)
         asked_before, kept.sent = kept.sent, True
         try:
-            answer = server.request("POST", "sys/wrapping/unwrap", token=wrapping, namespace=self._namespace)
+            answer = client.request("POST", "sys/wrapping/unwrap", token=wrapping, namespace=self._namespace)
         except VaultFailure as failure:
             if failure.code != UNWRAPPABLE:
                 raise

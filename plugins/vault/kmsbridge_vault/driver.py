@@ -23,12 +23,11 @@ from kmsbridge.driver import (
 )
 from kmsbridge.errors import ClosedError
 from kmsbridge_vault import answers, failures, policies
-from kmsbridge_vault.authoptions import login_of
+from kmsbridge_vault.client import Client
+from kmsbridge_vault.credentials import Tokens
 from kmsbridge_vault.failures import VaultFailure
-from kmsbridge_vault.names import KeyName
-from kmsbridge_vault.server import Server
-from kmsbridge_vault.settings import place_of
-from kmsbridge_vault.tokens import Tokens
+from kmsbridge_vault.naming import KeyName
+from kmsbridge_vault.settings import login_of, place_of
 
 _AEAD: Final = ("aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305")
 _EITHER: Final = frozenset({Capability.BINDS_CONTEXT, Capability.BATCH_UNWRAP, Capability.REPORTS_VERSION})
@@ -46,8 +45,8 @@ class VaultTransitDriver(KeyDriver):
     max_plaintext: int = 12_000
     """Bytes whose ciphertext, base64 with a prefix, is within the 16384 of a wrapped key."""
 
-    def __init__(self, name: KeyName, server: Server, tokens: Tokens, *, derived: bool) -> None:
-        self._name, self._server, self._tokens = name, server, tokens
+    def __init__(self, name: KeyName, client: Client, tokens: Tokens, *, derived: bool) -> None:
+        self._name, self._client, self._tokens = name, client, tokens
         self._derived = derived
         self._checked = not derived
         self._closed = False
@@ -58,13 +57,13 @@ class VaultTransitDriver(KeyDriver):
     def open(cls, uri: KeyURI, options: Options) -> Self:
         """A driver; nothing is connected or logged in before the first call."""
         name, derived = KeyName.of(uri, options), options.flag("derived")
-        server = Server(place_of(options))
-        return cls(name, server, Tokens(server, login_of(options, server)), derived=derived)
+        client = Client(place_of(options))
+        return cls(name, client, Tokens(client, login_of(options, client)), derived=derived)
 
     @property
     def key_id(self) -> str:
         """`vault-transit:`, then the namespace where there is one, mount and key."""
-        namespace = self._server.place.namespace
+        namespace = self._client.place.namespace
         return f"{self.scheme}:{f'{namespace}/' if namespace else ''}{self._name.mount}/{self._name.key}"
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
@@ -177,7 +176,7 @@ class VaultTransitDriver(KeyDriver):
         """End the renewal of the token and close the connections. The token is not revoked."""
         self._closed = True
         self._tokens.close()
-        self._server.close()
+        self._client.close()
 
     # --- one call ---------------------------------------------------------------------------------
 
@@ -185,7 +184,7 @@ class VaultTransitDriver(KeyDriver):
     def _calling(self, timeout: float) -> Iterator[None]:
         if self._closed:
             raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
-        from kmsbridge_vault.deadline import within
+        from kmsbridge_vault.transport import within
 
         with within(timeout):
             yield
@@ -194,14 +193,14 @@ class VaultTransitDriver(KeyDriver):
         """The `data` of the answer. A token that died is replaced, and the request made once more."""
         grant = self._tokens.grant()
         try:
-            answer = self._server.request(method, path, body, token=grant.token)
+            answer = self._client.request(method, path, body, token=grant.token)
         except VaultFailure as failure:
             if failure.kind is ErrorKind.KEY_NOT_FOUND:
                 self._checked = not self._derived  # another may come to be under this name
             fresh = self._tokens.after_refusal(grant) if failure.kind is ErrorKind.ACCESS_DENIED else None
             if fresh is None:
                 raise
-            answer = self._server.request(method, path, body, token=fresh.token)
+            answer = self._client.request(method, path, body, token=fresh.token)
         data = answer.get("data")
         if not isinstance(data, dict):
             if not path.endswith("/rotate"):  # HashiCorp's answer to a rotation is empty

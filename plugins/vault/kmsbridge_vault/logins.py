@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmsbridge.driver import ErrorKind, Secret
+from kmsbridge_vault.client import Client
 from kmsbridge_vault.failures import VaultFailure
-from kmsbridge_vault.server import Server
 
 if TYPE_CHECKING:
     from kmsbridge_vault.bootstrap import WrappedSecretId
@@ -42,7 +42,7 @@ class Login(ABC):
     """Where the token is at home; None is where the key is."""
 
     @abstractmethod
-    def __call__(self, server: Server) -> Grant:
+    def __call__(self, client: Client) -> Grant:
         """A token, maybe the same again. Raises `VaultFailure`; of kind UNAUTHENTICATED where it is refused."""
 
 
@@ -53,7 +53,7 @@ class GivenToken(Login):
         self._token = token
         self.learns = renew
 
-    def __call__(self, server: Server) -> Grant:
+    def __call__(self, client: Client) -> Grant:
         return Grant(self._token)
 
 
@@ -63,7 +63,7 @@ class TokenFile(Login):
     def __init__(self, file: str) -> None:
         self._file = file
 
-    def __call__(self, server: Server) -> Grant:
+    def __call__(self, client: Client) -> Grant:
         return Grant(read_secret(self._file, "token-file", "check the token file and who writes it"))
 
 
@@ -85,15 +85,15 @@ class _Posted(Login):
         self.namespace = endpoint.namespace
 
     @abstractmethod
-    def body(self, server: Server) -> dict[str, str]:
+    def body(self, client: Client) -> dict[str, str]:
         """What says who this is."""
 
-    def __call__(self, server: Server) -> Grant:
+    def __call__(self, client: Client) -> Grant:
         try:
-            answer = server.request(
+            answer = client.request(
                 "POST",
                 f"auth/{self._endpoint.mount}/{self.path}",
-                self.body(server),
+                self.body(client),
                 namespace=self.namespace,
             )
         except VaultFailure as failure:
@@ -123,10 +123,10 @@ class AppRole(_Posted):
         self._role_id, self._secret_id = role_id, secret_id
         self.fixed = secret_id is None or isinstance(secret_id, Secret)
 
-    def body(self, server: Server) -> dict[str, str]:
+    def body(self, client: Client) -> dict[str, str]:
         secret_id = self._secret_id
         if secret_id is not None and not isinstance(secret_id, Secret):
-            secret_id = secret_id.get(server)
+            secret_id = secret_id.get(client)
         given = {"secret_id": secret_id.reveal_text()} if secret_id is not None else {}
         return {"role_id": self._role_id.reveal_text(), **given}
 
@@ -140,7 +140,7 @@ class Kubernetes(_Posted):
         super().__init__(endpoint)
         self._role, self._jwt_file = role, jwt_file
 
-    def body(self, server: Server) -> dict[str, str]:
+    def body(self, client: Client) -> dict[str, str]:
         jwt = read_secret(self._jwt_file, "jwt-file", "check jwt_file, and that the pod mounts its token")
         return {"role": self._role, "jwt": jwt.reveal_text()}
 
@@ -156,7 +156,7 @@ class UserPass(_Posted):
         self.path = f"login/{username}"
         self._password = password
 
-    def body(self, server: Server) -> dict[str, str]:
+    def body(self, client: Client) -> dict[str, str]:
         return {"password": self._password.reveal_text()}
 
 
@@ -169,7 +169,7 @@ class Certificate(_Posted):
         super().__init__(endpoint)
         self._role = role
 
-    def body(self, server: Server) -> dict[str, str]:
+    def body(self, client: Client) -> dict[str, str]:
         return {"name": self._role} if self._role else {}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kmsbridge.driver import PolicyRole
-from kmsbridge_vault.names import KeyName
+from kmsbridge_vault.naming import KeyName
 
 _READ: Final = ("keys", ("read",))
 

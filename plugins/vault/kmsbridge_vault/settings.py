@@ -1,19 +1,26 @@
-"""What the options of a key say of its server."""
+"""What the options of a key say: its server, and how this host logs in there."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
 
-from kmsbridge.driver import Options
+from kmsbridge.driver import Options, Secret
 from kmsbridge.errors import ConfigError
-from kmsbridge_vault.names import path
-from kmsbridge_vault.server import Place
+from kmsbridge_vault import logins
+from kmsbridge_vault.client import Client, Place
+from kmsbridge_vault.logins import Endpoint, Login
+from kmsbridge_vault.naming import path
+
+if TYPE_CHECKING:
+    from kmsbridge_vault.bootstrap import WrappedSecretId
 
 _ADDRESS: Final = "https://vault.internal:8200"
+_METHODS: Final = ("token", "token_file", "approle", "kubernetes", "userpass", "cert")
+_POD_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
 
 
 def place_of(options: Options) -> Place:
@@ -80,3 +87,114 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+# --- the option `auth` ----------------------------------------------------------------------------
+
+
+def login_of(options: Options, client: Client) -> Login:
+    """From the table; without one, the token of the standard variables. Raises `ConfigError`."""
+    auth = options.table("auth")
+    method = auth.text("method")
+    if method is None:
+        token = standard("TOKEN")
+        if not token:
+            raise ConfigError(
+                f"{options.name} does not say how this host logs in",
+                remedy=f"set auth = {{ method = ... }}, one of {', '.join(_METHODS)}, or the variable "
+                "BAO_TOKEN or VAULT_TOKEN",
+            )
+        return logins.GivenToken(_header(Secret.of_text(token), f"{options.name}.auth"), renew=True)
+    match method:
+        case "token":
+            token_given = _header(_secret(auth, "token"), auth.name)
+            return logins.GivenToken(token_given, renew=auth.flag("renew", default=True))
+        case "token_file":
+            return logins.TokenFile(relative(auth, "file") or _missing(auth, "file"))
+        case "approle":
+            return _approle(auth, client)
+        case "kubernetes":
+            jwt_file = relative(auth, "jwt_file") or _POD_TOKEN
+            return logins.Kubernetes(_endpoint(auth, "kubernetes"), _text(auth, "role"), jwt_file)
+        case "userpass":
+            username = path(_text(auth, "username"), f"{auth.name}.username")
+            return logins.UserPass(_endpoint(auth, "userpass"), username, _secret(auth, "password"))
+        case "cert":
+            return _certificate(auth, client)
+    raise ConfigError(f"{auth.name}.method is unknown", remedy=f"use one of {', '.join(_METHODS)}")
+
+
+def _approle(auth: Options, client: Client) -> Login:
+    endpoint = _endpoint(auth, "approle")
+    role_id, secret_id = _secret(auth, "role_id"), auth.secret("secret_id")
+    wrapped = _wrapped(auth, client, endpoint)
+    if secret_id is not None and wrapped is not None:
+        raise ConfigError(
+            f"{auth.name} has a secret_id and a wrapped one as well", remedy="keep the one that is meant"
+        )
+    return logins.AppRole(endpoint, role_id, secret_id or wrapped)
+
+
+def _wrapped(auth: Options, client: Client, endpoint: Endpoint) -> WrappedSecretId | None:
+    given, variable = auth.secret("wrapped_secret_id"), auth.text("wrapped_secret_id_env") or ""
+    file, role_name = relative(auth, "wrapped_secret_id_file"), auth.text("role_name") or ""
+    sources = [each for each in (given, variable, file) if each]
+    if len(sources) > 1:
+        raise ConfigError(f"{auth.name} has more than one wrapped secret id", remedy="keep one of them")
+    if not sources:
+        return None
+    from kmsbridge_vault.bootstrap import WrappedSecretId
+
+    wrapped = WrappedSecretId(
+        client,
+        endpoint.mount,
+        role_name,
+        namespace=endpoint.namespace,
+        file=file,
+        variable=variable,
+        given=given,
+    )
+    if not wrapped.is_there:
+        raise ConfigError(
+            f"the environment variable that {auth.name}.wrapped_secret_id_env names is not set",
+            remedy="set it to a wrapping token: it holds one start of one process",
+        )
+    return wrapped
+
+
+def _certificate(auth: Options, client: Client) -> Login:
+    if not client.place.client_cert:
+        raise ConfigError(
+            f"{auth.name} has the method cert, and there is no client certificate",
+            remedy="set client_cert and client_key beside auth",
+        )
+    return logins.Certificate(_endpoint(auth, "cert"), auth.text("role") or "")
+
+
+def _endpoint(auth: Options, mount: str) -> Endpoint:
+    given, namespace = auth.text("mount"), auth.text("namespace")
+    return Endpoint(
+        path(given, f"{auth.name}.mount") if given else mount,
+        path(namespace, f"{auth.name}.namespace") if namespace else namespace,
+    )
+
+
+def _text(auth: Options, option: str) -> str:
+    return auth.text(option) or _missing(auth, option)
+
+
+def _secret(auth: Options, option: str) -> Secret:
+    secret = auth.secret(option)
+    return secret if secret is not None and secret.reveal() else _missing(auth, option)
+
+
+def _header(token: Secret, name: str) -> Secret:
+    """The token without a line end; it goes into a header."""
+    text = token.reveal().strip()
+    if not text.isascii() or not text.decode().isprintable() or b" " in text:
+        raise ConfigError(f"{name} has a token that is none", remedy="give it without spaces or other lines")
+    return Secret(text)
+
+
+def _missing(auth: Options, option: str) -> NoReturn:
+    raise ConfigError(f"{auth.name} has no {option}", remedy=f"set {option}: its method needs it")

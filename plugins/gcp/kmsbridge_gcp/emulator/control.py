@@ -12,7 +12,7 @@ from kmsbridge_gcp.emulator.managing import named
 from kmsbridge_gcp.emulator.material import MAKERS, purpose_of
 from kmsbridge_gcp.emulator.refusal import invalid
 from kmsbridge_gcp.emulator.store import DEFAULT_DELAY, Algorithm, Level, Purpose, State, Store, now
-from kmsbridge_gcp.names import KEY
+from kmsbridge_gcp.naming import KEY
 
 _ACTIONS: Final = frozenset(
     {"create_key", "set_state", "delete_key", "fault", "heal", "grant", "revoke", "requests", "log"}

@@ -11,7 +11,7 @@ from google.cloud.kms_v1.types import resources, service
 
 from kmsbridge_gcp.emulator.refusal import Refusal, invalid, precondition
 from kmsbridge_gcp.emulator.store import Purpose, State, Store, now
-from kmsbridge_gcp.names import ID, KEY, KEY_RING, LOCATION, VERSION, VERSIONS, key_of
+from kmsbridge_gcp.naming import ID, KEY, KEY_RING, LOCATION, VERSION, VERSIONS, key_of
 
 T = TypeVar("T")
 _PAGE: Final = 100

@@ -7,7 +7,7 @@ from google.iam.v1 import iam_policy_pb2, policy_pb2  # type: ignore[import-unty
 from kmsbridge_gcp.emulator.iam import Iam
 from kmsbridge_gcp.emulator.refusal import invalid
 from kmsbridge_gcp.emulator.store import Store
-from kmsbridge_gcp.names import KEY, KEY_RING
+from kmsbridge_gcp.naming import KEY, KEY_RING
 
 
 class Policies:

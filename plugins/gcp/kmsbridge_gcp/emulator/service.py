@@ -20,7 +20,7 @@ from kmsbridge_gcp.emulator.iam import OWNER, Iam
 from kmsbridge_gcp.emulator.policies import Policies
 from kmsbridge_gcp.emulator.refusal import Refusal, invalid, unauthenticated
 from kmsbridge_gcp.emulator.store import Store
-from kmsbridge_gcp.names import KEY, KEY_RING, LOCATION, VERSION
+from kmsbridge_gcp.naming import KEY, KEY_RING, LOCATION, VERSION
 
 KMS: Final = "google.cloud.kms.v1.KeyManagementService"
 IAM: Final = "google.iam.v1.IAMPolicy"

@@ -10,7 +10,7 @@ from google.cloud.kms_v1.types import resources
 
 from kmsbridge_gcp.emulator.material import MAKERS, PREFIX, Material, Symmetric, purpose_of
 from kmsbridge_gcp.emulator.refusal import invalid, missing, precondition
-from kmsbridge_gcp.names import VERSIONS, key_of
+from kmsbridge_gcp.naming import VERSIONS, key_of
 
 # Any: their members are plain numbers to a type checker, and enumerations in truth.
 State: Any = resources.CryptoKeyVersion.CryptoKeyVersionState

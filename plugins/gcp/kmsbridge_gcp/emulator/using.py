@@ -13,7 +13,7 @@ from kmsbridge_gcp.emulator.managing import named
 from kmsbridge_gcp.emulator.material import Decrypting, Material, Signing, Symmetric
 from kmsbridge_gcp.emulator.refusal import invalid, precondition
 from kmsbridge_gcp.emulator.store import Algorithm, Level, Purpose, Store
-from kmsbridge_gcp.names import KEY, LOCATION, VERSION, key_of
+from kmsbridge_gcp.naming import KEY, LOCATION, VERSION, key_of
 
 M = TypeVar("M", bound=Material)
 

@@ -95,7 +95,7 @@ class _Channel:
             self._channel.close()
 
 
-class Connection:
+class Client:
     """Makes calls, one request each. Safe for threads."""
 
     def __init__(self, access: Access) -> None:

@@ -33,10 +33,10 @@ class Place(NamedTuple):
     client_key: str = ""
 
 
-class Server:
+class Client:
     """Sends requests through hvac: no retries, no redirects, nothing from the environment.
 
-    Threads may share it. Every request is made in a block of `deadline.within`.
+    Threads may share it. Every request is made in a block of `transport.within`.
     """
 
     def __init__(self, place: Place) -> None:
@@ -76,11 +76,11 @@ class Server:
     def _send(
         self, method: str, path: str, body: Any, headers: dict[str, str], request_id: str
     ) -> tuple[int, Mapping[str, Any]]:
-        from kmsbridge_vault import deadline
+        from kmsbridge_vault import transport
 
         adapter = self._connected()
         try:
-            seconds = deadline.left()
+            seconds = transport.left()
             response = adapter.request(
                 method,
                 f"v1/{path}",
@@ -93,7 +93,7 @@ class Server:
             with response:
                 return response.status_code, _parsed(response.status_code, _content(response))
         except Exception as error:  # noqa: BLE001 - whatever requests, urllib3 and the socket raise
-            failure = _failure_of(error, request_id, over=deadline.is_over())
+            failure = _failure_of(error, request_id, over=transport.is_over())
         # Outside the except block: the exception holds the request, and would be kept with this one.
         # The other idle connections went the same way; they are made anew.
         adapter.close()
@@ -112,14 +112,14 @@ class Server:
                 self._adapter.close()
 
     def __repr__(self) -> str:
-        return f"Server({self.place.address!r})"
+        return f"Client({self.place.address!r})"
 
 
 def _adapter(place: Place) -> RawAdapter:
     import requests
     from hvac.adapters import RawAdapter
 
-    from kmsbridge_vault.deadline import DeadlineAdapter
+    from kmsbridge_vault.transport import DeadlineAdapter
 
     session = requests.Session()
     # Else REQUESTS_CA_BUNDLE would replace the CA, and .netrc and proxies would take part.

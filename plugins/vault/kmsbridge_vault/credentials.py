@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from kmsbridge.driver import ErrorKind
+from kmsbridge_vault.client import Client
 from kmsbridge_vault.failures import VaultFailure
 from kmsbridge_vault.logins import Grant, Login, grant_of, number
-from kmsbridge_vault.server import Server
 
 _DUE: Final = 2 / 3
 """Of a token's ttl, when it is renewed."""
@@ -42,8 +42,8 @@ class Tokens:
     `close` or until nobody holds this object any more.
     """
 
-    def __init__(self, server: Server, login: Login) -> None:
-        self._server, self._login = server, login
+    def __init__(self, client: Client, login: Login) -> None:
+        self._client, self._login = client, login
         self._lock = threading.Lock()
         self._grant: Grant | None = None
         self._flight: _Flight | None = None
@@ -105,12 +105,12 @@ class Tokens:
 
     def _ask_of(self, method: Literal["GET", "POST"], path: str, grant: Grant) -> Mapping[str, Any]:
         """About the token itself, where it is at home."""
-        return self._server.request(method, path, token=grant.token, namespace=self._login.namespace)
+        return self._client.request(method, path, token=grant.token, namespace=self._login.namespace)
 
     # --- one login for all ------------------------------------------------------------------------
 
     def _instead_of(self, old: Grant | None) -> Grant:
-        from kmsbridge_vault.deadline import left
+        from kmsbridge_vault.transport import left
 
         with self._lock:
             if self._grant is not None and self._grant is not old:
@@ -130,7 +130,7 @@ class Tokens:
 
     def _fly(self, flight: _Flight, old: Grant | None) -> Grant:
         try:
-            grant = self._login(self._server)
+            grant = self._login(self._client)
             if old is not None and grant.token.reveal() == old.token.reveal():
                 remedy = "the token is expired, revoked or used up: give this host another"
                 raise VaultFailure(ErrorKind.UNAUTHENTICATED, "token-refused", remedy=remedy)
@@ -192,7 +192,7 @@ class Tokens:
         return max(_due(after) - now, _LEAST_PAUSE)
 
     def _ask_for_the_end(self) -> None:
-        from kmsbridge_vault.deadline import within
+        from kmsbridge_vault.transport import within
 
         self._learn_at, grant = None, self._grant
         if grant is None or self._closed:
@@ -204,7 +204,7 @@ class Tokens:
                 self._adopt(Grant(grant.token, ttl, renewable=True, full=number(data.get("creation_ttl"))))
 
     def _renew(self, grant: Grant) -> None:
-        from kmsbridge_vault.deadline import within
+        from kmsbridge_vault.transport import within
 
         with within(_RENEWAL):
             renewed = self._renewed(grant) if grant.renewable else None
