@@ -11,18 +11,19 @@ from __future__ import annotations
 import enum
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Literal, NoReturn, Self
+from typing import ClassVar, Final, Literal, Self
 
 from kmsbridge.context import EncryptionContext
-from kmsbridge.errors import ConfigError
 from kmsbridge.keyuri import KeyURI
+from kmsbridge.options import Options
 from kmsbridge.secret import Secret
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "Capability",
+    "DriverError",
     "EncryptionContext",
     "ErrorDetails",
     "ErrorKind",
@@ -30,6 +31,7 @@ __all__ = [
     "KeyDriver",
     "KeyState",
     "KeyURI",
+    "Operation",
     "Options",
     "PolicyRole",
     "Secret",
@@ -42,14 +44,19 @@ ENTRY_POINT_GROUP: Final = "kmsbridge.drivers"
 PolicyRole = Literal["encryptor", "decryptor", "rewrapper", "admin"]
 """Whom `KeyDriver.policy` is for: who wraps, who unwraps, who moves messages, who looks after the key."""
 
+Operation = Literal["resolve", "wrap", "unwrap", "rewrap", "describe", "rotate"]
+"""What the library asked of a driver. A batch is "wrap" or "unwrap"."""
+
 
 class Capability(enum.Enum):
     """What a driver can do beyond wrapping and unwrapping one data key."""
 
     BINDS_CONTEXT = enum.auto()
     """The service authenticates the encryption context. Without it the library binds a hash."""
+    BATCH_WRAP = enum.auto()
+    """`wrap_many` wraps up to `batch_limit` payloads in one call."""
     BATCH_UNWRAP = enum.auto()
-    """`unwrap_many` is one call, or few, for many wrapped keys."""
+    """`unwrap_many` unwraps up to `batch_limit` wrapped keys in one call."""
     SERVER_REWRAP = enum.auto()
     """`rewrap` is done by the service; the data key is never seen here. See `rewraps_from`."""
     REPORTS_VERSION = enum.auto()
@@ -92,11 +99,35 @@ class ErrorDetails:
     remedy: str = ""
 
 
+class DriverError(Exception):
+    """For a driver to raise where it knows itself what went wrong. `classify` is not asked about it then.
+
+    `code`, `remedy` and `request_id` are as in `ErrorDetails`; without a `request_id` the one holds that was
+    last reported by `report_request_id` during the call. Raises `TypeError` if `kind` is no `ErrorKind`.
+    A driver may derive classes of its own from it.
+    """
+
+    def __init__(self, kind: ErrorKind, *, code: str = "", remedy: str = "", request_id: str = "") -> None:
+        if not isinstance(kind, ErrorKind):
+            raise TypeError(f"the kind of a DriverError must be an ErrorKind, not {type(kind).__name__}")
+        super().__init__(kind)
+        self.kind = kind
+        self.code = code
+        self.remedy = remedy
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.kind.name} ({self.code})" if self.code else self.kind.name
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
+
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
     """An encrypted data key as the provider returned it: 1 to 16384 bytes of ciphertext.
 
-    `key_id` is the driver's `key_id`; `version` is empty where the provider reports none.
+    `key_id` is what `KeyDriver.resolve` returns. `version` is empty where the provider reports none.
     """
 
     key_id: str
@@ -129,90 +160,24 @@ class KeyDescription:
     may_unwrap: bool | None = None
 
 
-class Options:
-    """A key's options from the configuration, with `env:` and `file:` values resolved.
-
-    A driver asks for what it knows with `text`, `secret`, `flag`, `number` and `table`; what nobody
-    asked for is an error that the library raises after `open`, so a misspelt option never passes
-    silently. `folder` is where a relative path starts: the folder of the configuration file.
-    """
-
-    def __init__(self, values: Mapping[str, Any], *, name: str = "options", folder: str = "") -> None:
-        self._values = dict(values)
-        self._asked: set[str] = set()
-        self._tables: list[Options] = []
-        self.name = name
-        self.folder = folder
-
-    def text(self, option: str, default: str | None = None) -> str | None:
-        """The option as text that may be shown."""
-        value = self._take(option, str, "text")
-        return default if value is None else value
-
-    def secret(self, option: str) -> Secret | None:
-        """The option as a `Secret`: not shown in any repr or error."""
-        value = self._take(option, str, "text")
-        return None if value is None else Secret.of_text(value)
-
-    def flag(self, option: str, default: bool = False) -> bool:
-        """The option as true or false."""
-        value = self._take(option, bool, "true or false")
-        return default if value is None else bool(value)
-
-    def number(self, option: str, default: float | None = None) -> float | None:
-        """The option as a number."""
-        value = self._take(option, (int, float), "a number")
-        return default if value is None else value
-
-    def table(self, option: str) -> Options:
-        """The option as a table of options; empty where it is not given."""
-        value = self._take(option, Mapping, "a table")
-        table = Options(value or {}, name=f"{self.name}.{option}", folder=self.folder)
-        self._tables.append(table)
-        return table
-
-    def known(self) -> list[str]:
-        """The names asked for so far."""
-        return sorted(self._asked)
-
-    def unknown(self) -> list[tuple[Options, str]]:
-        """What was given and never asked for, with the table it stands in."""
-        own = [(self, name) for name in self._values if name not in self._asked]
-        return own + [entry for table in self._tables for entry in table.unknown()]
-
-    def _take(self, option: str, kind: Any, word: str) -> Any:
-        self._asked.add(option)
-        value = self._values.get(option)
-        wrong_flag = isinstance(value, bool) and kind is not bool
-        if value is not None and (wrong_flag or not isinstance(value, kind)):
-            # The value itself is not quoted: it may be a secret in the wrong place.
-            raise ConfigError(
-                f"{self.name}.{option} is of the wrong type ({type(value).__name__})",
-                remedy=f"give {word}",
-            )
-        return value
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("options cannot be pickled or copied: they may hold secrets")
-
-    def __repr__(self) -> str:
-        return f"Options({self.name}: {', '.join(sorted(self._values))})"
-
-
 class KeyDriver(ABC):
     """One key of one provider.
 
     The contract, which `kmsbridge.testing.DriverContract` checks:
 
-    - `open` touches no network and imports no SDK; it raises `ConfigError` for a URI or option it
+    - `open` touches no network and imports no SDK. It raises `ConfigError` for a URI or option that it
       cannot use.
     - Every other method may be called from many threads at once, on threads of the library's own unless
-      `may_wait` is false. Each keeps within `timeout` seconds, retries nothing, and lets the provider's
-      exception out as it is: the library asks `classify` what it means, on the thread of the call. A
-      `ConfigError` of its own passes through unchanged. The library waits a tenth and 50 ms more than
-      `timeout`, so that a driver's own timeout is what is told, and then gives up on the call.
-    - After `fork` the child opens a new driver from the same URI and options; the parent's is not used.
-    - `close` may be called twice.
+      `may_wait` is false. Each keeps within `timeout` seconds and retries nothing. Where it fails it lets the
+      provider's exception out as it is, and the library asks `classify` what it means, on the thread of the
+      call; or it raises a `DriverError`. A `ConfigError` of its own passes through unchanged. The library
+      waits a tenth and 50 ms more than `timeout`, so that a driver's own timeout is what is reported, and then
+      gives up on the call.
+    - After `fork` the child opens a new driver from the same URI and options. The parent's is not used there.
+    - `close` may be called twice. The library calls nothing else afterwards.
+
+    The library checks before a call that the key is not closed and that no payload is longer than
+    `max_plaintext`, and after it that the answer names this key. A driver need not.
     """
 
     scheme: ClassVar[str]
@@ -221,13 +186,13 @@ class KeyDriver(ABC):
     """What every key of the class can do; `open` may set another on an object whose key differs."""
     max_plaintext: int
     """The largest payload of one `wrap`, in bytes; at least 64. As `capabilities`, per class or object."""
+    batch_limit: int = 1
+    """The most items of one `wrap_many` or `unwrap_many`. Per class or object; needed with either capability."""
     reads_version: bool = False
     """True where `unwrap` goes by `wrapped.version`, and not by what the ciphertext or the service says alone.
 
     Per class or object. Elsewhere a wrapped key under another version's label is the same wrapped key.
     """
-    development_only: ClassVar[bool] = False
-    """True where the key does not live in a service: a profile with `production = true` refuses it."""
     may_wait: ClassVar[bool] = True
     """False where no method waits for anything but this machine's files: then it runs on the caller's thread.
 
@@ -238,19 +203,15 @@ class KeyDriver(ABC):
     @classmethod
     @abstractmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """A driver for the key that `uri` names."""
+        """Return a driver for the key that `uri` names."""
 
-    @property
     @abstractmethod
-    def key_id(self) -> str:
-        """The key's canonical, stable name: `scheme:name`, at most 1024 bytes. It goes into messages.
-
-        It may cost a call where the URI names an alias; then it is remembered, and `resolve` is written.
-        """
-
     def resolve(self, *, timeout: float) -> str:
-        """`key_id`, within `timeout` seconds. To be written where it costs a call."""
-        return self.key_id
+        """Return the key's canonical, stable id: `scheme:name`, at most 1024 bytes. It goes into messages.
+
+        It may cost a call where the URI names an alias. The library asks once for each driver and remembers
+        the answer.
+        """
 
     @abstractmethod
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
@@ -258,15 +219,15 @@ class KeyDriver(ABC):
 
     @abstractmethod
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
-        """The plaintext of `wrapped`, whatever version of the key wrapped it."""
+        """Return the plaintext of `wrapped`, whatever version of the key wrapped it."""
 
     @abstractmethod
     def describe(self, *, timeout: float) -> KeyDescription:
-        """The key's state and current version."""
+        """Return the key's state and current version."""
 
     @abstractmethod
-    def classify(self, error: BaseException) -> ErrorKind | None:
-        """What an exception from this driver means. Called with whatever a method let out; raises nothing.
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind | None:
+        """Return what an exception means that `operation` let out; it is never a `DriverError`. Raises nothing.
 
         None, which is for drivers with `may_wait` false alone: the driver did not cause it, and it goes out to
         the caller unchanged.
@@ -277,21 +238,32 @@ class KeyDriver(ABC):
         """Let go of connections and key material."""
 
     def error_details(self, error: BaseException) -> ErrorDetails:
-        """The provider's code and request id for an exception from this driver."""
+        """Return the provider's code and request id for an exception that `classify` was asked about."""
         return ErrorDetails()
+
+    def wrap_many(
+        self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
+    ) -> list[WrappedKey | ErrorKind]:
+        """Wrap 1 to `batch_limit` payloads in one call. Needs `BATCH_WRAP`.
+
+        Return the results in the order of `items`, an `ErrorKind` in the place of each that failed. Raise
+        what made all of them fail.
+        """
+        raise NotImplementedError
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
     ) -> list[bytes | ErrorKind]:
-        """Unwrap many at once, results in the order of `items`. Needs `BATCH_UNWRAP`."""
+        """Unwrap 1 to `batch_limit` wrapped keys in one call, with results as of `wrap_many`. Needs `BATCH_UNWRAP`."""
         raise NotImplementedError
 
     def rewraps_from(self, key_id: str) -> bool:
-        """Whether `rewrap` takes what the key of this id wrapped. No call; by default, this key alone.
+        """Return whether `rewrap` takes what the other key of this id wrapped. No call; by default, no other's.
 
-        Asked where `SERVER_REWRAP` is there, and for keys of the caller's `decrypt_with` only.
+        Asked where `SERVER_REWRAP` is there, and for keys of the caller's `decrypt_with` only. What this key
+        wrapped itself is rewrapped without asking.
         """
-        return key_id == self.key_id
+        return False
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Have the service wrap anew, by this key's current version, what `wrapped` holds.
@@ -305,12 +277,28 @@ class KeyDriver(ABC):
         raise NotImplementedError
 
     def policy(self, role: PolicyRole) -> str:
-        """The least that `role` needs for this key, in the provider's own language for permissions.
+        """Return the least that `role` needs for this key, in the provider's own language for permissions.
 
         No call. The text ends with a line feed and can be handed to the provider's tools as it is.
         A `ConfigError` says what is missing, as where an alias does not tell the key's account.
         """
         raise NotImplementedError
+
+    def forgeries(self) -> Sequence[WrappedKey]:
+        """Return wrapped keys of this key in the provider's form that nobody wrapped: all are refused. No call.
+
+        `kmsbridge doctor` unwraps the first of them to see whether the caller may unwrap at all. Without any
+        it sends random bytes, which is enough where the provider's form is nothing else.
+        """
+        return ()
+
+    def development_settings(self) -> Sequence[str]:
+        """Return what of this key's configuration is not for production, in words. No call.
+
+        A profile with `production = true` refuses a key with any. Each text is a short clause without a
+        secret, such as "the key is in a file".
+        """
+        return ()
 
 
 _request = threading.local()

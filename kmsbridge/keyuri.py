@@ -44,7 +44,7 @@ class KeyURI:
         if not colon or not SCHEME.fullmatch(scheme):
             raise ConfigError(
                 "a key URI does not begin with a scheme",
-                remedy="write it as in local:keys.json#app or aws-kms://alias/app?region=eu-west-1",
+                remedy="write a scheme and what names the key there, as in local:keys.json#app",
             )
         rest, _, fragment = rest.partition("#")
         path, mark, query = rest.partition("?")

@@ -253,6 +253,13 @@ def _scheme_in(loaded: Any, target: str) -> str:
             f"{target} has no scheme that a key URI can begin with",
             remedy="set scheme to lower-case letters, digits and '-', a letter first",
         )
+    missing = sorted(getattr(loaded, "__abstractmethods__", ()))
+    if missing or hasattr(loaded, "development_only"):
+        what = f"lacks {', '.join(missing)}" if missing else "sets development_only"
+        raise ProviderLoadError(
+            f"{target} is for another version of kmsbridge: it {what}",
+            remedy="install versions of kmsbridge and of the driver's package that fit together",
+        )
     return scheme
 
 

@@ -156,11 +156,6 @@ def open_key(each: KeyConfig, profile: Profile) -> ManagedKey:
     from kmsbridge import registry
 
     driver = registry.driver_class(each.uri.scheme)
-    if profile.production and driver.development_only and not each.allow_in_production:
-        raise ConfigError(
-            f"keys.{each.name} is a {driver.scheme} key, and profile {profile.name!r} is for production",
-            remedy="use a key service, or set allow_in_production = true on the key",
-        )
 
     def open_driver() -> KeyDriver:
         return driver.open(each.uri, each.options)
@@ -169,4 +164,12 @@ def open_key(each: KeyConfig, profile: Profile) -> ManagedKey:
     for table, name in each.options.unknown():
         key.close()
         raise config.unknown_option_error(table, table.known(), name)
+    settings = () if each.allow_in_production or not profile.production else key.driver.development_settings()
+    if settings:
+        key.close()
+        raise ConfigError(
+            f"the {driver.scheme} key keys.{each.name} is not for profile {profile.name!r}, which is for "
+            f"production: {'; '.join(settings)}",
+            remedy=f"change its configuration, or set keys.{each.name}.allow_in_production = true",
+        )
     return key

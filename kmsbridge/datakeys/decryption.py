@@ -32,8 +32,6 @@ from kmsbridge.secret import Secret
 from kmsbridge.threads import in_parallel
 
 DATA_KEY_LENGTH: Final = 32
-BATCH: Final = 200
-"""The most wrapped keys in one `unwrap_many`; a Vault request holds no more."""
 
 T = TypeVar("T")
 
@@ -327,8 +325,8 @@ class DecryptionKeys:
                 first.setdefault(match[0], {})[name] = match[1]
         for key, items in first.items():
             names = list(items)
-            for start in range(0, len(names), BATCH):
-                batch = {name: items[name] for name in names[start : start + BATCH]}
+            for start in range(0, len(names), key.batch_limit):
+                batch = {name: items[name] for name in names[start : start + key.batch_limit]}
                 known |= self._load_batch(key, batch, context)
         return known
 

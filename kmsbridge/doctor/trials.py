@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import time
@@ -104,10 +103,9 @@ class Tries:
         if self._message is not None and self.key_id in self._message.recipients:
             it = self._message.recipients[self.key_id]
             return Sample("message", WrappedKey(it.key_id, it.key_version, it.wrapped), self._message.bound)
-        # With Vault's prefix, and all of it text: Vault takes nothing else, and others take any bytes.
-        noise = base64.b64encode(os.urandom(LENGTH + 28)).decode()
-        ciphertext = f"vault:v{version if version.isdecimal() else '1'}:{noise}".encode()
-        return Sample("forged", WrappedKey(self.key_id, version, ciphertext), self._bound)
+        noise = WrappedKey(self.key_id, version, os.urandom(LENGTH + 28))
+        forged = next(iter(self._key.driver.forgeries()), noise)
+        return Sample("forged", forged, self._bound)
 
     def unwrap(self, sample: Sample) -> tuple[Trial, bytes | None]:
         """The sample."""

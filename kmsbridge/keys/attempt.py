@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
-from kmsbridge.driver import ErrorDetails, ErrorKind, KeyDriver, take_request_id
+from kmsbridge.driver import DriverError, ErrorDetails, ErrorKind, KeyDriver, Operation, take_request_id
 from kmsbridge.errors import KmsBridgeError, ProviderFailure
 from kmsbridge.threads import Workers
 
@@ -64,17 +64,17 @@ class Attempts:
         self._clock = clock
         self._workers = Workers("call", AT_ONCE)
 
-    def make(self, driver: KeyDriver, work: Work, timeout: float) -> Attempt:
+    def make(self, driver: KeyDriver, operation: Operation, work: Work, timeout: float) -> Attempt:
         """One attempt, of `timeout` seconds and a little more for the driver to tell of its own timeout."""
         timeout = max(timeout, _LEAST_TIMEOUT)
         if not driver.may_wait:
-            return made(driver, work, timeout)
+            return made(driver, operation, work, timeout)
         asked, begun = self._clock(), False
 
         def job() -> Attempt:
             nonlocal begun
             begun = True
-            return made(driver, work, max(timeout - (self._clock() - asked), _LEAST_TIMEOUT))
+            return made(driver, operation, work, max(timeout - (self._clock() - asked), _LEAST_TIMEOUT))
 
         outcome = self._workers.begin(job)
         try:
@@ -101,7 +101,7 @@ class Attempts:
             outcome.get()
 
 
-def made(driver: KeyDriver, work: Work, timeout: float) -> Attempt:
+def made(driver: KeyDriver, operation: Operation, work: Work, timeout: float) -> Attempt:
     """Call `work` on this thread; return its result, or how it failed."""
     take_request_id()
     try:
@@ -112,15 +112,21 @@ def made(driver: KeyDriver, work: Work, timeout: float) -> Attempt:
     try:
         if isinstance(failure, KmsBridgeError) or not isinstance(failure, Exception):
             return Raised(failure)
-        return _told(driver, failure) if driver.may_wait else _told_here(driver, failure)
+        if isinstance(failure, DriverError):
+            request_id = failure.request_id or take_request_id()
+            details = ErrorDetails(failure.code, request_id, failure.remedy)
+            return _failed(failure.kind, details, failure)
+        if driver.may_wait:
+            return _told(driver, operation, failure)
+        return _told_here(driver, operation, failure)
     finally:
         del failure
 
 
-def _told(driver: KeyDriver, failure: Exception) -> Failed:
+def _told(driver: KeyDriver, operation: Operation, failure: Exception) -> Failed:
     """A driver's own fault in telling what failed must not hide that something did."""
     try:
-        kind = driver.classify(failure)
+        kind = driver.classify(failure, operation)
     except Exception as second:  # noqa: BLE001 - whatever it is
         return Failed(None, ErrorDetails(), ProviderFailure.of(_beneath(second)))
     try:
@@ -130,9 +136,9 @@ def _told(driver: KeyDriver, failure: Exception) -> Failed:
     return _failed(kind, details, failure)
 
 
-def _told_here(driver: KeyDriver, failure: Exception) -> Attempt:
+def _told_here(driver: KeyDriver, operation: Operation, failure: Exception) -> Attempt:
     """The same on the caller's own thread, where the exception, or one that comes now, may be somebody else's."""
-    kind = driver.classify(failure)
+    kind = driver.classify(failure, operation)
     if kind is None:
         return Raised(failure)
     return _failed(kind, driver.error_details(failure), failure)

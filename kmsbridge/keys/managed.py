@@ -18,18 +18,17 @@ from kmsbridge.driver import (
     KeyDescription,
     KeyDriver,
     KeyState,
+    Operation,
     WrappedKey,
 )
-from kmsbridge.errors import KmsBridgeError, KmsError, LimitExceeded
+from kmsbridge.errors import KmsBridgeError, KmsError
 from kmsbridge.keys import checks, translation
 from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Work
 from kmsbridge.keys.health import Health
 from kmsbridge.keys.tries import Tries
-from kmsbridge.message import MAX_KEY_VERSION, MAX_WRAPPED
+from kmsbridge.message import MAX_KEY_VERSION
 from kmsbridge.policy import CallPolicy
 
-_BOUND: Final = 32
-"""Bytes of SHA-256 that travel with the payload to a provider that binds no context."""
 _CLOSING: Final = 2.0
 """Seconds that closing waits for a driver whose call hangs."""
 _NOT_SENT: Final = Failed(ErrorKind.THROTTLED, ErrorDetails(), None)
@@ -113,7 +112,12 @@ class ManagedKey:
     @property
     def max_plaintext(self) -> int:
         """The largest payload of one wrap, in bytes."""
-        return self.driver.max_plaintext - (0 if self.binds_context else _BOUND)
+        return self.driver.max_plaintext - (0 if self.binds_context else checks.HASH_LENGTH)
+
+    @property
+    def batch_limit(self) -> int:
+        """The most items of one `wrap_many` or `unwrap_many`."""
+        return max(1, self.driver.batch_limit)
 
     @property
     def key_id(self) -> str:
@@ -163,21 +167,33 @@ class ManagedKey:
 
         Raises `LimitExceeded`, or a `KmsError`.
         """
-        if len(plaintext) > self.max_plaintext:
-            raise LimitExceeded(
-                f"{len(plaintext)} bytes are more than {self} wraps at once",
-                remedy=f"its limit is {self.max_plaintext} bytes; without direct mode there is none",
-            )
+        payload = self._payload(plaintext, context)
         deadline = deadline or self.new_deadline()
         self.identify(deadline=deadline)  # may be a call, whose answer must not be taken for this one's
-        payload = plaintext if self.binds_context else plaintext + checks.context_hash(context)
-        wrapped: WrappedKey = self._call(
+        wrapped = self._call(
             "wrap", lambda driver, timeout: driver.wrap(payload, context, timeout=timeout), deadline=deadline
         )
-        self._check_wrapped("wrap", wrapped)
-        if len(payload) >= _BOUND and payload in wrapped.ciphertext:
-            raise self._broken("wrap", "it returned the payload unencrypted")
-        return wrapped
+        return self._checked("wrap", wrapped, payload)
+
+    def wrap_many(
+        self, items: Sequence[tuple[bytes, EncryptionContext]], *, deadline: Deadline | None = None
+    ) -> list[WrappedKey | KmsBridgeError]:
+        """Wrap 1 to `batch_limit` payloads in one call; each result in its place, a failure as its error.
+
+        Needs `BATCH_WRAP`. Raises what `wrap` does where it is so of all, and `LimitExceeded` if one is too large.
+        """
+        payloads = [(self._payload(plaintext, context), context) for plaintext, context in items]
+        deadline = deadline or self.new_deadline()
+        self.identify(deadline=deadline)
+        results, elapsed = self._batch(
+            "wrap", lambda driver, timeout: driver.wrap_many(payloads, timeout=timeout), len(items), deadline
+        )
+        return [
+            self._told("wrap", Failed(result, ErrorDetails(), None), 1, elapsed)
+            if isinstance(result, ErrorKind)
+            else self._checked("wrap", result, payload)
+            for result, (payload, _) in zip(results, payloads, strict=True)
+        ]
 
     def unwrap(
         self,
@@ -204,14 +220,10 @@ class ManagedKey:
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[bytes | KmsBridgeError]:
-        """Unwrap many in one call of the driver; each result in its place, a failure as its error."""
-        started = self._clock()
-        results = self._call(
-            "unwrap", lambda driver, timeout: driver.unwrap_many(items, timeout=timeout), deadline=deadline
+        """Unwrap 1 to `batch_limit` in one call; each result in its place, a failure as its error."""
+        results, elapsed = self._batch(
+            "unwrap", lambda driver, timeout: driver.unwrap_many(items, timeout=timeout), len(items), deadline
         )
-        elapsed = self._clock() - started
-        if not isinstance(results, list) or len(results) != len(items):
-            raise self._broken("unwrap", "it answered a batch with the wrong number of results")
         return [
             self._one_of_many(result, context, elapsed)
             for result, (_, context) in zip(results, items, strict=True)
@@ -221,8 +233,7 @@ class ManagedKey:
         """Whether the service can rewrap, to this key, what the key of this id wrapped."""
         if Capability.SERVER_REWRAP not in self.capabilities or not self.binds_context:
             return False
-        self.identify(deadline=deadline)
-        return self.driver.rewraps_from(key_id)
+        return key_id == self.identify(deadline=deadline) or self.driver.rewraps_from(key_id)
 
     def rewrap(
         self, wrapped: WrappedKey, context: EncryptionContext, *, deadline: Deadline | None = None
@@ -233,13 +244,12 @@ class ManagedKey:
         """
         deadline = deadline or self.new_deadline()
         self.identify(deadline=deadline)
-        result: WrappedKey = self._call(
+        result = self._call(
             "rewrap",
             lambda driver, timeout: driver.rewrap(wrapped, context, timeout=timeout),
             deadline=deadline,
         )
-        self._check_wrapped("rewrap", result)
-        return result
+        return self._checked("rewrap", result)
 
     def describe(self, *, deadline: Deadline | None = None) -> KeyDescription:
         """The key's state and current version."""
@@ -257,12 +267,7 @@ class ManagedKey:
     def rotate(self, *, deadline: Deadline | None = None) -> None:
         """Make a new version, by one attempt. Raises `KmsInvalidRequest` where the driver cannot."""
         if Capability.ROTATE not in self.capabilities:
-            raise errors.KmsInvalidRequest(
-                f"the {self.driver.scheme} driver does not rotate keys",
-                remedy="rotate the key with the provider's own tools",
-                key_id=self.key_id,
-                operation="rotate",
-            )
+            raise translation.cannot_rotate(self.driver.scheme, key_id=self.key_id)
         # Never again: an attempt of which nobody knows what became of it may have made a version.
         self._call(
             "rotate", lambda driver, timeout: driver.rotate(timeout=timeout), deadline=deadline, attempts=1
@@ -286,7 +291,7 @@ class ManagedKey:
 
     def _call(
         self,
-        operation: str,
+        operation: Operation,
         work: Work,
         *,
         deadline: Deadline | None = None,
@@ -301,8 +306,10 @@ class ManagedKey:
         tries = Tries(health, deadline, most)
         failure = _NOT_SENT
         while tries.wait_for_turn(self._sleep):
+            if self._closed:  # by another thread, meanwhile
+                raise translation.closed()
             seconds = min(self._policy.attempt_timeout, deadline.left())
-            attempt = self._attempts.make(self.driver, work, seconds)
+            attempt = self._attempts.make(self.driver, operation, work, seconds)
             if isinstance(attempt, Raised):
                 raise attempt.error
             if isinstance(attempt, Done):
@@ -320,9 +327,19 @@ class ManagedKey:
         self._last.answer = Answer(failure.details.request_id, tries.made)
         raise self._told(operation, failure, tries.made, self._clock() - started) from failure.cause
 
+    def _batch(
+        self, operation: Operation, work: Work, length: int, deadline: Deadline | None
+    ) -> tuple[list[Any], float]:
+        """The driver's results, and the seconds that they took."""
+        started = self._clock()
+        results = self._call(operation, work, deadline=deadline)
+        if not isinstance(results, list) or len(results) != length:
+            raise self._broken(operation, "it answered a batch with the wrong number of results")
+        return results, self._clock() - started
+
     def _check_may_ask(self, operation: str, health: Health, deadline: Deadline, *, probing: bool) -> None:
         if self._closed:
-            raise errors.ClosedError("the key is closed", remedy="open a new cipher")
+            raise translation.closed()
         if not deadline.left():
             raise translation.too_late(operation, key=str(self), key_id=self._key_id)
         breaker = health.breaker
@@ -345,23 +362,24 @@ class ManagedKey:
             failure, operation, key=str(self), key_id=self._key_id, attempts=attempts, elapsed=elapsed
         )
 
-    # --- what comes back --------------------------------------------------------------------------
+    # --- what goes out and comes back -------------------------------------------------------------
 
-    def _check_wrapped(self, operation: str, wrapped: Any) -> None:
-        if not isinstance(wrapped, WrappedKey) or not isinstance(wrapped.ciphertext, bytes):
-            raise self._broken(operation, "it returned no WrappedKey")
-        if wrapped.key_id != self.key_id:
-            raise self._broken(operation, "it answered with another key's id")
-        fits = checks.utf8_length(wrapped.version) <= MAX_KEY_VERSION
-        if not fits or not 1 <= len(wrapped.ciphertext) <= MAX_WRAPPED:
-            raise self._broken(operation, "its answer does not fit into a message")
+    def _payload(self, plaintext: bytes, context: EncryptionContext) -> bytes:
+        if len(plaintext) > self.max_plaintext:
+            raise translation.too_large(len(plaintext), key=str(self), limit=self.max_plaintext)
+        return plaintext if self.binds_context else plaintext + checks.context_hash(context)
+
+    def _checked(self, operation: str, wrapped: Any, payload: bytes = b"") -> WrappedKey:
+        if fault := checks.fault_in_wrapped(wrapped, self.key_id, payload):
+            raise self._broken(operation, fault)
+        return wrapped  # type: ignore[no-any-return]
 
     def _unbind(self, payload: bytes, context: EncryptionContext) -> bytes:
         if not isinstance(payload, bytes):
             raise self._broken("unwrap", "it returned no bytes")
         if self.binds_context:
             return payload
-        plaintext, bound = payload[:-_BOUND], payload[-_BOUND:]
+        plaintext, bound = payload[: -checks.HASH_LENGTH], payload[-checks.HASH_LENGTH :]
         if not hmac.compare_digest(bound, checks.context_hash(context)):
             raise errors.AuthenticationError
         return plaintext

@@ -105,6 +105,29 @@ def not_asked(operation: str, *, key: str, key_id: str, failing_for: float, next
     )
 
 
+def closed() -> KmsBridgeError:
+    """The error after the key was closed."""
+    return errors.ClosedError("the key is closed", remedy="open a new cipher")
+
+
+def too_large(length: int, *, key: str, limit: int) -> KmsBridgeError:
+    """The error for a payload that is longer than the key wraps."""
+    return errors.LimitExceeded(
+        f"{length} bytes are more than {key} wraps at once",
+        remedy=f"its limit is {limit} bytes; without direct mode there is none",
+    )
+
+
+def cannot_rotate(scheme: str, *, key_id: str) -> KmsError:
+    """The error where the driver cannot rotate a key."""
+    return errors.KmsInvalidRequest(
+        f"the {scheme} driver does not rotate keys",
+        remedy="rotate the key with the provider's own tools",
+        key_id=key_id,
+        operation="rotate",
+    )
+
+
 def too_late(operation: str, *, key: str, key_id: str) -> KmsError:
     """The error where a call's turn came when the operation's time was over."""
     return errors.KmsTimeout(

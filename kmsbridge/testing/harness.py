@@ -98,11 +98,14 @@ class Harness(ABC):
     """The driver's class, where it is not installed through an entry point."""
     cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Why not, by what cannot be done: an ability, a `Fault` or `Misdirection` by its text, or the
-    name of one case, `test_...` with or without its `[...]`, that the service is known to fail."""
+    name of one case, `test_...` with or without its `[...]`, that the service is known to fail.
+    `sdk` and `secrets` stand here where there are none."""
     sdk: ClassVar[Sequence[str]] = ()
-    """The provider's modules, `boto3` or the like, which opening a driver must not import."""
+    """The provider's modules, `boto3` or the like, which opening a driver must not import. Must be set, or
+    declared in `cannot`."""
     secrets: Sequence[bytes] = ()
-    """Tokens and passphrases among the options, for the cases which look for them where they must not be."""
+    """Tokens and passphrases among the options, for the cases which look for them where they must not be.
+    Must be set, or declared in `cannot`."""
 
     @abstractmethod
     def address(self, which: Which, role: Role = "both") -> KeyAddress:
@@ -175,7 +178,7 @@ class Harness(ABC):
 
 ABILITIES: Final = (
     *("roles", "named", "rotate", "disable", "schedule_deletion", "delete", "expire_credentials"),
-    *("break_network", "misdirected", "calls", "fresh_process"),
+    *("break_network", "misdirected", "calls", "fresh_process", "sdk", "secrets"),
     *(each.value for kind in (Fault, Misdirection) for each in kind),
 )
 """What `Harness.cannot` may name besides cases. `fresh_process`: another process sees the same keys."""

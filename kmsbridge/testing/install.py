@@ -37,6 +37,12 @@ def counted(driver: type[KeyDriver]) -> Iterator[Counter[str]]:
             count("wrap")
             return super().wrap(plaintext, context, **how)  # type: ignore[no-any-return]
 
+        def wrap_many(
+            self, items: Sequence[tuple[bytes, EncryptionContext]], **how: Any
+        ) -> list[WrappedKey | ErrorKind]:
+            count("wrap_many")
+            return super().wrap_many(items, **how)  # type: ignore[no-any-return]
+
         def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, **how: Any) -> bytes:
             count("unwrap")
             return super().unwrap(wrapped, context, **how)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from kmsbridge import EnvelopeCipher
 from kmsbridge.driver import Capability, EncryptionContext, WrappedKey
 from kmsbridge.errors import LimitExceeded
+from kmsbridge.keys import ManagedKey
 from kmsbridge.testing.contract.watch import network_events_of
 from tests.backends.aws import REGION, AsymmetricAwsHarness, pem, plain_client
 
@@ -96,7 +97,9 @@ def test_pinned_public_key_tells_the_limit(driver_of, bits, most):
     assert driver.max_plaintext == most
     assert len(driver.wrap(bytes(most), BOUND, timeout=1).ciphertext) == bits // 8
     with pytest.raises(LimitExceeded):
-        driver.wrap(bytes(most + 1), BOUND, timeout=1)
+        ManagedKey("app", lambda: driver).wrap(
+            bytes(most - 32 + 1), BOUND
+        )  # it binds the context with 32 bytes
     assert driver_of(f"aws-kms://{ARN}", **OAEP).max_plaintext == 190
 
 
@@ -128,7 +131,7 @@ def test_stock_tools_agree(driver_of, endpoint, kms, key):
     public = serialization.load_der_public_key(kms.get_public_key(KeyId=key)["PublicKey"])
     sha256 = hashes.SHA256()
     theirs = public.encrypt(b"y" * 32, padding.OAEP(padding.MGF1(sha256), sha256, None))
-    assert driver.unwrap(WrappedKey(driver.key_id, "", theirs), BOUND, timeout=10) == b"y" * 32
+    assert driver.unwrap(WrappedKey(driver.resolve(timeout=10), "", theirs), BOUND, timeout=10) == b"y" * 32
 
 
 def test_message_moves_from_an_asymmetric_key_to_a_symmetric_one(end):

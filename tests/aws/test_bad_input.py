@@ -131,7 +131,7 @@ def test_key_that_does_not_exist_is_told_at_first_use(driver_of, endpoint, name)
     driver = driver_of(f"aws-kms://{name}?endpoint_url={endpoint}{region}", **ACCESS)
     with pytest.raises(ClientError) as caught:
         driver.resolve(timeout=10)
-    assert driver.classify(caught.value).name == "KEY_NOT_FOUND"
+    assert driver.classify(caught.value, "wrap").name == "KEY_NOT_FOUND"
     assert "region" in driver.error_details(caught.value).remedy
 
 
@@ -151,8 +151,8 @@ def test_key_of_the_wrong_type_is_told_at_first_use(driver_of, endpoint, made, o
     driver = driver_of(f"aws-kms://{key}?endpoint_url={endpoint}&region={REGION}", **ACCESS, **options)
     with pytest.raises(UnfitKey) as caught:
         driver.wrap(bytes(32), BOUND, timeout=10)
-    assert driver.classify(caught.value).name == "INVALID_REQUEST"
-    assert "SYMMETRIC_DEFAULT" in driver.error_details(caught.value).remedy
+    assert caught.value.kind.name == "INVALID_REQUEST"
+    assert "SYMMETRIC_DEFAULT" in caught.value.remedy
 
 
 def test_key_of_the_wrong_type_is_refused_by_aws(harness, end):
@@ -168,7 +168,7 @@ def test_no_region_is_told_with_the_remedy(driver_of):
     driver = driver_of("aws-kms://alias/a", **ACCESS)
     with pytest.raises(NoRegionError) as caught:
         driver.resolve(timeout=5)
-    assert driver.classify(caught.value).name == "INVALID_REQUEST"
+    assert driver.classify(caught.value, "wrap").name == "INVALID_REQUEST"
     assert "?region=" in driver.error_details(caught.value).remedy
 
 
@@ -177,3 +177,63 @@ def test_wrong_region_is_told_with_the_remedy(harness, end):
     elsewhere = harness.arn("first").replace(REGION, "us-east-1")
     with pytest.raises(KmsKeyNotFound, match="region"):
         Keys(harness, end).at(harness.at(elsewhere)).wrap(bytes(32), BOUND)
+
+
+LOCAL = "endpoint_url points at http://127.0.0.1, which is this machine"
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "settings"),
+    [
+        ("", {}, []),
+        ("?endpoint_url=https://vpce-1.kms.eu-west-1.vpce.amazonaws.com", {}, []),
+        ("?endpoint_url=http://127.0.0.1:4566", {}, [LOCAL]),
+        (
+            "?endpoint_url=http://kms.test",
+            {"allow_plain_http": True},
+            ["endpoint_url points at http://kms.test, which is not https", "allow_plain_http is true"],
+        ),
+        (
+            "",
+            {
+                "assume_role": {
+                    "role_arn": "arn:aws:iam::111122223333:role/a",
+                    "endpoint_url": "https://localhost:1",
+                }
+            },
+            ["assume_role.endpoint_url points at https://localhost, which is this machine"],
+        ),
+    ],
+    ids=["nothing", "interface endpoint", "emulator", "plain http elsewhere", "STS on this machine"],
+)
+def test_what_is_for_emulators_is_not_for_production(driver_of, query, options, settings):
+    """In words."""
+    assert driver_of(f"aws-kms://{ARN}{query}", **options).development_settings() == settings
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_KMS"])
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("http://user:canary@127.0.0.1:4566", ["{} points at http://127.0.0.1, which is this machine"]),
+        ("https://kms.eu-west-1.amazonaws.com", []),
+        ("http://[", []),
+    ],
+    ids=["emulator", "service", "no URL"],
+)
+def test_endpoint_of_the_standard_variables_counts(driver_of, monkeypatch, name, url, settings):
+    """Where the URI has none; nothing secret of it shows."""
+    monkeypatch.setenv(name, url)
+    expected = [each.format(name) for each in settings]
+    assert driver_of(f"aws-kms://{ARN}").development_settings() == expected
+    given = "?endpoint_url=https://kms.eu-west-1.amazonaws.com"
+    assert driver_of(f"aws-kms://{ARN}{given}").development_settings() == []
+
+
+def test_forgery_is_there_when_the_keys_arn_is_known(driver_of):
+    """Else there is no id to put on it."""
+    assert driver_of("aws-kms://alias/a?region=eu-west-1").forgeries() == ()
+    driver = driver_of(f"aws-kms://{ARN}")
+    (one,), (other,) = driver.forgeries(), driver.forgeries()
+    assert (one.key_id, one.version, len(one.ciphertext)) == (f"aws-kms:{ARN}", "", 184)
+    assert one != other

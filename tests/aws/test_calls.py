@@ -138,7 +138,7 @@ def test_service_rewraps_between_two_keys(harness, end):
 def test_only_keys_of_the_same_place_are_rewrapped_from(harness):
     """Of one partition, region and account; multi-region keys by their id."""
     driver = driver_of(harness.address("first"))
-    own, key = driver.key_id, "12345678-1234-1234-1234-123456789012"
+    own, key = driver.resolve(timeout=10), "12345678-1234-1234-1234-123456789012"
     assert driver.rewraps_from(own)
     assert driver.rewraps_from(f"aws-kms:arn:aws:kms:eu-west-1:000000000000:key/{key}")
     for other in (

@@ -133,7 +133,7 @@ def test_refused_role_is_told(driver_of, front, uri):
     driver = driver_of(uri, **assuming(front))
     with pytest.raises(ClientError) as caught:
         driver.wrap(bytes(32), BOUND, timeout=10)
-    assert driver.classify(caught.value) is ErrorKind.ACCESS_DENIED
+    assert driver.classify(caught.value, "wrap") is ErrorKind.ACCESS_DENIED
     told = driver.error_details(caught.value)
     assert (told.code, told.request_id) == ("AccessDenied", "r-1")
     assert "trust policy" in told.remedy
@@ -144,7 +144,7 @@ def test_no_credentials_are_told(driver_of, uri):
     driver = driver_of(uri)
     with pytest.raises(NoCredentialsError) as caught:
         driver.resolve(timeout=10)
-    assert driver.classify(caught.value) is ErrorKind.UNAUTHENTICATED
+    assert driver.classify(caught.value, "wrap") is ErrorKind.UNAUTHENTICATED
     assert driver.error_details(caught.value).remedy
 
 
@@ -153,7 +153,7 @@ def test_unknown_profile_is_told(driver_of, uri):
     driver = driver_of(f"{uri}&profile=nobody")
     with pytest.raises(ProfileNotFound) as caught:
         driver.resolve(timeout=10)
-    assert driver.classify(caught.value) is ErrorKind.UNAUTHENTICATED
+    assert driver.classify(caught.value, "wrap") is ErrorKind.UNAUTHENTICATED
     assert "profile" in driver.error_details(caught.value).remedy
 
 
@@ -174,7 +174,7 @@ def test_silent_metadata_service_ends_in_time(driver_of, uri, silent, monkeypatc
     with pytest.raises(TimeoutError) as caught:
         driver.resolve(timeout=0.5)
     assert time.monotonic() - started < 2.5
-    assert driver.classify(caught.value) is ErrorKind.TIMEOUT
+    assert driver.classify(caught.value, "wrap") is ErrorKind.TIMEOUT
 
 
 def test_silent_sts_ends_in_time(driver_of, front, uri, silent):
@@ -184,7 +184,7 @@ def test_silent_sts_ends_in_time(driver_of, front, uri, silent):
     driver = driver_of(uri, **options)
     with pytest.raises(TimeoutError) as caught:
         driver.resolve(timeout=0.5)
-    assert driver.classify(caught.value) is ErrorKind.TIMEOUT
+    assert driver.classify(caught.value, "wrap") is ErrorKind.TIMEOUT
 
 
 def test_access_key_asks_no_metadata_service(driver_of, callers, uri, silent, monkeypatch):

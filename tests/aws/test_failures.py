@@ -110,7 +110,6 @@ TYPES = {
     botocore.exceptions.ParamValidationError(report="r"): ErrorKind.INVALID_REQUEST,
     botocore.exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2): ErrorKind.UNAVAILABLE,
     botocore.parsers.ResponseParserError("e"): ErrorKind.UNAVAILABLE,
-    UnreadableAnswer("u"): ErrorKind.UNAVAILABLE,
     TimeoutError(): ErrorKind.TIMEOUT,
     ConnectionResetError(): ErrorKind.UNAVAILABLE,
     RuntimeError(): ErrorKind.INVALID_REQUEST,
@@ -122,6 +121,11 @@ def test_failure_of_the_sdk_is_told_by_its_type(error, kind):
     """And its details quote nothing of it."""
     assert classify(error) is kind
     assert details(error).code in ("", type(error).__name__)
+
+
+def test_answer_that_does_not_fit_is_an_outage():
+    """It may be repeated."""
+    assert UnreadableAnswer("u").kind is ErrorKind.UNAVAILABLE
 
 
 def test_every_type_of_the_table_exists():

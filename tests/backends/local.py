@@ -20,13 +20,17 @@ class LocalHarness(Harness):
         "break_network": "there is no network to a file",
         "misdirected": "there is no network to a file",
         "calls": "a file does not count its readers",
+        "sdk": "reading a file takes none",
     }
 
     def __init__(self, passphrase=""):
         self._folder = Path(tempfile.mkdtemp())
         self._path = self._folder / "keys.json"
         self._options = {"passphrase": passphrase} if passphrase else {}
-        self.secrets = [passphrase.encode()] if passphrase else []
+        if passphrase:
+            self.secrets = [passphrase.encode()]
+        else:
+            self.cannot = {**self.cannot, "secrets": "a file without a passphrase takes none"}
         secret = Secret(passphrase.encode()) if passphrase else None
         # As cheap as a passphrase can be made: what it costs to guess is not what is examined.
         cheapest = Cost(1, 8, 1)

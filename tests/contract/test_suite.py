@@ -46,6 +46,8 @@ class Declaring(FakeHarness):
         "status 503": "it is always available",
         "test_hostile_name_is_refused[slash]": "its names hold slashes",
         "test_close_twice": "known",
+        "sdk": "it needs none",
+        "secrets": "contradicted by a token",
     }
 
 
@@ -65,6 +67,7 @@ TestBare = type("TestBare", (DriverContract,), {})
 
 ROTATION = "test_rotation_keeps_the_key_id"
 NAMES = "test_hostile_name_is_refused"
+LOOKED_FOR = "test_harness_says_what_the_cases_look_for"
 TOLD = "test_fault_is_told_and_survived"
 CASES = (
     f"TestLacking::{ROTATION}",
@@ -76,6 +79,11 @@ CASES = (
     "TestDeclaring::test_close_twice",
     "TestDeclaring::test_close_before_any_call",
     "TestMisspelling::test_harness_declares_only_abilities_and_cases",
+    f"TestMisspelling::{LOOKED_FOR}[sdk]",
+    f"TestMisspelling::{LOOKED_FOR}[secrets]",
+    f"TestDeclaring::{LOOKED_FOR}[sdk]",
+    f"TestDeclaring::{LOOKED_FOR}[secrets]",
+    "TestDeclaring::test_open_imports_no_sdk",
     "TestBare::test_close_twice",
 )
 
@@ -143,6 +151,16 @@ def test_misspelt_declaration_fails(output):
     """Else it would leave out nothing, unseen."""
     case = "TestMisspelling::test_harness_declares_only_abilities_and_cases"
     assert outcome(output, case) == "FAILED"
+
+
+def test_harness_without_sdk_or_secrets_fails_unless_it_says_why(output):
+    """A case that looks for nothing finds nothing; so does one that is left out although there is something."""
+    assert outcome(output, f"TestMisspelling::{LOOKED_FOR}[sdk]") == "FAILED"
+    assert outcome(output, f"TestMisspelling::{LOOKED_FOR}[secrets]") == "PASSED"
+    assert outcome(output, f"TestDeclaring::{LOOKED_FOR}[sdk]") == "PASSED"
+    assert outcome(output, f"TestDeclaring::{LOOKED_FOR}[secrets]") == "FAILED"
+    assert "set 'sdk', or say in `cannot` why there is none" in output
+    assert outcome(output, "TestDeclaring::test_open_imports_no_sdk") == "SKIPPED"
 
 
 # --- what is promised, and where it stands ---------------------------------------------------------------

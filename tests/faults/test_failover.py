@@ -63,7 +63,7 @@ def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeyp
     message = both.encrypt(b"x")
     app = both._keys["app"]
     app._key_id = ""
-    monkeypatch.setattr(type(app.driver), "key_id", property(_unreachable))
+    monkeypatch.setattr(type(app.driver), "resolve", _unreachable)
     both._keys["other"]._key_id = "fake:other"
     assert both.decrypt(message) == b"x"
     assert both.decrypt_many([message]) == [b"x"]
@@ -73,7 +73,7 @@ def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, servi
     """Though another key helps."""
     message = both.encrypt(b"x")
     both._keys["app"]._key_id = ""
-    monkeypatch.setattr(type(both._keys["app"].driver), "key_id", property(_unreachable))
+    monkeypatch.setattr(type(both._keys["app"].driver), "resolve", _unreachable)
     both._keys["other"]._key_id = "fake:other"
     caplog.set_level("INFO", "kmsbridge.audit")
     assert both.decrypt(message) == b"x"
@@ -81,7 +81,7 @@ def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, servi
     assert events == [("resolve", "KmsUnavailable"), ("unwrap", "ok")]
 
 
-def _unreachable(driver):
+def _unreachable(driver, *, timeout):
     from kmsbridge.testing.fakes.service import FakeError
 
     raise FakeError(ErrorKind.UNAVAILABLE)
@@ -92,7 +92,7 @@ def test_where_no_key_could_tell_its_id_the_failure_is_told(monkeypatch, service
     message = both.encrypt(b"x")
     for key in both._keys.values():
         key._key_id = ""
-    monkeypatch.setattr(type(both._keys["app"].driver), "key_id", property(_unreachable))
+    monkeypatch.setattr(type(both._keys["app"].driver), "resolve", _unreachable)
     with pytest.raises(KmsUnavailable):
         both.decrypt(message)
 

@@ -140,16 +140,16 @@ def test_client_of_the_program_tries_once_too(emulator, opened, key, context, mo
         assert emulator.requests(key) == 1
 
 
-def test_closed_driver_makes_no_call(emulator, opened, key, context):
+def test_closed_key_makes_no_call(emulator, opened, key, context):
     """Not one that would be refused, either."""
-    driver = opened(key)
-    wrapped = driver.wrap(b"payload", context, timeout=10)
-    driver.close()
+    app = ManagedKey("app", lambda: opened(key))
+    wrapped = app.wrap(b"payload", context)
+    app.close()
     before = emulator.requests(key)
     for call in (
-        lambda: driver.wrap(b"x", context, timeout=1),
-        lambda: driver.unwrap(wrapped, context, timeout=1),
-        lambda: driver.rotate(timeout=1),
+        lambda: app.wrap(b"x", context),
+        lambda: app.unwrap(wrapped, context),
+        app.rotate,
     ):
         with pytest.raises(ClosedError):
             call()

@@ -375,7 +375,7 @@ def test_errors_of_google_auth_are_told_apart(opened, key, name, arguments, kind
 
     error = getattr(google.auth.exceptions, name)("canary", **arguments)
     driver = opened(key)
-    assert driver.classify(error) is kind
+    assert driver.classify(error, "wrap") is kind
     details = driver.error_details(error)
     assert details.remedy
     assert "canary" not in repr(details)

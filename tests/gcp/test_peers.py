@@ -56,7 +56,7 @@ def test_driver_unwraps_what_a_stock_client_wrapped(client, opened, key, context
         }
     )
     driver = opened(key)
-    wrapped = WrappedKey(driver.key_id, sealed.name.rpartition("/")[2], sealed.ciphertext)
+    wrapped = WrappedKey(driver.resolve(timeout=10), sealed.name.rpartition("/")[2], sealed.ciphertext)
     assert driver.unwrap(wrapped, context, timeout=10) == data_key
 
 
@@ -64,9 +64,9 @@ def test_stock_client_and_driver_agree_on_rsa(client, opened, decrypting, contex
     """RSA-OAEP with SHA-256 throughout and no label, by the version that the wrapped key names."""
     driver = opened(decrypting, algorithm="RSA-OAEP-SHA-256", version="1")
     wrapped = driver.wrap(b"payload", context, timeout=10)
-    version = f"{driver.key_id.removeprefix('gcp-kms:')}/cryptoKeyVersions/{wrapped.version}"
+    version = f"{driver.resolve(timeout=10).removeprefix('gcp-kms:')}/cryptoKeyVersions/{wrapped.version}"
     assert client.asymmetric_decrypt(name=version, ciphertext=wrapped.ciphertext).plaintext == b"payload"
     public_key = serialization.load_pem_public_key(client.get_public_key(name=version).pem.encode())
     oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
-    theirs = WrappedKey(driver.key_id, "1", public_key.encrypt(b"payload", oaep))
+    theirs = WrappedKey(driver.resolve(timeout=10), "1", public_key.encrypt(b"payload", oaep))
     assert driver.unwrap(theirs, context, timeout=10) == b"payload"

@@ -111,7 +111,7 @@ def test_what_goes_together_opens(options):
 def test_every_form_of_a_project_is_taken(project):
     """Ids, numbers, and those of a domain."""
     name = URI.replace("projects/p", f"projects/{project}")
-    assert open_one(name, {}).key_id == name.replace("://", ":")
+    assert open_one(name, {}).resolve(timeout=1) == name.replace("://", ":")
 
 
 def test_repr_shows_no_token():
@@ -128,3 +128,35 @@ def test_ca_file_that_is_not_there_is_told_at_first_use(context):
         driver.wrap(b"x", context, timeout=1)
     driver.close()
     assert not os.path.exists("/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        ({}, []),
+        ({"endpoint": "cloudkms-europe-west1.p.googleapis.com"}, []),
+        (
+            {**LOOPBACK, "access_token": "canary"},
+            ["insecure is true", "endpoint is 127.0.0.1:8080, which is on this machine"],
+        ),
+        ({"endpoint": "kms.example:443", "anonymous": True}, ["anonymous is true"]),
+        ({"endpoint": "localhost:443"}, ["endpoint is localhost:443, which is on this machine"]),
+    ],
+    ids=["nothing", "private endpoint", "emulator", "anonymous", "localhost with TLS"],
+)
+def test_what_is_for_emulators_is_not_for_production(options, settings):
+    """In words, without a token."""
+    assert open_one(URI, options).development_settings() == settings
+
+
+@pytest.mark.parametrize(
+    ("options", "version", "length"),
+    [({}, "", 113), ({**RSA, "version": "7"}, "7", 256)],
+    ids=["symmetric", "asymmetric"],
+)
+def test_forgery_has_the_form_of_what_the_key_wraps(options, version, length):
+    """With the version that Cloud KMS must be told, and another each time."""
+    driver = open_one(URI, options)
+    (one,), (other,) = driver.forgeries(), driver.forgeries()
+    assert (one.key_id, one.version, len(one.ciphertext)) == (driver.resolve(timeout=1), version, length)
+    assert one != other

@@ -16,7 +16,7 @@ LIBRARY = Path(__file__).parents[2] / "kmsbridge"
 # in this table, which know nothing of it.
 LEVELS = (
     {"atomic", "clock", "errors", "forks", "hardening", "secret", "streams", "threads"},
-    {"context", "keyuri", "message", "policy"},
+    {"context", "keyuri", "message", "options", "policy"},
     {"driver", "journal", "publickey"},
     {"audit", "config", "datakeys", "drivers", "inspection", "keys", "registry"},
     {"cipher"},

@@ -119,7 +119,7 @@ class Quoting(FakeDriver):
                 raise error from first
         return answer
 
-    def classify(self, error):
+    def classify(self, error, operation):
         if self.worse == "classify fails":
             raise ValueError(f"no kind for {error}") from error
         return self.worse or self.kind

@@ -119,7 +119,7 @@ def test_the_deadline_bounds_all_attempts_together(clock, open_key):
     key = open_key(
         policy=CallPolicy(attempt_timeout=4.0, deadline=10.0, max_attempts=10),
         wrap=slow,
-        classify=lambda self, error: ErrorKind.TIMEOUT,
+        classify=lambda self, error, operation: ErrorKind.TIMEOUT,
     )
     began = clock.now
     with pytest.raises(errors.KmsTimeout, match="3 attempts"):
@@ -139,7 +139,9 @@ def test_a_driver_never_gets_a_timeout_that_is_over(clock, open_key):
 
     clock.sleep = lambda seconds: setattr(clock, "now", clock.now + 60)
     with pytest.raises(errors.KmsUnavailable):
-        open_key(wrap=failing, classify=lambda self, error: ErrorKind.UNAVAILABLE).wrap(DATA_KEY, CONTEXT)
+        open_key(wrap=failing, classify=lambda self, error, operation: ErrorKind.UNAVAILABLE).wrap(
+            DATA_KEY, CONTEXT
+        )
     assert len(timeouts) == 2
     assert all(timeout > 0 for timeout in timeouts)
 
@@ -411,7 +413,7 @@ def test_an_attempt_has_no_more_than_is_left(clock, open_key):
         clock.now += timeout
         raise TimeoutError
 
-    key = open_key(unwrap=slow, classify=lambda self, error: ErrorKind.TIMEOUT)
+    key = open_key(unwrap=slow, classify=lambda self, error, operation: ErrorKind.TIMEOUT)
     began = clock.now
     with pytest.raises(errors.KmsTimeout, match=r"after 1 attempt in 0\.5 s"):
         key.unwrap(sealed(), CONTEXT, deadline=Deadline(0.5, clock))

@@ -309,7 +309,7 @@ def test_refused_trials_are_in_the_audit_trail(profile, events):
     examine(profile(k={"role": "decrypt-only"}))
     assert [(event["operation"], event["outcome"]) for event in events()] == [
         ("wrap", "KmsAccessDenied"),
-        ("unwrap", "KmsInvalidRequest"),
+        ("unwrap", "AuthenticationError"),
         ("rewrap", "KmsAccessDenied"),
     ]
 

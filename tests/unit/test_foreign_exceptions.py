@@ -124,7 +124,7 @@ def test_it_comes_out_of_every_line_of_a_call(service, foreign, may_wait):
     changed = {
         "service": service,
         "may_wait": may_wait,
-        "classify": lambda self, error: getattr(error, "kind", None),
+        "classify": lambda self, error, operation: None,
     }
     driver = type("Driver", (FakeDriver,), changed)
     key = ManagedKey("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})))

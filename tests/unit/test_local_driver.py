@@ -31,8 +31,10 @@ from kmsbridge.drivers.local.document import Cost
 from kmsbridge.drivers.local.errors import LocalKeyError
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import AuthenticationError, ClosedError, ConfigError, KmsBridgeError, LimitExceeded
+from kmsbridge.keys import ManagedKey
 from kmsbridge.message import chunked
 from kmsbridge.registry import driver_class
+from kmsbridge.testing.contract import base as contract
 
 FAST = Cost(iterations=1, memory_kib=64, lanes=1)
 CONTEXT = EncryptionContext.of({"tenant": "acme", "table": "users"})
@@ -66,11 +68,15 @@ def unwrap(driver, wrapped, context=CONTEXT):
     return driver.unwrap(wrapped, context, timeout=5)
 
 
+def id_of(driver):
+    return driver.resolve(timeout=5)
+
+
 def kind_of(driver, call):
     """What the library would make of the exception that `call` lets out."""
     with pytest.raises((LocalKeyError, OSError, AuthenticationError)) as caught:
         call()
-    return driver.classify(caught.value)
+    return contract.kind_of(driver, caught.value, "unwrap")
 
 
 # --- opening --------------------------------------------------------------------------------------
@@ -87,7 +93,7 @@ def test_a_relative_path_starts_at_the_configurations_folder(file, uri, monkeypa
     folder = os.path.dirname(file.path)
     monkeypatch.chdir("/")
     driver = LocalDriver.open(KeyURI.parse(uri), Options({}, folder=folder))
-    assert driver.key_id == file.describe("app").key_id
+    assert id_of(driver) == file.describe("app").key_id
 
 
 def test_without_a_folder_the_path_starts_at_the_working_directory_of_the_opening(file, monkeypatch):
@@ -184,7 +190,7 @@ def test_an_unknown_key_names_those_there_are(file):
         with pytest.raises(ConfigError, match="there are: app, other"):
             open_driver(file, name)
     file.remove_key("app")
-    assert open_driver(file, "").key_id == file.describe("other").key_id
+    assert id_of(open_driver(file, "")) == file.describe("other").key_id
     file.remove_key("other")
     with pytest.raises(ConfigError, match="holds no key"):
         open_driver(file, "")
@@ -199,14 +205,18 @@ def test_the_only_option_is_the_passphrase(file):
 
 
 def test_what_the_class_promises():
-    """A production profile must be able to refuse it, and a move to AWS must not meet a smaller limit."""
-    assert LocalDriver.development_only
+    """A move to a key service must not meet a smaller limit."""
     assert LocalDriver.max_plaintext == 4096
     assert LocalDriver.capabilities == {
         Capability.BINDS_CONTEXT,
         Capability.REPORTS_VERSION,
         Capability.ROTATE,
     }
+
+
+def test_a_production_profile_can_refuse_it(driver):
+    """It says why."""
+    assert driver.development_settings() == ("the key is in a file",)
 
 
 # --- wrapping -------------------------------------------------------------------------------------
@@ -222,10 +232,9 @@ def test_what_was_wrapped_unwraps(driver, length):
 
 
 def test_a_payload_beyond_the_limit_is_too_large(driver):
-    """4097 bytes."""
-    with pytest.raises(LimitExceeded) as caught:
-        wrap(driver, bytes(4097))
-    assert driver.classify(caught.value) is ErrorKind.TOO_LARGE
+    """4097 bytes, which the library does not hand to the driver."""
+    with pytest.raises(LimitExceeded, match="4097 bytes"):
+        ManagedKey("app", lambda: driver).wrap(bytes(4097), CONTEXT)
 
 
 def test_two_wraps_of_the_same_differ(driver):
@@ -288,8 +297,8 @@ def test_another_key_does_not_unwrap(file, driver, tmp_path):
     namesake = KeyFile.create(tmp_path / "second.json", "app")
     wrapped = wrap(driver)
     for other in (open_driver(file, "other"), open_driver(namesake)):
-        assert other.key_id != driver.key_id
-        claimed = WrappedKey(other.key_id, wrapped.version, wrapped.ciphertext)
+        assert id_of(other) != id_of(driver)
+        claimed = WrappedKey(id_of(other), wrapped.version, wrapped.ciphertext)
         assert kind_of(driver, lambda other=other: unwrap(other, wrapped)) is ErrorKind.NOT_AUTHENTIC
         assert kind_of(driver, lambda other=other, it=claimed: unwrap(other, it)) is ErrorKind.NOT_AUTHENTIC
 
@@ -301,7 +310,7 @@ def test_the_id_stays_when_the_file_moves(file, driver, tmp_path):
     moved.mkdir(mode=0o700)
     os.rename(file.path, moved / "renamed.json")
     again = LocalDriver.open(KeyURI.parse(f"local:{moved}/renamed.json#app"), Options({}))
-    assert again.key_id == driver.key_id == wrapped.key_id
+    assert id_of(again) == id_of(driver) == wrapped.key_id
     assert unwrap(again, wrapped) == DATA_KEY
 
 
@@ -342,11 +351,11 @@ def test_a_rotation_by_another_process_is_used_at_once(file, driver):
 @pytest.mark.parametrize("version", ("2", "0", "", "01", "-1", "1 ", "one", "\u0661", "9" * 255))
 def test_an_unknown_version_is_not_found(driver, version):
     """KEY_NOT_FOUND with a remedy, whether or not it could be a version."""
-    wrapped = WrappedKey(driver.key_id, version, wrap(driver).ciphertext)
+    wrapped = WrappedKey(id_of(driver), version, wrap(driver).ciphertext)
     with pytest.raises(LocalKeyError) as caught:
         unwrap(driver, wrapped)
-    assert driver.classify(caught.value) is ErrorKind.KEY_NOT_FOUND
-    assert "restore it from a backup" in driver.error_details(caught.value).remedy
+    assert caught.value.kind is ErrorKind.KEY_NOT_FOUND
+    assert "restore it from a backup" in caught.value.remedy
     assert version[:20] in ("2", "9" * 20, "") or version not in str(caught.value).split()
 
 
@@ -384,7 +393,7 @@ def test_a_removed_key_is_not_found_even_with_a_new_one_of_its_name(file, driver
     file.add_key("app")
     assert {kind_of(driver, call) for call in calls} == {ErrorKind.KEY_NOT_FOUND}
     assert file.describe("app").current == "1"
-    assert open_driver(file).key_id != driver.key_id
+    assert id_of(open_driver(file)) != id_of(driver)
 
 
 def test_a_removed_file_is_not_found_and_its_return_is_noticed(file, driver):
@@ -432,7 +441,7 @@ def test_the_operating_systems_errors_are_classified(file, driver, monkeypatch, 
     with pytest.raises(OSError, match=re.escape(os.strerror(code))) as caught:
         wrap(driver)
     details = driver.error_details(caught.value)
-    assert driver.classify(caught.value) is kind
+    assert driver.classify(caught.value, "wrap") is kind
     assert details.code == errno.errorcode[code]
     assert details.remedy
 
@@ -440,14 +449,14 @@ def test_the_operating_systems_errors_are_classified(file, driver, monkeypatch, 
 @pytest.mark.parametrize("error", [TypeError("x"), TimeoutError(), TimeoutError("soft limit"), OSError("x")])
 def test_an_exception_that_no_file_caused_is_somebody_elses(driver, error):
     """A signal handler's, say, which may be an `OSError`: those of the system have a number."""
-    assert driver.classify(error) is None
+    assert driver.classify(error, "wrap") is None
     assert driver.error_details(error).remedy == ""
 
 
 def test_the_description_says_how_to_rotate(driver):
     """In words, with the command."""
     description = driver.describe(timeout=5)
-    assert description.key_id == driver.key_id
+    assert description.key_id == id_of(driver)
     assert (description.version, description.rotation) == ("1", "by hand: kmsbridge rotate")
 
 
@@ -486,8 +495,8 @@ def test_a_wrong_passphrase_is_unauthenticated(protected):
     ):
         with pytest.raises(LocalKeyError) as caught:
             call()
-        assert driver.classify(caught.value) is ErrorKind.UNAUTHENTICATED
-        assert "newline" in driver.error_details(caught.value).remedy
+        assert caught.value.kind is ErrorKind.UNAUTHENTICATED
+        assert "newline" in caught.value.remedy
 
 
 @pytest.mark.parametrize("options", ({}, {"passphrase": ""}), ids=["missing", "empty"])
@@ -524,7 +533,7 @@ def test_use_after_close_raises_and_closing_twice_does_not(driver):
     ):
         with pytest.raises(ClosedError):
             call()
-    assert driver.key_id == wrapped.key_id
+    assert id_of(driver) == wrapped.key_id
 
 
 def test_threads_share_a_driver_while_others_rotate(file, driver):

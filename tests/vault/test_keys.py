@@ -393,7 +393,7 @@ def test_batch_of_bad_items_loses_no_good_one(vault, root, open_driver, kind, so
 def test_batch_of_junk_is_not_sent(vault, root, open_driver):
     """There is nothing to ask the server."""
     driver = open_driver(vault, vault.key(), **root)
-    junk = WrappedKey(driver.key_id, "1", b"junk")
+    junk = WrappedKey(driver.resolve(timeout=10), "1", b"junk")
     assert driver.unwrap_many([(junk, bound())] * 3, timeout=10) == [ErrorKind.NOT_AUTHENTIC] * 3
     assert driver.unwrap_many([], timeout=10) == []
 
@@ -452,3 +452,52 @@ def bao(vault, path, *fields):
         check=True,
     )
     return json.loads(done.stdout)["data"]
+
+
+# --- wrapping many --------------------------------------------------------------------------------
+
+
+@aead_and_derived
+def test_batch_is_wrapped_by_one_request(vault, root, open_key, kind):
+    """In order, each bound to its own context, under the latest version."""
+    name = vault.key(**kind)
+    key = open_key(vault, name, **root, **kind)
+    vault.ask("POST", f"transit/keys/{name}/rotate")
+    items = [(str(n).encode(), bound({"n": str(n)})) for n in range(200)]
+    assert key.describe().version == "2"
+    since = vault.audit_file.stat().st_size
+    wrapped = key.wrap_many(items)
+    assert [each["path"] for each in vault.audited(since)] == [f"transit/encrypt/{name}"]
+    assert {each.version for each in wrapped} == {"2"}
+    opened = key.unwrap_many([(each, context) for each, (_, context) in zip(wrapped, items, strict=True)])
+    assert opened == [plaintext for plaintext, _ in items]
+    with pytest.raises(AuthenticationError):
+        key.unwrap(wrapped[0], items[1][1])
+
+
+@aead_and_derived
+def test_batch_does_not_make_a_key(vault, root, open_key, kind):
+    """As a single wrap does not."""
+    key = open_key(vault, "no-such-key", **root, **kind)
+    with pytest.raises(KmsKeyNotFound):
+        key.wrap_many([(b"x", bound())] * 2)
+    with pytest.raises(KmsKeyNotFound):
+        key.describe()
+
+
+# --- forgeries ------------------------------------------------------------------------------------
+
+
+def test_forgery_is_of_a_version_that_still_decrypts(vault, root, open_key):
+    """Else an old version's refusal would be taken for the key's state."""
+    name = vault.key()
+    key = open_key(vault, name, **root)
+    vault.ask("POST", f"transit/keys/{name}/rotate")
+    vault.ask("POST", f"transit/keys/{name}/config", {"min_decryption_version": 2})
+    (forgery,) = key.driver.forgeries()
+    assert forgery.version == "1"
+    key.describe()
+    (forgery,) = key.driver.forgeries()
+    assert (forgery.version, forgery.ciphertext[:9]) == ("2", b"vault:v2:")
+    with pytest.raises(AuthenticationError):
+        key.unwrap(forgery, bound())

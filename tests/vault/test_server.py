@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -192,8 +193,8 @@ def test_status_is_told_apart(open_driver, status, kind):
         driver = open_driver(stub, "app", auth={"method": "token", "token": TOKEN})
         with pytest.raises(VaultFailure) as caught:
             driver.wrap(b"x", bound(), timeout=10)
-        assert driver.classify(caught.value) is kind
-        assert "canary" not in repr((caught.value, driver.error_details(caught.value)))
+        assert caught.value.kind is kind
+        assert "canary" not in repr((caught.value, caught.value.code, caught.value.remedy))
         driver.close()
 
 
@@ -207,8 +208,8 @@ def test_redirect_to_another_host_gets_nothing(open_driver, status):
         driver.close()
         assert other.heard == []
         assert [each["X-Vault-Token"] for each in stub.heard] == [TOKEN]
-    assert driver.classify(caught.value) is ErrorKind.UNAVAILABLE
-    assert "redirect" in driver.error_details(caught.value).remedy
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert "redirect" in caught.value.remedy
 
 
 # --- what is written down -------------------------------------------------------------------------
@@ -310,6 +311,75 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(vault, root, open
     assert given[0] <= 10
     assert given[1] <= 15
     assert len(given) == 3
+
+
+SOUND = {"ciphertext": "vault:v3:AAAA"}
+
+
+def wrapped_many(open_driver, status, item):
+    """What a driver makes of an answer to a batch of three, with `item` in the middle."""
+    with Stub(status, {"data": {"batch_results": [SOUND, item, SOUND]}}) as stub:
+        driver = open_driver(stub, "app", auth={"method": "token", "token": TOKEN})
+        try:
+            return driver.wrap_many([(b"x", bound())] * 3, timeout=10)
+        finally:
+            driver.close()
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("1 error occurred: canary", ErrorKind.INVALID_REQUEST),
+        ("encryption key not found", ErrorKind.KEY_NOT_FOUND),
+        (7, ErrorKind.INVALID_REQUEST),
+    ],
+    ids=["any text", "known text", "no text"],
+)
+def test_failed_wrap_of_a_batch_stands_in_its_place(open_driver, status, error, kind):
+    """And the others are what they are."""
+    first, second, third = wrapped_many(open_driver, status, {"error": error})
+    assert second is kind
+    assert (first.version, third.ciphertext) == ("3", b"vault:v3:AAAA")
+
+
+@pytest.mark.parametrize("item", [None, "text", {"error": ""}, {"ciphertext": "vault:v1:?"}])
+def test_batch_with_an_item_that_is_none_of_vaults_is_unreadable(open_driver, item):
+    """All of it: what else is in it is not trusted."""
+    with pytest.raises(VaultFailure) as caught:
+        wrapped_many(open_driver, 200, item)
+    assert (caught.value.kind, caught.value.code) == (ErrorKind.UNAVAILABLE, "unreadable")
+
+
+@pytest.mark.parametrize(
+    ("address", "options", "settings"),
+    [
+        ("https://vault.internal:8200", {}, []),
+        ("https://127.0.0.1:8200", {}, []),
+        (
+            "http://127.0.0.1:8200",
+            {},
+            ["address is http://127.0.0.1:8200, on this machine and without TLS"],
+        ),
+        (
+            "http://vault.internal:8200",
+            {"allow_plain_http": True},
+            ["address is http://vault.internal:8200, on another machine and without TLS"],
+        ),
+        (
+            "https://vault.internal:8200",
+            {"auth": {"method": "token", "token": "root"}},
+            ["the token is that of a development server"],
+        ),
+    ],
+    ids=["TLS", "TLS on this machine", "agent or development server", "plain http elsewhere", "token root"],
+)
+def test_what_is_not_for_production_is_told_in_words(open_driver, address, options, settings):
+    """A proxy or an agent on this machine is sound too: who runs one allows it."""
+    auth = {"method": "token", "token": TOKEN}
+    server = types.SimpleNamespace(address=address, ca_file="")
+    driver = open_driver(server, "app", **{"auth": auth, **options})
+    assert list(driver.development_settings()) == settings
 
 
 class Stub:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from typing import ClassVar, Final, Self
 
 from kmsbridge.driver import (
@@ -15,6 +16,7 @@ from kmsbridge.driver import (
     KeyDriver,
     KeyState,
     KeyURI,
+    Operation,
     Options,
     PolicyRole,
     WrappedKey,
@@ -22,11 +24,13 @@ from kmsbridge.driver import (
 from kmsbridge.drivers.local.document import Document, StoredKey, is_name, is_version
 from kmsbridge.drivers.local.errors import LocalKeyError
 from kmsbridge.drivers.local.keyfile import KeyFile, discreet, find
-from kmsbridge.errors import AuthenticationError, ConfigError, LimitExceeded
+from kmsbridge.errors import AuthenticationError, ConfigError
 from kmsbridge.message import chunked
 
 _CONTEXT: Final = b"kmsbridge-local/v1\0"
 _SHOWN: Final = 10
+_FORGED: Final = 80
+"""Bytes of a wrapped key that nobody wrapped: about as many as a data key takes."""
 
 # The first that fits; only what can come of reading, locking and replacing a file.
 _OS_ERRORS: Final[tuple[tuple[type[OSError], ErrorKind, str], ...]] = (
@@ -50,13 +54,13 @@ class LocalDriver(KeyDriver):
     # As AWS KMS: what works here must not be too large after a move to a service.
     max_plaintext: int = 4096
     reads_version: bool = True
-    development_only: ClassVar[bool] = True
     may_wait: ClassVar[bool] = False
 
     def __init__(self, file: KeyFile, key: StoredKey) -> None:
         self._file = file
         self._name, self._id = key.name, key.id
         self._key_id = key.key_id
+        self._version = key.current
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
@@ -72,18 +76,12 @@ class LocalDriver(KeyDriver):
             raise _unreadable(file.path, error) from error
         return cls(file, _choose(document, uri.fragment, file.path))
 
-    @property
-    def key_id(self) -> str:
-        """`local:NAME@` and the key's own id."""
+    def resolve(self, *, timeout: float) -> str:
+        """`local:NAME@` and the key's own id, which was read by `open`."""
         return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Encrypt under the current version."""
-        if len(plaintext) > self.max_plaintext:
-            raise LimitExceeded(
-                f"{len(plaintext)} bytes are more than a local key wraps at once",
-                remedy=f"its limit is {self.max_plaintext} bytes",
-            )
         document, key = self._current()
         material = self._file.material(document, key, key.current, timeout=timeout)
         with discreet():
@@ -117,22 +115,22 @@ class LocalDriver(KeyDriver):
             remedy="use a key service's key for that; docs/how-to/separate-roles.md says how",
         )
 
-    def classify(self, error: BaseException) -> ErrorKind | None:
-        """From the tables here and in `LocalKeyError`; None for what is not of a file, as a signal handler's."""
-        if isinstance(error, LocalKeyError):
-            return error.kind
-        if isinstance(error, AuthenticationError):
-            return ErrorKind.NOT_AUTHENTIC
-        if isinstance(error, LimitExceeded):
-            return ErrorKind.TOO_LARGE
+    def forgeries(self) -> Sequence[WrappedKey]:
+        """Random bytes under the version that was the current one when the key was opened."""
+        return (WrappedKey(self._key_id, self._version, os.urandom(_FORGED)),)
+
+    def development_settings(self) -> Sequence[str]:
+        """A file can be copied by who reads it."""
+        return ("the key is in a file",)
+
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind | None:
+        """The kind of an error of the file system; None for any other, such as a signal handler's."""
         if isinstance(error, OSError) and error.errno is not None:
             return next(kind for cls, kind, _ in _OS_ERRORS if isinstance(error, cls))
         return None
 
     def error_details(self, error: BaseException) -> ErrorDetails:
         """The name of the operating system's error, and what to do."""
-        if isinstance(error, LocalKeyError):
-            return ErrorDetails(remedy=error.remedy)
         if isinstance(error, OSError) and error.errno is not None:
             return ErrorDetails(code=_code(error), remedy=_remedy(error))
         return ErrorDetails()

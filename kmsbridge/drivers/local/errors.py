@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kmsbridge import errors
-from kmsbridge.driver import ErrorKind
+from kmsbridge.driver import DriverError, ErrorKind
 
 _TYPES: Final[dict[ErrorKind, type[errors.KmsError]]] = {
     ErrorKind.TIMEOUT: errors.KmsTimeout,
@@ -15,14 +15,12 @@ _TYPES: Final[dict[ErrorKind, type[errors.KmsError]]] = {
 }
 
 
-class LocalKeyError(Exception):
-    """The driver's own exception: what it means and what to do, for `classify` and `error_details`."""
+class LocalKeyError(DriverError):
+    """The driver's own exception, with a sentence that says what went wrong."""
 
     def __init__(self, kind: ErrorKind, message: str, remedy: str) -> None:
-        super().__init__(kind, message, remedy)
-        self.kind = kind
+        super().__init__(kind, remedy=remedy)
         self.message = message
-        self.remedy = remedy
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 _MODULES = (
-    *("base", "binding", "interruption", "lifetime", "local_wrap", "names", "network", "portable"),
+    *("base", "batches", "binding", "interruption", "lifetime", "local_wrap", "names", "network", "portable"),
     *("refusals", "rewrapping", "roundtrip", "secrecy", "settings", "shape", "tampering", "versions"),
 )
 # Before they are imported, so that their asserts tell what they compared.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
+from kmsbridge.testing.contract.batches import BatchCases  # noqa: E402
 from kmsbridge.testing.contract.binding import BindingCases  # noqa: E402
 from kmsbridge.testing.contract.interruption import InterruptionCases  # noqa: E402
 from kmsbridge.testing.contract.lifetime import LifetimeCases  # noqa: E402
@@ -46,6 +47,7 @@ class DriverContract(
     RewrapCases,
     LocalWrapCases,
     InterruptionCases,
+    BatchCases,
 ):
     """All cases. A driver's author derives a class whose name begins with Test, with a fixture `harness`::
 

@@ -18,8 +18,17 @@ from kmsbridge import registry
 from kmsbridge.cipher import EnvelopeCipher
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.driver import Capability, KeyDriver, KeyURI, Options, WrappedKey
-from kmsbridge.errors import KmsBridgeError
+from kmsbridge.driver import (
+    Capability,
+    DriverError,
+    ErrorKind,
+    KeyDriver,
+    KeyURI,
+    Operation,
+    Options,
+    WrappedKey,
+)
+from kmsbridge.errors import AuthenticationError, KmsBridgeError
 from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing.harness import ABILITIES, Harness, KeyAddress, Role, Which
@@ -58,6 +67,13 @@ def refused(call: Callable[[], object], *kinds: type[KmsBridgeError]) -> Excepti
     error = caught.value
     assert type(error) in kinds, f"{type(error).__name__} ({error}), not {_names(kinds)}"
     return error
+
+
+def kind_of(driver: KeyDriver, error: BaseException, operation: Operation) -> ErrorKind | None:
+    """Return what the library takes an exception for that `operation` of the bare driver let out."""
+    if isinstance(error, AuthenticationError):
+        return ErrorKind.NOT_AUTHENTIC
+    return error.kind if isinstance(error, DriverError) else driver.classify(error, operation)
 
 
 def driver_of(address: KeyAddress) -> KeyDriver:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kmsbridge.context import MAX_BYTES, MAX_PAIRS, EncryptionContext
-from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError
 from kmsbridge.keys import ManagedKey
-from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
+from kmsbridge.testing.contract.base import Cases, bound, refused
 
 Pairs = dict[str, str]
 
@@ -77,16 +76,3 @@ class BindingCases(Cases):
         wrapped = key.wrap(plaintext, bound())
         direct = EncryptionContext.of(bound()).with_reserved(kmsbridge="direct")
         refused(lambda: key.unwrap(wrapped, direct), AuthenticationError)
-
-    def test_batch_binds_each_context(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
-        """In a batch each wrapped key has its own context, and only those in the right one open."""
-        if Capability.BATCH_UNWRAP not in key.capabilities:
-            with pytest.raises(NotImplementedError):
-                keys.driver().unwrap_many([], timeout=10)
-            return
-        one, other = (key.wrap(plaintext, bound({"n": n})) for n in "12")
-        contexts = bound({"n": "1"}), bound({"n": "2"})
-        mixed = key.unwrap_many(
-            [(one, contexts[0]), (one, contexts[1]), (other, contexts[1]), (other, contexts[0])]
-        )
-        assert [type(each) for each in mixed] == [bytes, AuthenticationError] * 2

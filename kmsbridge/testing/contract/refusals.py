@@ -118,15 +118,6 @@ class RefusalCases(Cases):
         harness.disable("first")
         assert second.unwrap(second.wrap(plaintext, bound()), bound()) == plaintext
 
-    @needs("disable")
-    def test_disabled_key_is_told_of_a_batch(
-        self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey
-    ) -> None:
-        """A batch is refused whole, or each of its items."""
-        if Capability.BATCH_UNWRAP in key.capabilities:
-            harness.disable("first")
-            assert _batch(key, wrapped) == [KmsKeyDisabled] * 2
-
     @needs("schedule_deletion")
     @every_use
     def test_pending_deletion_is_told(
@@ -194,13 +185,6 @@ class RefusalCases(Cases):
             _told(key, wrapped, CALLS["rewrap"], KmsAccessDenied)
 
     @needs("roles")
-    def test_encrypt_only_caller_cannot_unwrap_a_batch(self, keys: Keys, wrapped: WrappedKey) -> None:
-        """A batch is no way around it."""
-        encrypting = keys.open(role="encrypt-only")
-        if Capability.BATCH_UNWRAP in encrypting.capabilities:
-            assert _batch(encrypting, wrapped) == [KmsAccessDenied] * 2
-
-    @needs("roles")
     @pytest.mark.parametrize(
         ("role", "may"),
         [("encrypt-only", (True, False)), ("decrypt-only", (False, True))],
@@ -243,11 +227,3 @@ def _told(key: ManagedKey, wrapped: WrappedKey, call: Call, kind: type[KmsError]
     assert error.operation in CALLS
     assert error.attempts == 1, "an error that will not go away was tried again"
     assert error.remedy
-
-
-def _batch(key: ManagedKey, wrapped: WrappedKey) -> list[type]:
-    """The classes of the errors of a batch of two, whether it was refused whole or each for itself."""
-    try:
-        return [type(each) for each in key.unwrap_many([(wrapped, bound())] * 2)]
-    except KmsError as error:
-        return [type(error)] * 2

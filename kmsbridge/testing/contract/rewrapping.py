@@ -13,7 +13,7 @@ import pytest
 from kmsbridge.driver import Capability, ErrorKind, WrappedKey
 from kmsbridge.errors import AuthenticationError, KmsKeyDisabled
 from kmsbridge.keys import ManagedKey
-from kmsbridge.testing.contract.base import TIMEOUT, Cases, Keys, bound, needs, refused
+from kmsbridge.testing.contract.base import TIMEOUT, Cases, Keys, bound, kind_of, needs, refused
 from kmsbridge.testing.contract.binding import WRONG, Pairs
 from kmsbridge.testing.contract.refusals import rewrapped
 from kmsbridge.testing.contract.tampering import REFUSALS
@@ -77,7 +77,7 @@ class RewrapCases(Cases):
         if key.binds_context:
             with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
                 driver.rewrap(wrapped, bound({"a": "b"}), timeout=TIMEOUT)
-            assert driver.classify(caught.value) is ErrorKind.NOT_AUTHENTIC
+            assert kind_of(driver, caught.value, "rewrap") is ErrorKind.NOT_AUTHENTIC
 
     @needs("rotate")
     def test_rewrap_by_the_service_carries_the_new_version(

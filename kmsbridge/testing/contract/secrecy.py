@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from kmsbridge.cipher import EnvelopeCipher
-from kmsbridge.driver import Capability
+from kmsbridge.driver import Capability, DriverError
 from kmsbridge.errors import KmsBridgeError
 from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
@@ -162,7 +162,10 @@ class SecrecyCases(Cases):
         driver = key.driver
         with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
             driver.unwrap(base.cut(wrapped), bound(CONTEXT), timeout=base.TIMEOUT)
-        canaries.not_shown(repr(driver.error_details(caught.value)))
+        error = caught.value
+        canaries.not_shown(repr(driver.error_details(error)))
+        if isinstance(error, DriverError):
+            canaries.not_shown(f"{error} {error!r} {error.code} {error.remedy} {error.request_id}")
 
 
 def _forms(canary: bytes) -> list[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from kmsbridge.driver import PolicyRole
 from kmsbridge.errors import ConfigError
 from kmsbridge.keys import ManagedKey
-from kmsbridge.testing.contract.base import Cases, Keys, bound, driver_of, refused
+from kmsbridge.testing.contract.base import Cases, Keys, bound, driver_of, needs, refused
 from kmsbridge.testing.contract.watch import network_events_of
 from kmsbridge.testing.harness import Harness, KeyAddress
 
@@ -35,13 +35,25 @@ class SettingCases(Cases):
         assert error.remedy
 
     def test_declarations_of_an_object_stay(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
-        """Capabilities and the largest payload are what they are from the start, and of every object of a key."""
+        """Capabilities and limits are what they are from the start, and of every object of a key."""
         fresh = keys.driver()
-        before = fresh.capabilities, fresh.max_plaintext
+        before = fresh.capabilities, fresh.max_plaintext, fresh.batch_limit
         assert key.unwrap(key.wrap(plaintext, bound()), bound()) == plaintext
         fresh.describe(timeout=10)
         for driver in (fresh, key.driver):
-            assert (driver.capabilities, driver.max_plaintext) == before
+            assert (driver.capabilities, driver.max_plaintext, driver.batch_limit) == before
+
+    def test_development_settings_are_clauses(self, harness: Harness, keys: Keys) -> None:
+        """A sequence of short texts, each printable and without a secret: an error lists them. No call."""
+        driver = keys.driver()
+        settings = driver.development_settings()
+        assert not network_events_of(driver.development_settings)
+        assert not isinstance(settings, str)
+        assert [*settings] == [*driver.development_settings()]
+        assert {type(each) for each in settings} <= {str}
+        assert all(each.strip() and each.isprintable() for each in settings)
+        shown = " ".join(settings).encode()
+        assert not [number for number, secret in enumerate(harness.secrets) if secret in shown]
 
     @every_role
     def test_policy_is_text_without_a_call(self, keys: Keys, role: PolicyRole) -> None:
@@ -55,6 +67,7 @@ class SettingCases(Cases):
             assert text.strip()
             assert text.endswith("\n")
 
+    @needs("secrets")
     @every_role
     def test_policy_shows_no_secret(self, harness: Harness, keys: Keys, role: PolicyRole) -> None:
         """It is handed around."""

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
 from kmsbridge import registry
-from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyState, KeyURI
+from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyState, KeyURI, Operation
 from kmsbridge.errors import KmsInvalidRequest
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import MAX_KEY_ID
-from kmsbridge.testing.contract.base import Cases, Keys, ask_fresh_process, bound, driver_of, refused
+from kmsbridge.testing.contract.base import (
+    TIMEOUT,
+    Cases,
+    Keys,
+    ask_fresh_process,
+    bound,
+    driver_of,
+    needs,
+    refused,
+)
 from kmsbridge.testing.contract.watch import network_events_of
 from kmsbridge.testing.harness import ABILITIES, Harness
 
@@ -25,16 +36,25 @@ class ShapeCases(Cases):
         unknown = [name for name in harness.cannot if name.partition("[")[0] not in {*ABILITIES, *cases}]
         assert not unknown
 
+    @pytest.mark.parametrize("name", ["sdk", "secrets"])
+    def test_harness_says_what_the_cases_look_for(self, harness: Harness, name: str) -> None:
+        """Either what it is, or in `cannot` why there is none: a case that looks for nothing finds nothing."""
+        harness.address("first")
+        is_set, is_declared = bool(getattr(harness, name)), name in harness.cannot
+        assert is_set is not is_declared, f"set {name!r}, or say in `cannot` why there is none; not both"
+
     def test_scheme_is_the_uris(self, harness: Harness) -> None:
         """The class that the registry finds says the scheme it was found by."""
         scheme = KeyURI.parse(harness.address("first").uri).scheme
         assert registry.driver_class(scheme).scheme == scheme
 
     def test_limits_and_capabilities_are_declared(self, keys: Keys) -> None:
-        """A payload of 64 bytes at least, and capabilities that the library knows."""
+        """A payload of 64 bytes at least, capabilities that the library knows, batches of more than one item."""
         driver = keys.driver()
         assert driver.max_plaintext >= _LEAST_PLAINTEXT
         assert all(isinstance(each, Capability) for each in driver.capabilities)
+        if {Capability.BATCH_WRAP, Capability.BATCH_UNWRAP} & driver.capabilities:
+            assert driver.batch_limit > 1
 
     def test_open_touches_no_network(self, harness: Harness) -> None:
         """Nothing is connected to or looked up before the first call."""
@@ -42,11 +62,11 @@ class ShapeCases(Cases):
         touched = network_events_of(lambda: driver_of(address).close())
         assert not touched
 
+    @needs("sdk")
     def test_open_imports_no_sdk(self, harness: Harness) -> None:
         """The provider's own modules are imported when a key is first used."""
-        if harness.sdk:
-            imported = ask_fresh_process(harness)["imported"]
-            assert not {*harness.sdk} & {*imported}
+        imported = ask_fresh_process(harness)["imported"]
+        assert not {*harness.sdk} & {*imported}
 
     def test_key_id_is_canonical(self, key: ManagedKey) -> None:
         """`scheme:name` of at most 1024 bytes."""
@@ -58,16 +78,17 @@ class ShapeCases(Cases):
     def test_key_id_is_stable(self, keys: Keys) -> None:
         """The same for every driver of the key, and whenever it is asked for."""
         one, other = keys.driver(), keys.driver()
-        assert one.key_id == one.key_id == other.key_id
+        assert len({driver.resolve(timeout=TIMEOUT) for driver in (one, one, other)}) == 1
 
     def test_two_keys_have_two_ids(self, keys: Keys) -> None:
         """An id names one key."""
-        assert keys.driver("first").key_id != keys.driver("second").key_id
+        assert keys.open("first").key_id != keys.open("second").key_id
 
     def test_wrapped_key_names_its_key(self, keys: Keys, plaintext: bytes) -> None:
         """What goes into a message is the key's own id."""
         driver = keys.driver()
-        assert driver.wrap(plaintext, bound(), timeout=10).key_id == driver.key_id
+        wrapped = driver.wrap(plaintext, bound(), timeout=TIMEOUT)
+        assert wrapped.key_id == driver.resolve(timeout=TIMEOUT)
 
     def test_describe_tells_an_enabled_key(self, key: ManagedKey) -> None:
         """A key that works is described as enabled, or as of unknown state, under its own id."""
@@ -99,23 +120,12 @@ class ShapeCases(Cases):
         A driver that runs on its caller's thread says of what it did not cause that it is not its own.
         """
         driver = keys.driver()
-        kind = driver.classify(error)
         of_the_system = isinstance(error, OSError) and error.errno is not None
-        assert isinstance(kind, ErrorKind) if driver.may_wait or of_the_system else kind is None
-        assert kind is not ErrorKind.NOT_AUTHENTIC
+        for operation in get_args(Operation):
+            kind = driver.classify(error, operation)
+            assert isinstance(kind, ErrorKind) if driver.may_wait or of_the_system else kind is None
+            assert kind is not ErrorKind.NOT_AUTHENTIC
         assert isinstance(driver.error_details(error), ErrorDetails)
-
-    def test_unwrap_many_is_there_where_declared(self, keys: Keys, plaintext: bytes) -> None:
-        """With BATCH_UNWRAP each result is in its place; without, the method says that it is not there."""
-        driver = keys.driver()
-        if Capability.BATCH_UNWRAP not in driver.capabilities:
-            with pytest.raises(NotImplementedError):
-                driver.unwrap_many([], timeout=10)
-            return
-        sent = [plaintext + bytes([n]) for n in range(5)]
-        items = [(driver.wrap(each, bound({"n": str(n)}), timeout=10), n) for n, each in enumerate(sent)]
-        batch = [(wrapped, bound({"n": str(n)})) for wrapped, n in items]
-        assert driver.unwrap_many(batch, timeout=10) == sent
 
     def test_rotate_is_there_where_declared(self, key: ManagedKey) -> None:
         """With ROTATE there is a new version; without, the library refuses before it asks the driver."""

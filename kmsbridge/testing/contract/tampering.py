@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 
-from kmsbridge.driver import Capability, WrappedKey
+from kmsbridge.driver import WrappedKey
 from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsInvalidRequest, KmsKeyNotFound
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import MAX_KEY_VERSION
 from kmsbridge.testing.contract.base import Cases, Keys, bound, refused
+from kmsbridge.testing.contract.watch import network_events_of
 
 REFUSALS = (AuthenticationError, KmsInvalidRequest)
 VERSIONS = {
@@ -101,18 +102,18 @@ class TamperingCases(Cases):
                 passed_off = replace(theirs, key_id=key.key_id, version=version)
                 refused(partial(key.unwrap, passed_off, bound()), *REFUSALS, KmsKeyNotFound)
 
-    def test_changed_one_in_a_batch_is_the_only_one_refused(
-        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
-    ) -> None:
-        """A failure in a batch stands in its place, and hides no other result."""
-        if Capability.BATCH_UNWRAP not in key.capabilities:
-            with pytest.raises(NotImplementedError):
-                keys.driver().unwrap_many([], timeout=10)
-            return
-        cut = replace(wrapped, ciphertext=wrapped.ciphertext[:-1])
-        results = key.unwrap_many([(each, bound()) for each in (wrapped, cut, wrapped)])
-        assert results[::2] == [plaintext] * 2
-        assert type(results[1]) in REFUSALS
+    def test_forgeries_are_refused(self, key: ManagedKey) -> None:
+        """What the driver itself gives as wrapped keys that nobody wrapped: they name this key, and do not open."""
+        key_id = key.key_id
+        for forgery in key.driver.forgeries():
+            assert isinstance(forgery, WrappedKey)
+            assert forgery.key_id == key_id
+            refused(partial(key.unwrap, forgery, bound()), *REFUSALS)
+
+    def test_forgeries_take_no_call(self, key: ManagedKey) -> None:
+        """They are made here."""
+        assert key.key_id
+        assert not network_events_of(key.driver.forgeries)
 
 
 def _refused(key: ManagedKey, wrapped: WrappedKey, ciphertext: bytes) -> None:

@@ -63,7 +63,7 @@ class VersionCases(Cases):
         """It goes into messages."""
         before = key.key_id
         harness.rotate("first")
-        assert key.key_id == keys.driver().key_id == before
+        assert key.key_id == keys.open().key_id == before
 
     @needs("rotate")
     def test_new_wraps_carry_the_new_version(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Self
@@ -10,7 +11,6 @@ from kmsbridge.context import EMPTY
 from kmsbridge.driver import (
     Capability,
     EncryptionContext,
-    ErrorDetails,
     ErrorKind,
     KeyDescription,
     KeyDriver,
@@ -21,12 +21,20 @@ from kmsbridge.driver import (
     WrappedKey,
     report_request_id,
 )
-from kmsbridge.errors import ClosedError, ConfigError
-from kmsbridge.testing.fakes.service import ALLOWED, MAX_PLAINTEXT, Caller, FakeError, FakeService, Operation
+from kmsbridge.errors import ConfigError
+from kmsbridge.testing.fakes.service import (
+    ALLOWED,
+    BATCH_LIMIT,
+    MAX_PLAINTEXT,
+    Caller,
+    FakeError,
+    FakeService,
+    Operation,
+)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _NEEDS: Final[dict[PolicyRole, tuple[Operation, ...]]] = {
-    "encryptor": ("wrap", "describe"),
+    "encryptor": ("wrap", "wrap_many", "describe"),
     "decryptor": ("unwrap", "unwrap_many", "describe"),
     "rewrapper": ("rewrap", "describe"),
     "admin": ("describe", "rotate"),
@@ -43,14 +51,13 @@ class FakeDriver(KeyDriver):
     scheme: ClassVar[str] = "fake"
     capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.LOCAL_WRAP}
     max_plaintext: int = MAX_PLAINTEXT
-    development_only: ClassVar[bool] = True
+    batch_limit: int = BATCH_LIMIT
     service: ClassVar[FakeService] = FakeService()
     """One for the whole process, as its keys must be there for every driver that is opened."""
 
     def __init__(self, name: str, caller: Caller) -> None:
         self.name = name
         self._caller = caller
-        self._closed = False
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
@@ -62,6 +69,10 @@ class FakeDriver(KeyDriver):
         """`fake:NAME`."""
         return f"{self.scheme}:{self.name}"
 
+    def resolve(self, *, timeout: float) -> str:
+        """`fake:NAME`, without a call."""
+        return self.key_id
+
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Encrypt under the current version."""
         return self._wrapped(self.call("wrap", (plaintext, self.bound(context)), timeout))
@@ -70,6 +81,15 @@ class FakeDriver(KeyDriver):
         """Decrypt under the version that the ciphertext names."""
         plaintext: bytes = self.call("unwrap", (wrapped.ciphertext, self.bound(context)), timeout)
         return plaintext
+
+    def wrap_many(
+        self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
+    ) -> list[WrappedKey | ErrorKind]:
+        """All in one call of the service."""
+        answers = self.call(
+            "wrap_many", [(plaintext, self.bound(context)) for plaintext, context in items], timeout
+        )
+        return [each if isinstance(each, ErrorKind) else self._wrapped(each) for each in answers]
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
@@ -105,24 +125,23 @@ class FakeDriver(KeyDriver):
         """A line for each operation that the role needs."""
         return "".join(f"allow {operation} on {self.name}\n" for operation in _NEEDS[role])
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        """The kind that the service names."""
-        return error.kind if isinstance(error, FakeError) else ErrorKind.INVALID_REQUEST
+    def forgeries(self) -> Sequence[WrappedKey]:
+        """Random bytes as of the first version."""
+        return (WrappedKey(self.key_id, "1", b"\x011" + os.urandom(80)),)
 
-    def error_details(self, error: BaseException) -> ErrorDetails:
-        """The kind's name as the provider's code, and the request id."""
-        if isinstance(error, FakeError):
-            return ErrorDetails(code=error.kind.name, request_id=error.request_id)
-        return ErrorDetails()
+    def development_settings(self) -> Sequence[str]:
+        """It protects nothing."""
+        return ("the key is a fake, for tests",)
+
+    def classify(self, error: BaseException, operation: str) -> ErrorKind:
+        """Only of what is a fault of this class: the service's own errors are a `DriverError`."""
+        return ErrorKind.INVALID_REQUEST
 
     def close(self) -> None:
-        """Refuse every call from now on."""
-        self._closed = True
+        """Nothing is open."""
 
     def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
-        """One call of the service. Raises `FakeError`, or `ClosedError` after `close`."""
-        if self._closed:
-            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
+        """One call of the service. Raises `FakeError`."""
         request_id = self.service.next_request()
         report_request_id(request_id)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, Final
+from typing import ClassVar, Final, get_args
 
 from kmsbridge.driver import ErrorKind, KeyDriver, KeyState
 from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
@@ -16,9 +16,6 @@ from kmsbridge.testing.fakes.service import FakeKey, FakeService, Operation
 from kmsbridge.testing.faults.proxied import DELAY, ProxiedHarness
 from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
 
-_OPERATIONS: Final[tuple[Operation, ...]] = (
-    *("wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"),
-)
 _NEVER: Final = 30.0
 _SLOW: Final = (Fault.HANG, Fault.TRICKLE, Fault.STALLED, Fault.CONTINUE, Fault.EARLY_HINTS)
 
@@ -69,7 +66,7 @@ class _ServiceHarness(Harness):
     def calls(self, which: Which) -> int:
         """Wraps, unwraps, batches and rewraps."""
         counted = self.key(which).calls
-        return sum(counted[operation] for operation in ("wrap", "unwrap", "unwrap_many", "rewrap"))
+        return sum(counted[each] for each in ("wrap", "wrap_many", "unwrap", "unwrap_many", "rewrap"))
 
 
 class FakeHarness(_ServiceHarness):
@@ -80,6 +77,7 @@ class FakeHarness(_ServiceHarness):
         {
             "misdirected": "keys in memory have no address",
             "fresh_process": "another process does not see the keys in this one's memory",
+            "sdk": "there is none to a service in memory",
         }
     )
 
@@ -99,7 +97,7 @@ class FakeHarness(_ServiceHarness):
         """Have every operation fail as it would with a service, or take long."""
         self._before = self._total()
         for key in self._keys.values():
-            for operation in _OPERATIONS:
+            for operation in get_args(Operation):
                 _suffer(key, operation, fault)
 
     def heal_network(self) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import io
 import json
-import os
 import socket
 import ssl
 import time
@@ -23,21 +22,23 @@ from kmsbridge.driver import (
     KeyDriver,
     KeyState,
     KeyURI,
+    Operation,
     Options,
     Secret,
     WrappedKey,
     report_request_id,
 )
-from kmsbridge.errors import ClosedError, ConfigError
+from kmsbridge.errors import ConfigError
 from kmsbridge.testing.fakes.fake import caller_of, checked_name
 from kmsbridge.testing.fakes.http_service import from_json, to_json
-from kmsbridge.testing.fakes.service import MAX_PLAINTEXT
+from kmsbridge.testing.fakes.service import BATCH_LIMIT, MAX_PLAINTEXT
 
 _KINDS: Final = {429: ErrorKind.THROTTLED, 408: ErrorKind.TIMEOUT, 504: ErrorKind.TIMEOUT}
 """By a status that came without the service's own code; every other is an outage."""
 _SHAPES: Final[dict[str, type | tuple[type, ...]]] = {
     "wrap": (str, bytes),
     "rewrap": (str, bytes),
+    "wrap_many": list,
     "unwrap": bytes,
     "unwrap_many": list,
     "describe": (str, str),
@@ -67,38 +68,46 @@ class FakeHttpDriver(KeyDriver):
     scheme: ClassVar[str] = "fake-http"
     capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.LOCAL_WRAP}
     max_plaintext: int = MAX_PLAINTEXT
-    development_only: ClassVar[bool] = True
+    batch_limit: int = BATCH_LIMIT
 
     def __init__(self, name: str, address: str, ca_file: str | None, authorization: Secret) -> None:
         self.name = name
         self._address, self._ca_file = urlsplit(address), ca_file
         self._authorization = authorization
-        self._closed = False
+        self._key_id = f"{self.scheme}:{name}"
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
         """A driver; nothing is connected before the first call."""
         name, caller = checked_name(uri), caller_of(options)
-        address = options.text("address") or ""
+        address = options.text("address", required=True)
         if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
             raise ConfigError(f"{options.name}.address is no address", remedy="give http://HOST:PORT")
-        ca_file = options.text("ca_file")
         authorization = Secret.of_text(f"Bearer {caller.role}/{caller.credential.reveal_text()}")
-        return cls(name, address, os.path.join(options.folder, ca_file) if ca_file else None, authorization)
+        return cls(name, address, options.path("ca_file"), authorization)
 
-    @property
-    def key_id(self) -> str:
-        """`fake-http:NAME`."""
-        return f"{self.scheme}:{self.name}"
+    def resolve(self, *, timeout: float) -> str:
+        """`fake-http:NAME`, without a call."""
+        return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Encrypt under the current version."""
-        return WrappedKey(self.key_id, *self._call("wrap", (plaintext, context.canonical()), timeout))
+        return WrappedKey(self._key_id, *self._call("wrap", (plaintext, context.canonical()), timeout))
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         """Decrypt under the version that the ciphertext names."""
         plaintext: bytes = self._call("unwrap", (wrapped.ciphertext, context.canonical()), timeout)
         return plaintext
+
+    def wrap_many(
+        self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
+    ) -> list[WrappedKey | ErrorKind]:
+        """All in one request."""
+        batch = [(plaintext, context.canonical()) for plaintext, context in items]
+        answers = self._call("wrap_many", batch, timeout)
+        if not all(isinstance(each, ErrorKind) or _fits(each, _SHAPES["wrap"]) for each in answers):
+            raise UnreadableAnswer
+        return [each if isinstance(each, ErrorKind) else WrappedKey(self._key_id, *each) for each in answers]
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
@@ -111,18 +120,22 @@ class FakeHttpDriver(KeyDriver):
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """The same under the current version."""
         arguments = (self.name, wrapped.ciphertext, context.canonical())
-        return WrappedKey(self.key_id, *self._call("rewrap", arguments, timeout))
+        return WrappedKey(self._key_id, *self._call("rewrap", arguments, timeout))
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """The state and version."""
         state, version = self._call("describe", None, timeout)
-        return KeyDescription(self.key_id, KeyState(state), version, rotation="by hand")
+        return KeyDescription(self._key_id, KeyState(state), version, rotation="by hand")
 
     def rotate(self, *, timeout: float) -> None:
         """Make a new version."""
         self._call("rotate", None, timeout)
 
-    def classify(self, error: BaseException) -> ErrorKind:
+    def development_settings(self) -> Sequence[str]:
+        """It protects nothing."""
+        return ("the key is a fake, for tests",)
+
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
         """From the service's code; what the network does to a call is an outage or, where time ran out, a timeout.
 
         A status alone refuses nothing: whatever stands in between can have sent it.
@@ -142,12 +155,9 @@ class FakeHttpDriver(KeyDriver):
         return ErrorDetails()
 
     def close(self) -> None:
-        """Refuse every call from now on; each call has a connection of its own, so there is none to close."""
-        self._closed = True
+        """Each call has a connection of its own, so there is none to close."""
 
     def _call(self, operation: str, arguments: Any, timeout: float) -> Any:
-        if self._closed:
-            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
         deadline = time.monotonic() + timeout
         with self._connect(deadline) as sock:
             self._send(sock, operation, json.dumps(to_json(arguments)).encode())
@@ -203,7 +213,7 @@ class FakeHttpDriver(KeyDriver):
         return answer
 
     def __repr__(self) -> str:
-        return f"FakeHttpDriver({self.key_id!r})"
+        return f"FakeHttpDriver({self._key_id!r})"
 
 
 def _left(deadline: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Self
 
@@ -18,7 +20,6 @@ from kmsbridge.driver import (
     Options,
     WrappedKey,
 )
-from kmsbridge.errors import ClosedError, ConfigError, LimitExceeded
 from kmsbridge.publickey import OaepPublicKey
 from kmsbridge.testing.fakes.fake import UnboundFakeDriver, caller_of, checked_name
 from kmsbridge.testing.fakes.service import Caller, FakeError, FakeKey
@@ -65,18 +66,21 @@ class PublicKeyFakeDriver(UnboundFakeDriver):
     def open(cls, uri: KeyURI, options: Options) -> Self:
         """A driver that can wrap at once."""
         name, caller = checked_name(uri), caller_of(options)
-        pem = options.text("public_key")
-        if not pem:
-            raise ConfigError(f"{options.name} has no public_key", remedy="give the key's public key as PEM")
-        return cls(name, caller, OaepPublicKey.of_pem(pem))
+        return cls(name, caller, OaepPublicKey.of_pem(options.text("public_key", required=True)))
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Encrypt with the public key, here."""
-        if self._closed:
-            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
-        if len(plaintext) > self.max_plaintext:
-            raise LimitExceeded("the payload is too large", remedy=f"use at most {self.max_plaintext} bytes")
         return WrappedKey(self.key_id, "", self._public_key.wrap(plaintext))
+
+    def wrap_many(
+        self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
+    ) -> list[WrappedKey | ErrorKind]:
+        """There is no call to save."""
+        raise NotImplementedError
+
+    def forgeries(self) -> Sequence[WrappedKey]:
+        """As long as what an RSA key of 2048 bits wraps."""
+        return (WrappedKey(self.key_id, "", bytes(1) + os.urandom(255)),)
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """The state, and what the role allows; a pair has no versions."""

@@ -10,32 +10,31 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from kmsbridge import forks
-from kmsbridge.driver import ErrorKind, KeyState, Secret
+from kmsbridge.driver import DriverError, ErrorKind, KeyState, Secret
 from kmsbridge.errors import AuthenticationError
 from kmsbridge.message import chunked, cobblestone
 from kmsbridge.testing.harness import Role
 
-Operation = Literal["wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"]
+Operation = Literal["wrap", "wrap_many", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"]
 
 MAX_PLAINTEXT: Final = 4096
+BATCH_LIMIT: Final = 200
 ALLOWED: Final[dict[str, frozenset[str]]] = {
-    "both": frozenset({"wrap", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"}),
-    "encrypt-only": frozenset({"wrap", "describe"}),
+    "both": frozenset(get_args(Operation)),
+    "encrypt-only": frozenset({"wrap", "wrap_many", "describe"}),
     "decrypt-only": frozenset({"unwrap", "unwrap_many", "describe"}),
 }
 _CONTEXT: Final = b"kmsbridge-fake/v1\0"
 
 
-class FakeError(Exception):
-    """What the fake service refuses with: an `ErrorKind` and the id of the request."""
+class FakeError(DriverError):
+    """What the fake service refuses with: a kind, whose name is the code, and the id of the request."""
 
     def __init__(self, kind: ErrorKind, request_id: str = "") -> None:
-        super().__init__(kind, request_id)
-        self.kind = kind
-        self.request_id = request_id
+        super().__init__(kind, code=kind.name, request_id=request_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +181,8 @@ class FakeService:
         """One operation, as a service would do it for a request. Raises `FakeError`.
 
         `arguments` and result: wrap `(plaintext, context) -> (version, ciphertext)`; unwrap
-        `(ciphertext, context) -> plaintext`; unwrap_many a list of such, with an `ErrorKind` for each
-        that fails; rewrap `(source, ciphertext, context)`, `source` the name of the key that wrapped it,
+        `(ciphertext, context) -> plaintext`; wrap_many and unwrap_many a list of such, with an `ErrorKind` for
+        each that fails; rewrap `(source, ciphertext, context)`, `source` the name of the key that wrapped it,
         with wrap's result; describe and rotate `None -> (state, version)`.
         """
         if name in self._keys:
@@ -222,18 +221,26 @@ def _unwrap(key: FakeKey, arguments: tuple[bytes, bytes]) -> bytes:
     return key.open(*arguments)
 
 
-def _unwrap_many(key: FakeKey, arguments: list[tuple[bytes, bytes]]) -> list[bytes | ErrorKind]:
-    def one(item: tuple[bytes, bytes]) -> bytes | ErrorKind:
+def _each(one: Any) -> Any:
+    """The same for a list, with an `ErrorKind` in the place of each that fails."""
+
+    def attempt(key: FakeKey, item: Any) -> Any:
         try:
-            return key.open(*item)
+            return one(key, item)
         except FakeError as error:
             return error.kind
 
-    return [one(item) for item in arguments]
+    def many(key: FakeKey, items: list[Any]) -> list[Any]:
+        if len(items) > BATCH_LIMIT:
+            raise FakeError(ErrorKind.TOO_LARGE)
+        return [attempt(key, item) for item in items]
+
+    return many
 
 
 _OPERATIONS: Final[dict[str, Any]] = {
     "wrap": _wrap,
+    "wrap_many": _each(_wrap),
     "unwrap": _unwrap,
-    "unwrap_many": _unwrap_many,
+    "unwrap_many": _each(_unwrap),
 }

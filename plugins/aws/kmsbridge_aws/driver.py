@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
 from kmsbridge.driver import (
     Capability,
+    DriverError,
     EncryptionContext,
     ErrorDetails,
     ErrorKind,
@@ -15,11 +17,12 @@ from kmsbridge.driver import (
     KeyDriver,
     KeyState,
     KeyURI,
+    Operation,
     Options,
     PolicyRole,
     WrappedKey,
 )
-from kmsbridge.errors import ConfigError, LimitExceeded
+from kmsbridge.errors import ConfigError
 from kmsbridge.publickey import OaepPublicKey
 from kmsbridge_aws import answers, failures, policies, settings
 from kmsbridge_aws.client import Client
@@ -30,8 +33,10 @@ from kmsbridge_aws.settings import Settings
 _SYMMETRIC, _OAEP = "SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256"
 _MAX_SYMMETRIC: Final = 4096
 _MAX_SMALLEST_RSA: Final = 190
-_PATIENCE: Final = 10.0
 _UNTOLD: Final = frozenset({ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST, ErrorKind.KEY_DISABLED})
+# What a ciphertext of AWS KMS begins with, and about as many bytes as follow for a data key.
+_BLOB: Final = b"\x01\x02\x02\0x", 179
+_OAEP_BLOB: Final = b"\0", 255
 
 # AWS KMS encrypts no empty plaintext. This stands for it, and in front of a payload that begins with it.
 _EMPTY: Final = bytes.fromhex("6b6d736272696467652d6177732f656d7074792fd34cbb8a10f7425c9e3b7c5d")
@@ -55,6 +60,7 @@ class AwsKmsDriver(KeyDriver):
         self._alias = given.arn if given.arn is not None and not given.arn.is_key else None
         self._arn = given.arn if given.arn is not None and given.arn.is_key else None
         self._client = Client(given)
+        self._development = settings.for_development(given)
         self._public_key = given.public_key
         if given.asymmetric:
             self.capabilities, self.max_plaintext = frozenset(), _MAX_SMALLEST_RSA
@@ -67,13 +73,11 @@ class AwsKmsDriver(KeyDriver):
         """Checks what is given; AWS is asked on first use, and botocore imported then."""
         return cls(settings.read(uri, options))
 
-    @property
-    def key_id(self) -> str:
-        """`aws-kms:` and the key's ARN, with `*` for the region of a multi-region key."""
-        return self.resolve(timeout=_PATIENCE)
-
     def resolve(self, *, timeout: float) -> str:
-        """A call of DescribeKey where the URI has no key's ARN, once."""
+        """`aws-kms:` and the key's ARN, with `*` for the region of a multi-region key.
+
+        A call of DescribeKey where the URI has no key's ARN, once.
+        """
         return self._resolved(time.monotonic() + timeout).key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
@@ -81,7 +85,6 @@ class AwsKmsDriver(KeyDriver):
         deadline = time.monotonic() + timeout
         if self._asymmetric:
             return self._wrap_here(plaintext, deadline)
-        self._check_length(plaintext)
         arn = self._resolved(deadline)
         answer = self._client.call(
             "encrypt",
@@ -111,13 +114,9 @@ class AwsKmsDriver(KeyDriver):
         return plaintext if self._asymmetric else plaintext.removeprefix(_EMPTY)
 
     def rewraps_from(self, key_id: str) -> bool:
-        """This key's, and those of the same partition, region and account, which the same caller may use."""
+        """From keys of the same partition, region and account, which the same caller may use."""
         theirs, ours = arn_of_key_id(key_id), self._arn
-        return (
-            ours is not None
-            and theirs is not None
-            and (key_id == ours.key_id or theirs.in_partition_of(ours))
-        )
+        return ours is not None and theirs is not None and theirs.in_partition_of(ours)
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """ReEncrypt: the payload does not leave AWS KMS."""
@@ -162,7 +161,18 @@ class AwsKmsDriver(KeyDriver):
         """An IAM policy in JSON. A `ConfigError` where the URI does not tell the key's account."""
         return policies.policy(self._arn or self._alias, role, asymmetric=self._asymmetric)
 
-    def classify(self, error: BaseException) -> ErrorKind:
+    def forgeries(self) -> Sequence[WrappedKey]:
+        """None until the key's ARN is known."""
+        if self._arn is None:
+            return ()
+        start, length = _OAEP_BLOB if self._asymmetric else _BLOB
+        return (WrappedKey(self._arn.key_id, "", start + os.urandom(length)),)
+
+    def development_settings(self) -> Sequence[str]:
+        """Endpoints on this machine or without TLS."""
+        return self._development
+
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
         """From the tables in `failures`."""
         return failures.classify(error)
 
@@ -178,22 +188,16 @@ class AwsKmsDriver(KeyDriver):
         return f"AwsKmsDriver({self._name!r})"
 
     def _resolved(self, deadline: float) -> Arn:
-        self._client.check_open()
         if self._arn is None:
             answer = self._client.call("describe_key", deadline, KeyId=self._name)
             self._arn = answers.arn_of(answer, asymmetric=self._asymmetric)
         return self._arn
 
-    def _check_length(self, plaintext: bytes) -> None:
-        if len(plaintext) > self.max_plaintext:
-            raise LimitExceeded(
-                f"{len(plaintext)} bytes are more than an AWS KMS key wraps at once",
-                remedy=f"its limit is {self.max_plaintext} bytes",
-            )
-
     def _rotation(self, arn: Arn, deadline: float) -> str:
         try:
             return answers.rotation_of(self._client.call("get_key_rotation_status", deadline, KeyId=str(arn)))
+        except DriverError:
+            raise
         except Exception as error:
             if failures.classify(error) in _UNTOLD:
                 return ""
@@ -202,7 +206,6 @@ class AwsKmsDriver(KeyDriver):
     # --- asymmetric keys --------------------------------------------------------------------------
 
     def _wrap_here(self, plaintext: bytes, deadline: float) -> WrappedKey:
-        self._check_length(plaintext)
         arn = self._resolved(deadline)
         public_key = self._public_key or self._fetch_public_key(arn, deadline)
         return WrappedKey(arn.key_id, "", public_key.wrap(plaintext))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
-from kmsbridge.driver import ErrorDetails, ErrorKind
+from kmsbridge.driver import DriverError, ErrorDetails, ErrorKind
 
 _K = ErrorKind
 
@@ -168,16 +168,30 @@ _REMEDIES: Final[dict[str, str]] = {
 _ROLE_REMEDY: Final = "let this caller assume the role: see its trust policy, and the external id"
 
 
-class UnfitKey(Exception):
+class UnfitKey(DriverError):
     """The key is of a type or purpose that cannot wrap data keys as the configuration says."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(ErrorKind.INVALID_REQUEST, remedy=_KEY_TYPE)
+        self.text = text
 
-class UnreadableAnswer(Exception):
+    def __str__(self) -> str:
+        return self.text
+
+
+class UnreadableAnswer(DriverError):
     """The service answered with success, and with something else than was asked for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(ErrorKind.UNAVAILABLE)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def classify(error: BaseException) -> ErrorKind:
-    """The kind of whatever the driver lets out."""
+    """The kind of an exception of botocore, or of one that the system raised beneath it."""
     if response := _response(error):
         code, status = _code(response), _status(response)
         return KIND_OF_CODE.get(code) or _kind_of_status(status, told=code not in ("", str(status)))
@@ -187,13 +201,11 @@ def classify(error: BaseException) -> ErrorKind:
         return kinds[0]
     if isinstance(error, TimeoutError):
         return _K.TIMEOUT
-    return _K.UNAVAILABLE if isinstance(error, (OSError, UnreadableAnswer)) else _K.INVALID_REQUEST
+    return _K.UNAVAILABLE if isinstance(error, OSError) else _K.INVALID_REQUEST
 
 
 def details(error: BaseException) -> ErrorDetails:
     """Code, request id and remedy; nothing of the text."""
-    if isinstance(error, UnfitKey):
-        return ErrorDetails(remedy=_KEY_TYPE)
     if response := _response(error):
         code = _code(response)
         assuming = getattr(error, "operation_name", "") == "AssumeRole"

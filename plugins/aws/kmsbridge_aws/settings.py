@@ -15,6 +15,7 @@ from kmsbridge.publickey import OaepPublicKey
 from kmsbridge_aws.naming import REGION, Arn, check_name
 
 OAEP: Final = "RSA-OAEP-SHA-256"
+_ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL")
 _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
 _EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _SESSION_NAME: Final = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
@@ -67,7 +68,6 @@ def read(uri: KeyURI, options: Options) -> Settings:
     query = uri.parameters("region", "endpoint_url", "profile")
     arn = check_name(uri.path)
     plain = options.flag("allow_plain_http")
-    ca_file = options.text("ca_file")
     asymmetric, public_key = _algorithm(options, arn)
     settings = Settings(
         name=uri.path,
@@ -77,7 +77,7 @@ def read(uri: KeyURI, options: Options) -> Settings:
         profile=_matched(query.get("profile"), _PROFILE, "profile", "the name of an AWS profile"),
         access_key=_access_key(options),
         role=_role(options.table("assume_role"), plain=plain),
-        ca_file=os.path.join(options.folder, ca_file) if ca_file else None,
+        ca_file=options.path("ca_file"),
         allow_plain_http=plain,
         asymmetric=asymmetric,
         public_key=public_key,
@@ -116,6 +116,29 @@ def _endpoint(url: str | None, option: str, *, plain: bool) -> str | None:
         )
     check_endpoint(url, plain=plain, option=option)
     return url.rstrip("/")
+
+
+def for_development(settings: Settings) -> list[str]:
+    """Return what of the settings is not for production, in words; the standard variables count as well."""
+    endpoints = {"assume_role.endpoint_url": settings.role.endpoint_url if settings.role else None}
+    if settings.endpoint_url:
+        endpoints["endpoint_url"] = settings.endpoint_url
+    else:
+        endpoints |= {name: os.environ.get(name) for name in _ENDPOINT_VARIABLES}
+    found = [f"{name} {what}" for name, url in endpoints.items() if url and (what := _unfit(url))]
+    return [*found, "allow_plain_http is true"] if settings.allow_plain_http else found
+
+
+def _unfit(url: str) -> str:
+    """Why an endpoint is not for production, without what may be secret in its URL; empty where it is."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return ""  # the SDK will say so
+    if is_loopback(host):
+        return f"points at {parts.scheme}://{host}, which is this machine"
+    return "" if parts.scheme == "https" else f"points at {parts.scheme}://{host}, which is not https"
 
 
 def is_loopback(host: str) -> bool:

@@ -6,11 +6,11 @@ import re
 from typing import Any, Final
 
 from kmsbridge.context import EncryptionContext
-from kmsbridge.driver import ErrorKind, KeyDescription, KeyState
+from kmsbridge.driver import DriverError, ErrorKind, KeyDescription, KeyState
 from kmsbridge.publickey import OaepPublicKey
 from kmsbridge_gcp.answers import Call, Left, key_state, permissions, verify
 from kmsbridge_gcp.crc32c import crc32c
-from kmsbridge_gcp.failures import GcpKmsFailure, corrupted, wrong_purpose
+from kmsbridge_gcp.failures import corrupted, wrong_purpose
 from kmsbridge_gcp.naming import VERSIONS
 from kmsbridge_gcp.settings import Asymmetric
 
@@ -37,7 +37,7 @@ class AsymmetricKey:
     def unwrap(self, version: str, ciphertext: bytes, _context: EncryptionContext, timeout: float) -> bytes:
         """The plaintext."""
         if not _NUMBER.fullmatch(version):
-            raise GcpKmsFailure(ErrorKind.KEY_NOT_FOUND, "", "the message names a version that cannot exist")
+            raise DriverError(ErrorKind.KEY_NOT_FOUND, remedy="the message names a version that cannot exist")
         request = {
             "name": self._version(version),
             "ciphertext": ciphertext,

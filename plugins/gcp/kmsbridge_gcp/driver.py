@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from kmsbridge.driver import (
     Capability,
+    DriverError,
     EncryptionContext,
     ErrorDetails,
     ErrorKind,
     KeyDescription,
     KeyDriver,
     KeyURI,
+    Operation,
     Options,
     PolicyRole,
     WrappedKey,
     report_request_id,
 )
-from kmsbridge.errors import ClosedError, LimitExceeded
 from kmsbridge_gcp import failures, settings
 from kmsbridge_gcp.asymmetric import AsymmetricKey
 from kmsbridge_gcp.policies import policy
@@ -38,6 +40,9 @@ _SMALLEST: Final = 190
 """Bytes that the smallest RSA key of Cloud KMS, 2048 bits, wraps: which one this is, is not known yet."""
 _SYMMETRIC: Final = frozenset({Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE})
 _LEAST: Final = 0.001
+# What a ciphertext of a symmetric key begins with, and about as many bytes as follow for a data key.
+_CIPHERTEXT: Final = b"\n$\0", 110
+_OAEP: Final = b"\0", 255
 
 
 class GcpKmsDriver(KeyDriver):
@@ -55,6 +60,7 @@ class GcpKmsDriver(KeyDriver):
 
     def __init__(self, name: str, access: Access, asymmetric: Asymmetric | None) -> None:
         self._name, self._access, self._asymmetric = name, access, asymmetric
+        self._key_id = f"{self.scheme}:{name}"
         self._key: SymmetricKey | AsymmetricKey = SymmetricKey(name, self._call)
         if asymmetric is not None:
             self._key = AsymmetricKey(name, asymmetric, self._call)
@@ -67,7 +73,6 @@ class GcpKmsDriver(KeyDriver):
                 self.max_plaintext = pinned.max_plaintext
         self._lock = threading.Lock()
         self._connection: Client | _Injected | None = None
-        self._closed = False
         self._last = threading.local()
 
     @classmethod
@@ -76,21 +81,14 @@ class GcpKmsDriver(KeyDriver):
         name, version = settings.key_name(uri)
         return cls(name, settings.access(options), settings.asymmetric(options, version))
 
-    @property
-    def key_id(self) -> str:
-        """`gcp-kms:projects/P/locations/L/keyRings/R/cryptoKeys/K`."""
-        return f"{self.scheme}:{self._name}"
+    def resolve(self, *, timeout: float) -> str:
+        """`gcp-kms:projects/P/locations/L/keyRings/R/cryptoKeys/K`, without a call."""
+        return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Encrypt under the primary version; with an asymmetric key, by its public key."""
-        self._check_open()
-        if len(plaintext) > self.max_plaintext:
-            raise LimitExceeded(
-                f"{len(plaintext)} bytes are more than {self.key_id} wraps at once",
-                remedy=f"its limit is {self.max_plaintext} bytes",
-            )
         version, ciphertext = self._key.wrap(plaintext, context, timeout)
-        return WrappedKey(self.key_id, version, ciphertext)
+        return WrappedKey(self._key_id, version, ciphertext)
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         """Decrypt; Cloud KMS finds the version of a symmetric key by itself."""
@@ -100,11 +98,11 @@ class GcpKmsDriver(KeyDriver):
             if not failures.is_refused_ciphertext(error):
                 raise
         # Raised here, for its cause would be Google's text.
-        raise failures.GcpKmsFailure(ErrorKind.NOT_AUTHENTIC, "INVALID_ARGUMENT")
+        raise DriverError(ErrorKind.NOT_AUTHENTIC, code="INVALID_ARGUMENT")
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """Two calls: what the caller may do, then the state, which is UNKNOWN to who may not ask for it."""
-        return self._key.describe(self.key_id, timeout)
+        return self._key.describe(self._key_id, timeout)
 
     def rotate(self, *, timeout: float) -> None:
         """Make a version and have it be the primary one: two calls."""
@@ -118,7 +116,17 @@ class GcpKmsDriver(KeyDriver):
         pinned = asymmetric is not None and asymmetric.public_key is not None
         return policy(self._name, role, asymmetric=asymmetric is not None, pinned=pinned)
 
-    def classify(self, error: BaseException) -> ErrorKind:
+    def forgeries(self) -> Sequence[WrappedKey]:
+        """One of a form that Cloud KMS does not refuse at sight."""
+        version = self._asymmetric.version if self._asymmetric else ""
+        start, length = _OAEP if self._asymmetric else _CIPHERTEXT
+        return (WrappedKey(self._key_id, version, start + os.urandom(length)),)
+
+    def development_settings(self) -> Sequence[str]:
+        """What is for emulators."""
+        return settings.for_development(self._access)
+
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
         """From the gRPC status code, and the type of google-auth's errors."""
         return failures.kind_of(error)
 
@@ -127,15 +135,14 @@ class GcpKmsDriver(KeyDriver):
         return failures.details_of(error, getattr(self._last, "reason", ""))
 
     def close(self) -> None:
-        """Refuse every call from now on, and let go of the connection when those under way are done."""
+        """Let go of the connection when the calls under way are done."""
         with self._lock:
-            self._closed = True
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def __repr__(self) -> str:
-        return f"GcpKmsDriver({self.key_id!r})"
+        return f"GcpKmsDriver({self._key_id!r})"
 
     def _call(self, method: str, request: Any, timeout: float) -> Any:
         """One request, under an id that Cloud Audit Logs show as the reason of the request."""
@@ -147,17 +154,12 @@ class GcpKmsDriver(KeyDriver):
 
     def _connected(self) -> Client | _Injected:
         with self._lock:
-            self._check_open()
             if self._connection is None:
                 from kmsbridge_gcp.client import Client
 
                 make = type(self).make_client
                 self._connection = Client(self._access) if make is None else _Injected(make(self._name))
             return self._connection
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
 
 
 class _Injected:

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kmsbridge.driver import ErrorDetails, ErrorKind
+from kmsbridge.driver import DriverError, ErrorDetails, ErrorKind
 
 
-class GcpKmsFailure(Exception):
-    """A failure that this driver tells by itself; it quotes nothing that was sent or received."""
-
-    def __init__(self, kind: ErrorKind, code: str, remedy: str = "") -> None:
-        super().__init__(code)
-        self.kind, self.code, self.remedy = kind, code, remedy
-
-
-def corrupted(field: str) -> GcpKmsFailure:
+def corrupted(field: str) -> DriverError:
     """A checksum or a name in the answer does not fit what was sent: try again."""
-    return GcpKmsFailure(
+    return DriverError(
         ErrorKind.UNAVAILABLE,
-        f"CORRUPTED_{field.upper()}",
-        "the call may be repeated; if it goes on, something between this host and Cloud KMS changes data",
+        code=f"CORRUPTED_{field.upper()}",
+        remedy="the call may be repeated; if it goes on, something between this host and Cloud KMS changes data",
     )
 
 
-def wrong_purpose(purpose: str) -> GcpKmsFailure:
+def wrong_purpose(purpose: str) -> DriverError:
     """The key is for something else than wrapping data keys in the configured way."""
-    return GcpKmsFailure(ErrorKind.INVALID_REQUEST, f"WRONG_PURPOSE_{purpose}", PURPOSE)
+    return DriverError(ErrorKind.INVALID_REQUEST, code=f"WRONG_PURPOSE_{purpose}", remedy=PURPOSE)
 
 
 PURPOSE: Final = (
@@ -75,9 +67,7 @@ def is_refused_ciphertext(error: BaseException) -> bool:
 
 
 def kind_of(error: BaseException) -> ErrorKind:
-    """The kind of any exception."""
-    if isinstance(error, GcpKmsFailure):
-        return error.kind
+    """The kind of an exception of Google's libraries, or of one that the system raised beneath them."""
     code = code_of(error)
     if code == "FAILED_PRECONDITION":
         return _precondition(error)
@@ -95,8 +85,6 @@ def kind_of(error: BaseException) -> ErrorKind:
 
 def details_of(error: BaseException, request_id: str) -> ErrorDetails:
     """Its code, and what to do."""
-    if isinstance(error, GcpKmsFailure):
-        return ErrorDetails(error.code, request_id, error.remedy)
     code = code_of(error)
     if not code:
         return ErrorDetails(*_auth_details(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -66,12 +65,12 @@ def access(options: Options) -> Access:
     found = Access(
         endpoint=_endpoint(options.name, endpoint),
         insecure=options.flag("insecure"),
-        ca_file=_path(options, "ca_file"),
+        ca_file=options.path("ca_file", ""),
         anonymous=options.flag("anonymous"),
-        credentials_file=_path(options, "credentials_file"),
+        credentials_file=options.path("credentials_file", ""),
         access_token=options.secret("access_token"),
-        impersonated=options.text("impersonate_service_account") or "",
-        quota_project=options.text("quota_project") or "",
+        impersonated=options.text("impersonate_service_account", ""),
+        quota_project=options.text("quota_project", ""),
     )
     _check_credentials(options.name, found)
     if found.impersonated and not _MEMBER.fullmatch(found.impersonated):
@@ -85,6 +84,14 @@ def access(options: Options) -> Access:
             remedy="both are for emulators: give the endpoint of yours, or leave them out",
         )
     _check_channel(options.name, found)
+    return found
+
+
+def for_development(access: Access) -> list[str]:
+    """Return what of the settings is not for production, in words."""
+    found = [f"{option} is true" for option in ("insecure", "anonymous") if getattr(access, option)]
+    if _is_loopback(access.endpoint.rpartition(":")[0].strip("[]")):
+        found.append(f"endpoint is {access.endpoint}, which is on this machine")
     return found
 
 
@@ -117,11 +124,6 @@ def _endpoint(name: str, given: str | None) -> str:
             f"{name}.endpoint is no HOST or HOST:PORT", remedy="leave out https:// and any path"
         )
     return f"{found['host']}:{found['port'] or 443}"
-
-
-def _path(options: Options, option: str) -> str:
-    value = options.text(option)
-    return os.path.join(options.folder, value) if value else ""
 
 
 def _check_credentials(name: str, access: Access) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
 
 from kmsbridge.driver import ErrorKind, KeyState
 from kmsbridge_vault import failures
 from kmsbridge_vault.failures import VaultFailure
 
 _CIPHERTEXT: Final = re.compile(rb"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]+={0,2})")
+T = TypeVar("T")
+
 _HOUR: Final = 3600
 _DAY: Final = 86400
 
@@ -47,23 +49,32 @@ def new_ciphertext(data: Mapping[str, Any]) -> tuple[str, bytes]:
     return version, ciphertext
 
 
-def plaintext(text: Any) -> bytes:
+def plaintext(data: Mapping[str, Any]) -> bytes:
     """The bytes of an answer."""
     try:
-        return base64.b64decode(text, validate=True)
-    except (TypeError, ValueError):
+        return base64.b64decode(data["plaintext"], validate=True)
+    except (KeyError, TypeError, ValueError):
         pass  # raised below: the exception would carry the answer along
     raise unreadable()
 
 
-def one_of_many(item: Any) -> bytes | ErrorKind:
-    """The plaintext of an item of a batch, or why there is none."""
+def of_batch(
+    data: Mapping[str, Any], length: int, read: Callable[[Mapping[str, Any]], T]
+) -> list[T | ErrorKind]:
+    """What `read` gives for each item of a batch of this length, or why the item failed."""
+    items = data.get("batch_results")
+    if not isinstance(items, list) or len(items) != length:
+        raise unreadable()
+    return [_failure_of(item) or read(item) for item in items]
+
+
+def _failure_of(item: Any) -> ErrorKind | None:
     if not isinstance(item, dict):
         raise unreadable()
     error = item.get("error")
-    if error:
-        return failures.kind_of_text(error) if isinstance(error, str) else ErrorKind.INVALID_REQUEST
-    return plaintext(item.get("plaintext"))
+    if not error:
+        return None
+    return failures.kind_of_text(error) if isinstance(error, str) else ErrorKind.INVALID_REQUEST
 
 
 def key_version(value: Any) -> str:

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Final, Literal, Self
 
 from kmsbridge.driver import (
     Capability,
     EncryptionContext,
-    ErrorDetails,
     ErrorKind,
     KeyDescription,
     KeyDriver,
     KeyURI,
+    Operation,
     Options,
     PolicyRole,
     WrappedKey,
     report_request_id,
 )
-from kmsbridge.errors import ClosedError
 from kmsbridge_vault import answers, failures, policies
 from kmsbridge_vault.client import Client
 from kmsbridge_vault.credentials import Tokens
 from kmsbridge_vault.failures import VaultFailure
 from kmsbridge_vault.naming import KeyName
-from kmsbridge_vault.settings import login_of, place_of
+from kmsbridge_vault.settings import for_development, login_of, place_of
 
 _AEAD: Final = ("aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305")
-_EITHER: Final = frozenset({Capability.BINDS_CONTEXT, Capability.BATCH_UNWRAP, Capability.REPORTS_VERSION})
+_EITHER: Final = frozenset(
+    {
+        Capability.BINDS_CONTEXT,
+        Capability.BATCH_WRAP,
+        Capability.BATCH_UNWRAP,
+        Capability.REPORTS_VERSION,
+    }
+)
+_FORGED: Final = 60
+"""Bytes of a ciphertext that holds a data key: nonce, 32 bytes and tag."""
 
 
 class VaultTransitDriver(KeyDriver):
@@ -44,12 +53,17 @@ class VaultTransitDriver(KeyDriver):
     capabilities: frozenset[Capability] = _EITHER | {Capability.ROTATE}
     max_plaintext: int = 12_000
     """Bytes whose ciphertext, base64 with a prefix, is within the 16384 of a wrapped key."""
+    batch_limit: int = 200
+    """So that a batch of the largest payloads is far from the 32 MiB of a request."""
 
     def __init__(self, name: KeyName, client: Client, tokens: Tokens, *, derived: bool) -> None:
         self._name, self._client, self._tokens = name, client, tokens
         self._derived = derived
         self._checked = not derived
-        self._closed = False
+        self._version = "1"
+        self._development: Sequence[str] = ()
+        self._key_id = "/".join(filter(None, (client.place.namespace, name.mount, name.key)))
+        self._key_id = f"{self.scheme}:{self._key_id}"
         if derived:
             self.capabilities = type(self).capabilities | {Capability.SERVER_REWRAP}
 
@@ -58,49 +72,40 @@ class VaultTransitDriver(KeyDriver):
         """A driver; nothing is connected or logged in before the first call."""
         name, derived = KeyName.of(uri, options), options.flag("derived")
         client = Client(place_of(options))
-        return cls(name, client, Tokens(client, login_of(options, client)), derived=derived)
+        login = login_of(options, client)
+        driver = cls(name, client, Tokens(client, login), derived=derived)
+        driver._development = for_development(client.place, login)
+        return driver
 
-    @property
-    def key_id(self) -> str:
-        """`vault-transit:`, then the namespace where there is one, mount and key."""
-        namespace = self._client.place.namespace
-        return f"{self.scheme}:{f'{namespace}/' if namespace else ''}{self._name.mount}/{self._name.key}"
+    def resolve(self, *, timeout: float) -> str:
+        """`vault-transit:`, then the namespace where there is one, mount and key. No call."""
+        return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Encrypt under the latest version; a key that does not exist is not made."""
-        with self._calling(timeout):
-            if len(plaintext) > self.max_plaintext:
-                raise VaultFailure(ErrorKind.TOO_LARGE, "too-large")
-            self._check_derivation()
-            asked = {
-                "plaintext": base64.b64encode(plaintext).decode(),
-                "type": failures.NO_SUCH_TYPE,
-                **self._bound(context),
-            }
-            try:
-                return self._wrapped(self._ask("POST", self._name.path("encrypt"), asked))
-            except VaultFailure as failure:
-                if failure.kind is not ErrorKind.ACCESS_DENIED:
-                    raise
-                refusal = failure
-            # To a token that may not create, an unknown key is denied.
-            if self._is_missing():
-                refusal = VaultFailure(ErrorKind.KEY_NOT_FOUND, "no-key", request_id=refusal.request_id)
-            raise refusal
+        with _within(timeout):
+            return self._wrapped(self._encrypt(self._item(plaintext, context)))
+
+    def wrap_many(
+        self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
+    ) -> list[WrappedKey | ErrorKind]:
+        """All in one request."""
+        with _within(timeout):
+            data = self._encrypt(_batch([self._item(*each) for each in items]))
+            return answers.of_batch(data, len(items), self._wrapped)
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         """Decrypt, whatever version the ciphertext names."""
-        with self._calling(timeout):
+        with _within(timeout):
             self._check_derivation()
             asked = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
-            data = self._ask("POST", self._name.path("decrypt"), asked)
-            return answers.plaintext(data.get("plaintext"))
+            return answers.plaintext(self._ask("POST", self._name.path("decrypt"), asked))
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
     ) -> list[bytes | ErrorKind]:
         """All in one request; those that are no ciphertext are not sent."""
-        with self._calling(timeout):
+        with _within(timeout):
             self._check_derivation()
             results: list[bytes | ErrorKind] = [ErrorKind.NOT_AUTHENTIC] * len(items)
             sound = [
@@ -108,32 +113,30 @@ class VaultTransitDriver(KeyDriver):
                 for number, (wrapped, _) in enumerate(items)
                 if answers.version_of_ciphertext(wrapped.ciphertext) is not None
             ]
+            if not sound:
+                return results
             batch = [
                 {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
                 for wrapped, context in (items[number] for number in sound)
             ]
-            if not batch:
-                return results
-            asked = {"batch_input": batch, "partial_failure_response_code": 200}
-            told = self._ask("POST", self._name.path("decrypt"), asked).get("batch_results")
-            if not isinstance(told, list) or len(told) != len(batch):
-                raise answers.unreadable()
-            for number, each in zip(sound, told, strict=True):
-                results[number] = answers.one_of_many(each)
+            data = self._ask("POST", self._name.path("decrypt"), _batch(batch))
+            opened = answers.of_batch(data, len(batch), answers.plaintext)
+            for number, result in zip(sound, opened, strict=True):
+                results[number] = result
             return results
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """By the server, under the latest version; of a derived key alone."""
         if not self._derived:
             raise NotImplementedError
-        with self._calling(timeout):
+        with _within(timeout):
             self._check_derivation()
             asked = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
             return self._wrapped(self._ask("POST", self._name.path("rewrap"), asked))
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """From the key's own page, and what the token may do where it may ask."""
-        with self._calling(timeout):
+        with _within(timeout):
             paths = [self._name.path("encrypt"), self._name.path("decrypt")]
             try:
                 rights = self._ask("POST", "sys/capabilities-self", {"paths": paths})
@@ -143,51 +146,59 @@ class VaultTransitDriver(KeyDriver):
                 rights = {}
             key = self._ask("GET", self._name.path("keys"))
             self._check(key)
+            self._version = answers.key_version(key.get("latest_version"))
             return KeyDescription(
-                self.key_id,
+                self._key_id,
                 answers.state(key),
-                answers.key_version(key.get("latest_version")),
+                self._version,
                 answers.rotation(key),
                 *(answers.may(rights.get(path)) for path in paths),
             )
 
     def rotate(self, *, timeout: float) -> None:
         """Make a new version."""
-        with self._calling(timeout):
+        with _within(timeout):
             self._ask("POST", f"{self._name.path('keys')}/rotate", {})
 
     def policy(self, role: PolicyRole) -> str:
         """HCL for `bao policy write`."""
         return policies.policy(self._name, role, derived=self._derived)
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        """Of every failure the kind was known when it was raised."""
-        if isinstance(error, VaultFailure):
-            return error.kind
-        return ErrorKind.TIMEOUT if isinstance(error, TimeoutError) else ErrorKind.INVALID_REQUEST
+    def forgeries(self) -> Sequence[WrappedKey]:
+        """Under the latest version that was seen, for an older one may no longer decrypt."""
+        noise = base64.b64encode(os.urandom(_FORGED)).decode()
+        return (WrappedKey(self._key_id, self._version, f"vault:v{self._version}:{noise}".encode()),)
 
-    def error_details(self, error: BaseException) -> ErrorDetails:
-        """A code: the HTTP status, or a word where the status is not telling."""
-        if isinstance(error, VaultFailure):
-            return ErrorDetails(error.code, error.request_id, error.remedy)
-        return ErrorDetails()
+    def development_settings(self) -> Sequence[str]:
+        """An address without TLS, or a development server's token."""
+        return self._development
+
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
+        """Of what is no `VaultFailure`."""
+        return ErrorKind.TIMEOUT if isinstance(error, TimeoutError) else ErrorKind.INVALID_REQUEST
 
     def close(self) -> None:
         """End the renewal of the token and close the connections. The token is not revoked."""
-        self._closed = True
         self._tokens.close()
         self._client.close()
 
     # --- one call ---------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _calling(self, timeout: float) -> Iterator[None]:
-        if self._closed:
-            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
-        from kmsbridge_vault.transport import within
+    def _item(self, plaintext: bytes, context: EncryptionContext) -> dict[str, str]:
+        return {"plaintext": base64.b64encode(plaintext).decode(), **self._bound(context)}
 
-        with within(timeout):
-            yield
+    def _encrypt(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._check_derivation()
+        try:
+            return self._ask("POST", self._name.path("encrypt"), {"type": failures.NO_SUCH_TYPE, **asked})
+        except VaultFailure as failure:
+            if failure.kind is not ErrorKind.ACCESS_DENIED:
+                raise
+            refusal = failure
+        # To a token that may not create, an unknown key is denied.
+        if self._is_missing():
+            refusal = VaultFailure(ErrorKind.KEY_NOT_FOUND, "no-key", request_id=refusal.request_id)
+        raise refusal
 
     def _ask(self, method: Literal["GET", "POST"], path: str, body: Any = None) -> Mapping[str, Any]:
         """The `data` of the answer. A token that died is replaced, and the request made once more."""
@@ -201,13 +212,13 @@ class VaultTransitDriver(KeyDriver):
             if fresh is None:
                 raise
             answer = self._client.request(method, path, body, token=fresh.token)
+        report_request_id(answer["request_id"])
         data = answer.get("data")
         if not isinstance(data, dict):
             if not path.endswith("/rotate"):  # HashiCorp's answer to a rotation is empty
                 raise answers.unreadable()
             data = {}
         self._tokens.learn()
-        report_request_id(answer["request_id"])
         return data
 
     # --- what Vault would not refuse --------------------------------------------------------------
@@ -257,7 +268,17 @@ class VaultTransitDriver(KeyDriver):
         return False
 
     def _wrapped(self, data: Mapping[str, Any]) -> WrappedKey:
-        return WrappedKey(self.key_id, *answers.new_ciphertext(data))
+        return WrappedKey(self._key_id, *answers.new_ciphertext(data))
 
     def __repr__(self) -> str:
-        return f"VaultTransitDriver({self.key_id!r})"
+        return f"VaultTransitDriver({self._key_id!r})"
+
+
+def _within(timeout: float) -> AbstractContextManager[None]:
+    from kmsbridge_vault.transport import within  # imports requests
+
+    return within(timeout)
+
+
+def _batch(items: list[dict[str, str]]) -> dict[str, Any]:
+    return {"batch_input": items, "partial_failure_response_code": 200}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kmsbridge.driver import ErrorKind
+from kmsbridge.driver import DriverError, ErrorKind
 
 NO_SUCH_TYPE: Final = "existing-keys-only"
 """Sent as the type of a key to be created: there is no such type, so none is created."""
@@ -15,17 +15,13 @@ UNWRAPPABLE: Final = "wrapping-token-used"
 """The code of what the server says of a wrapping token that was used, is too old, or never was."""
 
 
-class VaultFailure(Exception):
+class VaultFailure(DriverError):
     """A refusal, or no answer. Holds nothing of the server's text, which can quote what was sent."""
 
     def __init__(
         self, kind: ErrorKind, code: str, *, request_id: str = "", remedy: str = "", denied: bool = False
     ) -> None:
-        super().__init__(kind.name, code)
-        self.kind = kind
-        self.code = code
-        self.request_id = request_id
-        self.remedy = remedy
+        super().__init__(kind, code=code, request_id=request_id, remedy=remedy)
         self.denied = denied
         """Of a status 403: whether the server names the denial, which it does for a living token only."""
 

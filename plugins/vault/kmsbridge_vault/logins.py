@@ -50,11 +50,11 @@ class GivenToken(Login):
     """A token from the configuration."""
 
     def __init__(self, token: Secret, *, renew: bool) -> None:
-        self._token = token
+        self.token = token
         self.learns = renew
 
     def __call__(self, client: Client) -> Grant:
-        return Grant(self._token)
+        return Grant(self.token)
 
 
 class TokenFile(Login):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from kmsbridge.driver import Options, Secret
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ADDRESS: Final = "https://vault.internal:8200"
 _METHODS: Final = ("token", "token_file", "approle", "kubernetes", "userpass", "cert")
+_DEVELOPMENT_TOKEN: Final = b"root"
 _POD_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
 
 
@@ -36,9 +37,9 @@ def place_of(options: Options) -> Place:
     return Place(
         _checked(address, options.name, plain=plain),
         path(namespace, f"{options.name}.namespace") if namespace else "",
-        file_of(options, "ca_file") or _existing(standard("CACERT"), "the variable of the CA file"),
-        file_of(options, "client_cert"),
-        file_of(options, "client_key"),
+        _file(options, "ca_file") or _existing(standard("CACERT"), "the variable of the CA file"),
+        _file(options, "client_cert"),
+        _file(options, "client_key"),
     )
 
 
@@ -47,15 +48,19 @@ def standard(name: str) -> str:
     return os.environ.get(f"BAO_{name}") or os.environ.get(f"VAULT_{name}") or ""
 
 
-def file_of(options: Options, option: str) -> str:
-    """The absolute path of a file that must be there; empty where the option is not given."""
-    return _existing(relative(options, option), f"{options.name}.{option}")
+def for_development(place: Place, login: Login) -> list[str]:
+    """Return what of the settings is not for production, in words."""
+    parts, found = urlsplit(place.address), []
+    if parts.scheme == "http":
+        where = "on this machine" if _is_loopback(parts.hostname or "") else "on another machine"
+        found.append(f"address is {place.address}, {where} and without TLS")
+    if isinstance(login, logins.GivenToken) and login.token.equals(Secret(_DEVELOPMENT_TOKEN)):
+        found.append("the token is that of a development server")
+    return found
 
 
-def relative(options: Options, option: str) -> str:
-    """The absolute path that an option gives, seen from the configuration file; empty where it is not given."""
-    text = options.text(option)
-    return os.path.abspath(os.path.join(options.folder, text)) if text else ""
+def _file(options: Options, option: str) -> str:
+    return _existing(options.path(option, ""), f"{options.name}.{option}")
 
 
 def _existing(file: str, what: str) -> str:
@@ -107,18 +112,20 @@ def login_of(options: Options, client: Client) -> Login:
         return logins.GivenToken(_header(Secret.of_text(token), f"{options.name}.auth"), renew=True)
     match method:
         case "token":
-            token_given = _header(_secret(auth, "token"), auth.name)
+            token_given = _header(auth.secret("token", required=True), auth.name)
             return logins.GivenToken(token_given, renew=auth.flag("renew", default=True))
         case "token_file":
-            return logins.TokenFile(relative(auth, "file") or _missing(auth, "file"))
+            return logins.TokenFile(auth.path("file", required=True))
         case "approle":
             return _approle(auth, client)
         case "kubernetes":
-            jwt_file = relative(auth, "jwt_file") or _POD_TOKEN
-            return logins.Kubernetes(_endpoint(auth, "kubernetes"), _text(auth, "role"), jwt_file)
+            role, jwt_file = auth.text("role", required=True), auth.path("jwt_file", _POD_TOKEN)
+            return logins.Kubernetes(_endpoint(auth, "kubernetes"), role, jwt_file)
         case "userpass":
-            username = path(_text(auth, "username"), f"{auth.name}.username")
-            return logins.UserPass(_endpoint(auth, "userpass"), username, _secret(auth, "password"))
+            username = path(auth.text("username", required=True), f"{auth.name}.username")
+            return logins.UserPass(
+                _endpoint(auth, "userpass"), username, auth.secret("password", required=True)
+            )
         case "cert":
             return _certificate(auth, client)
     raise ConfigError(f"{auth.name}.method is unknown", remedy=f"use one of {', '.join(_METHODS)}")
@@ -126,7 +133,7 @@ def login_of(options: Options, client: Client) -> Login:
 
 def _approle(auth: Options, client: Client) -> Login:
     endpoint = _endpoint(auth, "approle")
-    role_id, secret_id = _secret(auth, "role_id"), auth.secret("secret_id")
+    role_id, secret_id = auth.secret("role_id", required=True), auth.secret("secret_id")
     wrapped = _wrapped(auth, client, endpoint)
     if secret_id is not None and wrapped is not None:
         raise ConfigError(
@@ -136,8 +143,8 @@ def _approle(auth: Options, client: Client) -> Login:
 
 
 def _wrapped(auth: Options, client: Client, endpoint: Endpoint) -> WrappedSecretId | None:
-    given, variable = auth.secret("wrapped_secret_id"), auth.text("wrapped_secret_id_env") or ""
-    file, role_name = relative(auth, "wrapped_secret_id_file"), auth.text("role_name") or ""
+    given, variable = auth.secret("wrapped_secret_id"), auth.text("wrapped_secret_id_env", "")
+    file, role_name = auth.path("wrapped_secret_id_file", ""), auth.text("role_name", "")
     sources = [each for each in (given, variable, file) if each]
     if len(sources) > 1:
         raise ConfigError(f"{auth.name} has more than one wrapped secret id", remedy="keep one of them")
@@ -168,7 +175,7 @@ def _certificate(auth: Options, client: Client) -> Login:
             f"{auth.name} has the method cert, and there is no client certificate",
             remedy="set client_cert and client_key beside auth",
         )
-    return logins.Certificate(_endpoint(auth, "cert"), auth.text("role") or "")
+    return logins.Certificate(_endpoint(auth, "cert"), auth.text("role", ""))
 
 
 def _endpoint(auth: Options, mount: str) -> Endpoint:
@@ -179,22 +186,9 @@ def _endpoint(auth: Options, mount: str) -> Endpoint:
     )
 
 
-def _text(auth: Options, option: str) -> str:
-    return auth.text(option) or _missing(auth, option)
-
-
-def _secret(auth: Options, option: str) -> Secret:
-    secret = auth.secret(option)
-    return secret if secret is not None and secret.reveal() else _missing(auth, option)
-
-
 def _header(token: Secret, name: str) -> Secret:
     """The token without a line end; it goes into a header."""
     text = token.reveal().strip()
     if not text.isascii() or not text.decode().isprintable() or b" " in text:
         raise ConfigError(f"{name} has a token that is none", remedy="give it without spaces or other lines")
     return Secret(text)
-
-
-def _missing(auth: Options, option: str) -> NoReturn:
-    raise ConfigError(f"{auth.name} has no {option}", remedy=f"set {option}: its method needs it")

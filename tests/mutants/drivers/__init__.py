@@ -4,6 +4,7 @@ A suite that has never failed proves little: this is what says that it fails whe
 """
 
 from tests.mutants.drivers import (  # noqa: F401 - they fill MUTANTS
+    batches,
     binding,
     calls,
     interruption,

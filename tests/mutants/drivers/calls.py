@@ -32,39 +32,39 @@ class SwallowsDenial(FakeDriver):
             raise
 
 
-@caught_by("test_disabled_key_is_told[unwrap]")
-class CallsDisabledDenied(FakeDriver):
+@caught_by("test_disabled_key_is_told[unwrap]", FakeHttpHarness)
+class CallsDisabledDenied(FakeHttpDriver):
     """Takes a disabled key for a right that is missing."""
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        kind = super().classify(error)
+    def classify(self, error: BaseException, operation: str) -> ErrorKind:
+        kind = super().classify(error, operation)
         return ErrorKind.ACCESS_DENIED if kind is ErrorKind.KEY_DISABLED else kind
 
 
-@caught_by("test_expired_credentials_are_told[unwrap]")
-class CallsExpiredDenied(FakeDriver):
+@caught_by("test_expired_credentials_are_told[unwrap]", FakeHttpHarness)
+class CallsExpiredDenied(FakeHttpDriver):
     """Takes credentials that are over for a right that is missing."""
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        kind = super().classify(error)
+    def classify(self, error: BaseException, operation: str) -> ErrorKind:
+        kind = super().classify(error, operation)
         return ErrorKind.ACCESS_DENIED if kind is ErrorKind.UNAUTHENTICATED else kind
 
 
-@caught_by(f"{FAULT}[connection refused-unwrap]")
-class CallsOutagesInvalid(FakeDriver):
+@caught_by(f"{FAULT}[connection refused-unwrap]", FakeHttpHarness)
+class CallsOutagesInvalid(FakeHttpDriver):
     """Takes a service that is down for a request that is wrong, so that nobody tries again."""
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        kind = super().classify(error)
+    def classify(self, error: BaseException, operation: str) -> ErrorKind:
+        kind = super().classify(error, operation)
         return ErrorKind.INVALID_REQUEST if kind is ErrorKind.UNAVAILABLE else kind
 
 
-@caught_by("test_wrong_context_is_refused[values swapped]")
-class CallsForgeryAnOutage(FakeDriver):
+@caught_by("test_wrong_context_is_refused[values swapped]", FakeHttpHarness)
+class CallsForgeryAnOutage(FakeHttpDriver):
     """Takes what is not authentic for an outage."""
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        kind = super().classify(error)
+    def classify(self, error: BaseException, operation: str) -> ErrorKind:
+        kind = super().classify(error, operation)
         return ErrorKind.UNAVAILABLE if kind is ErrorKind.NOT_AUTHENTIC else kind
 
 
@@ -72,15 +72,15 @@ class CallsForgeryAnOutage(FakeDriver):
 class TakesBugsForForgery(FakeDriver):
     """Says of any exception that the message was changed."""
 
-    def classify(self, error: BaseException) -> ErrorKind:
-        return error.kind if isinstance(error, FakeError) else ErrorKind.NOT_AUTHENTIC
+    def classify(self, error: BaseException, operation: str) -> ErrorKind:
+        return ErrorKind.NOT_AUTHENTIC
 
 
 @caught_by("test_classify_is_total[RuntimeError]")
 class ClassifiesItsOwnAlone(FakeDriver):
     """Fails over an exception that it does not know."""
 
-    def classify(self, error: BaseException) -> ErrorKind:
+    def classify(self, error: BaseException, operation: str) -> ErrorKind:
         return error.kind  # type: ignore[attr-defined, no-any-return]
 
 

@@ -15,8 +15,8 @@ FOREIGN = "test_foreign_exception_reaches_the_caller"
 class _SaysThatItDoesNotWait(FakeDriver):
     may_wait: ClassVar[bool] = False
 
-    def classify(self, error: BaseException) -> ErrorKind | None:  # type: ignore[override]
-        return error.kind if isinstance(error, FakeError) else None
+    def classify(self, error: BaseException, operation: str) -> ErrorKind | None:  # type: ignore[override]
+        return None
 
 
 @caught_by(f"{FOREIGN}[no answer-SoftTimeLimit-unwrap]")
@@ -36,8 +36,8 @@ class TranslatesWhatIsNotItsOwn(_SaysThatItDoesNotWait):
 class ClaimsEveryTimeout(_SaysThatItDoesNotWait):
     """Says of any `TimeoutError` that its service was slow."""
 
-    def classify(self, error: BaseException) -> ErrorKind | None:  # type: ignore[override]
-        return ErrorKind.TIMEOUT if isinstance(error, TimeoutError) else super().classify(error)
+    def classify(self, error: BaseException, operation: str) -> ErrorKind | None:  # type: ignore[override]
+        return ErrorKind.TIMEOUT if isinstance(error, TimeoutError) else super().classify(error, operation)
 
 
 @caught_by(f"{FOREIGN}[no answer-KeyboardInterrupt-describe]")

@@ -9,12 +9,12 @@ import os
 import socket
 from typing import Any, ClassVar, Self
 
-from kmsbridge.driver import EncryptionContext, ErrorDetails, KeyURI, Options, WrappedKey
+from kmsbridge.driver import DriverError, EncryptionContext, ErrorDetails, KeyURI, Options, WrappedKey
 from kmsbridge.errors import ConfigError
 from kmsbridge.testing.fakes.fake import FakeDriver, caller_of
 from kmsbridge.testing.fakes.harnesses import FakeHttpHarness
 from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
-from kmsbridge.testing.fakes.service import Caller, Operation
+from kmsbridge.testing.fakes.service import FakeError, Operation
 from tests.mutants.drivers.base import caught_by
 
 
@@ -110,12 +110,19 @@ class ClosesOnce(FakeDriver):
         super().close()
 
 
-@caught_by("test_closed_driver_is_told[unwrap]")
-class AnswersAfterClose(FakeDriver):
-    """Connects again where it was closed."""
+@caught_by("test_close_of_one_driver_leaves_another_open")
+class ClosesItsNeighbours(FakeDriver):
+    """Shares a connection among all drivers, and the first that is closed ends it."""
+
+    ended: ClassVar[set[str]] = set()
 
     def close(self) -> None:
-        """Does nothing."""
+        self.ended.add(self.name)
+
+    def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
+        if self.name in self.ended:
+            raise RuntimeError("this connection is closed")
+        return super().call(operation, arguments, timeout)
 
 
 @caught_by("test_repr_shows_no_secret")
@@ -140,30 +147,38 @@ class ShowsTheKey(FakeDriver):
         return f"{type(self).__name__}({self.last!r})"
 
 
-class _Remembers(FakeDriver):
-    def __init__(self, name: str, caller: Caller) -> None:
-        super().__init__(name, caller)
-        self._sent = b""
-
-    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        self._sent = plaintext
-        return super().wrap(plaintext, context, timeout=timeout)
-
-
-@caught_by("test_disabled_key_is_told_discreetly")
-class QuotesThePayload(_Remembers):
+@caught_by("test_disabled_key_is_told_discreetly", FakeHttpHarness)
+class QuotesThePayload(FakeHttpDriver):
     """Gives what was sent as the provider's code, which errors show."""
 
+    sent = b""
+
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        self.sent = plaintext
+        return super().wrap(plaintext, context, timeout=timeout)
+
     def error_details(self, error: BaseException) -> ErrorDetails:
-        return ErrorDetails(code=f"could not encrypt {self._sent!r}")
+        return ErrorDetails(code=f"could not encrypt {self.sent!r}")
 
 
 @caught_by("test_denied_caller_is_told_discreetly")
-class AdvisesWithThePayload(_Remembers):
-    """Gives what was sent, in hex, as advice."""
+class AdvisesWithThePayload(FakeDriver):
+    """Raises what was sent, in hex, as advice."""
 
-    def error_details(self, error: BaseException) -> ErrorDetails:
-        return ErrorDetails(remedy=f"send {self._sent.hex()} again")
+    def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
+        try:
+            return super().wrap(plaintext, context, timeout=timeout)
+        except FakeError as error:
+            remedy = f"send {plaintext.hex()} again"
+            raise DriverError(error.kind, remedy=remedy) from None
+
+
+@caught_by("test_development_settings_are_clauses")
+class TellsItsTokenAsASetting(FakeDriver):
+    """Says with which token it is for development."""
+
+    def development_settings(self) -> list[str]:
+        return [f"the token is {self._caller.credential.reveal_text()}"]
 
 
 @caught_by("test_pickle_shows_no_secret")

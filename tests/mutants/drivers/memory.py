@@ -20,7 +20,7 @@ class CachesPlaintexts(FakeDriver):
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         asked = wrapped, context.canonical()
-        if asked not in self._opened or self._closed:
+        if asked not in self._opened:
             self._opened[asked] = super().unwrap(wrapped, context, timeout=timeout)
         return self._opened[asked]
 

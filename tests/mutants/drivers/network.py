@@ -10,7 +10,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
+from kmsbridge.driver import EncryptionContext, ErrorKind, Operation, WrappedKey
 from kmsbridge.testing.fakes.fake import FakeDriver
 from kmsbridge.testing.fakes.harnesses import FakeHttpHarness, PublicKeyFakeHarness
 from kmsbridge.testing.fakes.http_fake import FakeHttpDriver, HttpStatusError
@@ -64,9 +64,9 @@ class _TakesStatusesForRefusals(FakeHttpDriver):
     status: int
     kind: ErrorKind
 
-    def classify(self, error: BaseException) -> ErrorKind:
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
         its_own = isinstance(error, HttpStatusError) and error.status == self.status
-        return self.kind if its_own else super().classify(error)
+        return self.kind if its_own else super().classify(error, operation)
 
 
 @caught_by(f"{FAULT}[status 404 with a page-unwrap]", FakeHttpHarness)
@@ -160,9 +160,8 @@ class ResolvesAtLeisure(FakeDriver):
 
     asked = False
 
-    @property
-    def key_id(self) -> str:
+    def resolve(self, *, timeout: float) -> str:
         if not self.asked:
             self.call("describe", None, 4.0)
             self.asked = True
-        return super().key_id
+        return super().resolve(timeout=timeout)

@@ -14,16 +14,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kmsbridge.driver import (
     Capability,
+    DriverError,
     EncryptionContext,
     ErrorKind,
     KeyDescription,
     KeyDriver,
     KeyState,
     KeyURI,
+    Operation,
     Options,
     WrappedKey,
 )
-from kmsbridge.errors import ClosedError, ConfigError
+from kmsbridge.errors import ConfigError
 
 NONCE = 12
 NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -33,17 +35,7 @@ TABLES = """
 """
 
 
-class KeyIsGone(Exception):
-    """There is no such key, or no such version of it."""
-
-
-class KeyIsDisabled(Exception):
-    """The key is not enabled."""
-
-
 KINDS = {
-    KeyIsGone: ErrorKind.KEY_NOT_FOUND,
-    KeyIsDisabled: ErrorKind.KEY_DISABLED,
     InvalidTag: ErrorKind.NOT_AUTHENTIC,
     sqlite3.Error: ErrorKind.UNAVAILABLE,
 }
@@ -83,7 +75,7 @@ class SqliteDriver(KeyDriver):
 
     def __init__(self, path: str, name: str) -> None:
         self._path, self._name = path, name
-        self._closed = False
+        self._key_id = f"{self.scheme}:{name}"
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
@@ -94,15 +86,14 @@ class SqliteDriver(KeyDriver):
             )
         return cls(os.path.join(options.folder, uri.path), uri.fragment)
 
-    @property
-    def key_id(self) -> str:
-        return f"{self.scheme}:{self._name}"
+    def resolve(self, *, timeout: float) -> str:
+        return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         version, material = self._usable(None, timeout)
         nonce = os.urandom(NONCE)
         sealed = AESGCM(material).encrypt(nonce, plaintext, context.canonical())
-        return WrappedKey(self.key_id, str(version), nonce + sealed)
+        return WrappedKey(self._key_id, str(version), nonce + sealed)
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         _, material = self._usable(wrapped.version, timeout)
@@ -113,33 +104,31 @@ class SqliteDriver(KeyDriver):
 
     def describe(self, *, timeout: float) -> KeyDescription:
         state, version, _ = self._find(None, timeout)
-        return KeyDescription(self.key_id, KeyState(state), str(version))
+        return KeyDescription(self._key_id, KeyState(state), str(version))
 
     def rotate(self, *, timeout: float) -> None:
         self._find(None, timeout)
         add_version(self._path, self._name, timeout)
 
-    def classify(self, error: BaseException) -> ErrorKind:
+    def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
         return next(
             (kind for cls, kind in KINDS.items() if isinstance(error, cls)), ErrorKind.INVALID_REQUEST
         )
 
     def close(self) -> None:
-        self._closed = True
+        """Each call opens the database and closes it."""
 
     def _usable(self, version: str | None, timeout: float) -> tuple[int, bytes]:
         state, number, material = self._find(version, timeout)
         if state != "enabled":
-            raise KeyIsDisabled
+            raise DriverError(ErrorKind.KEY_DISABLED)
         return number, material
 
     def _find(self, version: str | None, timeout: float) -> tuple[str, int, bytes]:
-        if self._closed:
-            raise ClosedError(f"the driver of {self.key_id} is closed", remedy="open a new one")
         query = "SELECT state, version, material FROM keys JOIN versions USING (name) WHERE name = ?"
         with database(self._path, timeout) as connection:
             rows = connection.execute(f"{query} ORDER BY version DESC", (self._name,)).fetchall()
         found = [row for row in rows if version in (None, str(row[1]))]
         if not found:
-            raise KeyIsGone
+            raise DriverError(ErrorKind.KEY_NOT_FOUND)
         return found[0]  # type: ignore[no-any-return]

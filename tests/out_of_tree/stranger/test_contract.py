@@ -17,6 +17,8 @@ class SqliteHarness(Harness):
         "break_network": "a file has no network",
         "misdirected": "a file has no network",
         "calls": "a file does not count",
+        "sdk": "Python brings SQLite along",
+        "secrets": "a file takes none",
         "test_fork_amid_calls_leaves_the_child_able": "SQLite's own locks do not survive a fork amid calls",
     }
 
