@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 from kmsbridge.streams import write_all
@@ -44,13 +42,14 @@ def replacing(
     `mode` is subject to the umask. A symbolic link is followed: its target is replaced, the link
     stays; without `follow` the link itself is replaced. With `exclusive`, a `path` that exists is a `FileExistsError` and is left as it was.
     """
-    target = Path(os.path.realpath(path)) if follow else Path(path)
-    if target.exists() and not target.is_symlink() and not stat.S_ISREG(target.stat().st_mode):
-        what = errno.EISDIR if target.is_dir() else errno.EINVAL
-        raise OSError(what, "not a regular file, and no other is replaced", str(target))
-    if exclusive and target.exists():
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    temporary = target.with_name(f".{short_name(target.name)}.{secrets.token_hex(6)}.tmp")
+    target = os.fspath(os.path.realpath(path) if follow else path)
+    if os.path.exists(target) and not os.path.islink(target) and not os.path.isfile(target):
+        what = errno.EISDIR if os.path.isdir(target) else errno.EINVAL
+        raise OSError(what, "not a regular file, and no other is replaced", target)
+    if exclusive and os.path.exists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    folder, name = os.path.split(os.fsdecode(target))
+    temporary = os.path.join(folder, f".{short_name(name)}.{os.urandom(6).hex()}.tmp")
     try:
         with _create(temporary, mode, target) as file:
             yield file
@@ -65,14 +64,14 @@ def replacing(
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder(target.parent)
+    sync_folder(folder or ".")
 
 
-def _create(temporary: Path, mode: int, target: Path) -> BinaryIO:
+def _create(temporary: str, mode: int, target: str | bytes) -> BinaryIO:
     try:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     except OSError as error:
-        error.filename = str(target)  # the name that the caller knows
+        error.filename = target  # the name that the caller knows
         raise
     return os.fdopen(descriptor, "w+b", buffering=0)
 

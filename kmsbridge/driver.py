@@ -12,8 +12,7 @@ import enum
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Final, Literal, Self
+from typing import ClassVar, Final, Literal, NamedTuple, Self
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.keyuri import KeyURI
@@ -22,6 +21,7 @@ from kmsbridge.secret import Secret
 
 __all__ = [
     "ENTRY_POINT_GROUP",
+    "INTERFACE",
     "Capability",
     "DriverError",
     "EncryptionContext",
@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP: Final = "kmsbridge.drivers"
+
+INTERFACE: Final = 1
+"""The version of this interface. It is raised where something changes that makes a driver fail."""
 
 PolicyRole = Literal["encryptor", "decryptor", "rewrapper", "admin"]
 """Whom `KeyDriver.policy` is for: who wraps, who unwraps, who moves messages, who looks after the key."""
@@ -86,8 +89,7 @@ class ErrorKind(enum.Enum):
     """The payload is longer than `max_plaintext`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorDetails:
+class ErrorDetails(NamedTuple):
     """What a provider says of an error besides its kind; each part may be empty.
 
     `remedy` is the driver's own advice where it knows better than the library's general one. None of
@@ -123,8 +125,7 @@ class DriverError(Exception):
         return f"{type(self).__name__}({self})"
 
 
-@dataclass(frozen=True, slots=True)
-class WrappedKey:
+class WrappedKey(NamedTuple):
     """An encrypted data key as the provider returned it: 1 to 16384 bytes of ciphertext.
 
     `key_id` is what `KeyDriver.resolve` returns. `version` is empty where the provider reports none.
@@ -144,8 +145,7 @@ class KeyState(enum.Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyDescription:
+class KeyDescription(NamedTuple):
     """What a provider tells of a key.
 
     `version` is the one that a wrap would use now. `rotation` says in words how the key is rotated.
@@ -182,6 +182,8 @@ class KeyDriver(ABC):
 
     scheme: ClassVar[str]
     """The URI scheme; also the name of the entry point."""
+    interface: ClassVar[int] = 1
+    """The version of this interface that the driver was written for. A library that knows only older ones refuses it."""
     capabilities: frozenset[Capability] = frozenset()
     """What every key of the class can do; `open` may set another on an object whose key differs."""
     max_plaintext: int

@@ -58,7 +58,6 @@ class KmsBridgeError(Exception):
         self.message = message
         self.remedy = shortened(remedy, MAX_REMEDY)
         self.index: int | None = None
-        self.audited = False
 
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}" if self.remedy else self.message

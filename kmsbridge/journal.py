@@ -14,7 +14,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from kmsbridge import atomic
@@ -56,7 +55,7 @@ def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.H
     write_all(file, packed)
     os.fsync(file.fileno())
     os.unlink(saved)
-    atomic.sync_folder(saved.parent)
+    atomic.sync_folder(os.path.dirname(saved))
 
 
 def interrupted(path: PathLike) -> bool:
@@ -130,12 +129,12 @@ def _read_beside(path: PathLike, owner: int) -> bytes:
         os.close(descriptor)
 
 
-def _beside(path: PathLike) -> Path:
-    real = Path(os.path.realpath(path))
-    name = os.fsencode(real.name)
+def _beside(path: PathLike) -> str:
+    folder, file_name = os.path.split(os.fsdecode(os.path.realpath(path)))
+    name = os.fsencode(file_name)
     if len(name) + len(SUFFIX) > _LONGEST_NAME:
         name = hashlib.sha256(name).hexdigest().encode()
-    return real.with_name(os.fsdecode(name) + SUFFIX)
+    return os.path.join(folder, os.fsdecode(name) + SUFFIX)
 
 
 def read_exactly(file: BinaryIO, length: int) -> bytes:

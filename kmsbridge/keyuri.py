@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
-from urllib.parse import parse_qsl, unquote
+from typing import Final, NamedTuple
 
 from kmsbridge.errors import ConfigError
 
@@ -17,8 +15,7 @@ _USER_INFO = re.compile(r"\A[^/]*:.*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class KeyURI:
+class KeyURI(NamedTuple):
     """Where a key lives. Holds names only: a secret never belongs into a URI.
 
     `path` is what follows `scheme:` or `scheme://` up to `?` or `#`, percent-decoded, as is
@@ -83,12 +80,17 @@ class KeyURI:
             + (f"#{self.fragment}" if self.fragment else "")
         )
 
-    __repr__ = __str__
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def _decode(scheme: str, part: str, text: str) -> str:
     try:
-        return _checked(scheme, part, unquote(text, errors="strict"))
+        if "%" in text:
+            from urllib.parse import unquote
+
+            text = unquote(text, errors="strict")
+        return _checked(scheme, part, text)
     except UnicodeError:
         raise ConfigError(
             f"the {part} of a {scheme} URI is not UTF-8", remedy="check its %XX escapes"
@@ -106,6 +108,8 @@ def _checked(scheme: str, part: str, decoded: str) -> str:
 
 
 def _parse_query(scheme: str, query: str) -> Mapping[str, str]:
+    from urllib.parse import parse_qsl
+
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
         for name, value in pairs:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmsbridge import keyuri
-from kmsbridge.driver import ENTRY_POINT_GROUP, KeyDriver
+from kmsbridge.driver import ENTRY_POINT_GROUP, INTERFACE, KeyDriver
 from kmsbridge.errors import (
     ConfigError,
     ProviderFailure,
@@ -247,6 +247,12 @@ def _scheme_of(driver: type[KeyDriver]) -> str:
 def _scheme_in(loaded: Any, target: str) -> str:
     if not (isinstance(loaded, type) and issubclass(loaded, KeyDriver)):
         raise ProviderLoadError(f"{target} is not a KeyDriver", remedy="report it to the driver's author")
+    interface: Any = loaded.interface
+    if not isinstance(interface, int) or interface > INTERFACE:
+        raise ProviderLoadError(
+            f"{target} needs version {interface} of the driver interface, and this kmsbridge has {INTERFACE}",
+            remedy="upgrade kmsbridge, or install an older version of the driver's package",
+        )
     scheme = getattr(loaded, "scheme", None)
     if not isinstance(scheme, str) or not keyuri.SCHEME.fullmatch(scheme):
         raise ProviderLoadError(

@@ -1,11 +1,11 @@
-"""The Cloud KMS emulator of kmsbridge-gcp."""
+"""The Cloud KMS emulator, from plugins/gcp-emulator."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import ClassVar, Final
 
-from kmsbridge_gcp import emulator
+import kmsbridge_gcp_emulator
 
 _KEY: Final = "projects/demo/locations/global/keyRings/demo/cryptoKeys/app"
 
@@ -16,11 +16,11 @@ class Emulator:
     name: ClassVar[str] = "gcp"
 
     def __init__(self, folder: Path) -> None:
-        self._running: emulator.Emulator | None = None
+        self._running: kmsbridge_gcp_emulator.Emulator | None = None
 
     def start(self) -> dict[str, str]:
         """Its `endpoint`, and the `configuration` of a key in it."""
-        self._running = emulator.Emulator.start(_KEY)
+        self._running = kmsbridge_gcp_emulator.Emulator.start(_KEY)
         endpoint = self._running.endpoint
         lines = [
             "[keys.gcp]",

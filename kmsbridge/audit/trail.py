@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import errno
-import logging
+import sys
 import time
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Final
 
 from kmsbridge.audit.event import AuditEvent
 from kmsbridge.errors import AuditError, ClosedError, is_from_signal_handler
+from kmsbridge.observer import Call, CallResult, Event, Observer
 from kmsbridge.policy import AuditPolicy
 
 if TYPE_CHECKING:
+    import logging
+
     from kmsbridge.audit.file import AuditFile
 
 WARN_EVERY: Final = 60.0
 """Seconds between two warnings about one failing sink."""
 
-_events = logging.getLogger("kmsbridge.audit")
-# Without a handler of the application's, events are for nobody: not for stderr, where logging would
-# print those that are warnings. Warnings about a failing sink do go there, through this one's parent.
-_events.addHandler(logging.NullHandler())
-_log = logging.getLogger("kmsbridge")
+_INFO, _WARNING = 20, 30
+"""The levels of `logging`, which is not imported here: a program that does not use it starts sooner."""
 _logging: ContextVar[bool] = ContextVar("_logging", default=False)
 """Whether this is what a logging handler does with an event."""
 
 
-class AuditTrail:
+class AuditTrail(Observer):
     """Records events. Threads may share it, and a forked child may go on with it.
 
     `logging` gets them through the logger `kmsbridge.audit`: INFO for `ok`, WARNING for the rest, the
@@ -48,6 +48,31 @@ class AuditTrail:
         self._closed = False
         if self._file is not None and policy.required:
             self._check(self._file)
+
+    def call_finished(self, call: Call, result: CallResult) -> None:
+        """Record the use of a key. Asking for a key's state is none, nor is asking for its id, unless that fails.
+
+        Raise what `record` raises.
+        """
+        if call.operation == "describe" or (call.operation == "resolve" and result.outcome == "ok"):
+            return
+        self.record(
+            AuditEvent(
+                operation=call.purpose or call.operation,
+                outcome=result.outcome,
+                key_id=call.key_id,
+                key_version=result.key_version,
+                context=call.context,
+                request_id=result.request_id,
+                source="call",
+                attempts=result.attempts,
+            )
+        )
+
+    def event(self, event: Event) -> None:
+        """Record a refusal, or how many messages a data key has served. Raise what `record` raises."""
+        source = "cache" if event.messages else ""
+        self.record(AuditEvent(**event._asdict(), source=source))
 
     def record(self, event: AuditEvent) -> None:
         """Put the event into every sink, the file first.
@@ -84,13 +109,13 @@ class AuditTrail:
         return None
 
     def _to_log(self, event: AuditEvent) -> AuditError | None:
-        level = logging.INFO if event.outcome == "ok" else logging.WARNING
+        level, logger = _INFO if event.outcome == "ok" else _WARNING, _logger()
         # A handler that encrypts causes events of its own, and each of these would cause more.
-        if _logging.get() or not _events.isEnabledFor(level):
+        if logger is None or _logging.get() or not logger.isEnabledFor(level):
             return None
         try:
             # In a context of its own, which ends with the call, whatever interrupts it.
-            copy_context().run(_send, level, event)
+            copy_context().run(_send, logger, level, event)
         except Exception as error:  # a logging handler is the application's code, and may raise anything
             if is_from_signal_handler(error):
                 raise
@@ -115,14 +140,29 @@ class AuditTrail:
         now = time.monotonic()
         if not self._required and now - self._warned.get(sink, -WARN_EVERY) >= WARN_EVERY:
             self._warned[sink] = now
+            import logging
+
             try:
-                _log.warning("an audit event was not recorded: %s", failure)
+                logging.getLogger("kmsbridge").warning("an audit event was not recorded: %s", failure)
             except Exception as error:  # the same handler, as a rule
                 if is_from_signal_handler(error):
                     raise
         return failure
 
 
-def _send(level: int, event: AuditEvent) -> None:
+def _logger() -> logging.Logger | None:
+    """Return the logger for events; None where the program has not imported `logging`, and so has no handler."""
+    module = sys.modules.get("logging")
+    if module is None:
+        return None
+    logger: logging.Logger = module.getLogger("kmsbridge.audit")
+    if not logger.handlers:
+        # Without a handler of the application's, events are for nobody: not for stderr, where logging would
+        # print those that are warnings. Warnings about a failing sink do go there, through this one's parent.
+        logger.addHandler(module.NullHandler())
+    return logger
+
+
+def _send(logger: logging.Logger, level: int, event: AuditEvent) -> None:
     _logging.set(True)
-    _events.log(level, "%s", event.as_line(), extra={"kmsbridge": event.as_dict()})
+    logger.log(level, "%s", event.as_line(), extra={"kmsbridge": event.as_dict()})

@@ -39,7 +39,7 @@ class Decryptor(Opened):
                 remedy="use another profile, or add decrypt_with",
             )
         keys = self._open_keys(profile.decrypt_with)
-        self._decryption = DecryptionKeys(keys, profile.data_keys, self._audit, profile.calls)
+        self._decryption = DecryptionKeys(keys, profile.data_keys, self._observer, profile.calls)
         super()._open_role(profile)
 
     def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:

@@ -39,7 +39,7 @@ class Encryptor(Opened):
                 remedy="use another profile, or add encrypt_to",
             )
         keys = self._open_keys(profile.encrypt_to)
-        self._encryption = EncryptionKeys(keys, profile.data_keys, self._audit, profile.calls)
+        self._encryption = EncryptionKeys(keys, profile.data_keys, self._observer, profile.calls)
         super()._open_role(profile)
 
     def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:

@@ -16,7 +16,7 @@ from kmsbridge.cipher.opened import entry_point
 from kmsbridge.clock import Deadline, age
 from kmsbridge.config import Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, told_of_messages
+from kmsbridge.datakeys import KeyCache, Pairs, data_key_context, usage_reporter
 from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
@@ -37,7 +37,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
 
     def _open_role(self, profile: Profile) -> None:
         super()._open_role(profile)
-        self._rewraps = KeyCache(profile.data_keys, dropped=told_of_messages(self._audit, "rewrap"))
+        self._rewraps = KeyCache(profile.data_keys, dropped=usage_reporter(self._observer, "rewrap"))
         self._not_by_service = Refusals()
         self._versions: Versions = ()
         self._versions_until = 0.0
@@ -169,7 +169,7 @@ class EnvelopeCipher(Encryptor, Decryptor):
         if not self._services_rewrap():
             return None
         matches, _ = self._decryption.unwrapping.matches(header, deadline)
-        return rewrapped_by_service(header.kind, bound, self._encryption.keys, matches, self._audit, deadline)
+        return rewrapped_by_service(header.kind, bound, self._encryption.keys, matches, deadline)
 
     def _services_rewrap(self) -> bool:
         return any(Capability.SERVER_REWRAP in key.capabilities for key in self._encryption.keys)

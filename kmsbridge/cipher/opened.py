@@ -12,11 +12,12 @@ from typing import Any, NoReturn, Self, TypeVar, cast
 
 from kmsbridge import config
 from kmsbridge.atomic import PathLike
-from kmsbridge.audit import AuditEvent, AuditTrail
+from kmsbridge.audit import AuditTrail
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, discreet, forget_locals
 from kmsbridge.keys import ManagedKey
+from kmsbridge.observer import NOBODY, Event, Observer
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
@@ -61,7 +62,7 @@ class Opened:
 
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._audit = AuditTrail(profile.audit, profile=profile.name)
+        self._observer: Observer = AuditTrail(profile.audit, profile=profile.name)
         self._keys: dict[str, ManagedKey] = {}
         _open.add(self)
         try:
@@ -103,7 +104,7 @@ class Opened:
         finally:
             for key in self._keys.values():
                 key.close()
-            self._audit.close()
+            self._observer.close()
 
     def _close_role(self) -> None:
         """Drop what `_open_role` made; each calls the next. May find it half made."""
@@ -111,17 +112,8 @@ class Opened:
     def _failed(self, error: BaseException, pairs: Any) -> None:
         """What every public operation does with an error on its way out; once for each error."""
         try:
-            if isinstance(error, (AuthenticationError, NoMatchingKey)) and not error.audited:
-                error.audited = True
-                self._audit.record(
-                    AuditEvent(
-                        operation="refusal",
-                        outcome=type(error).__name__,
-                        context=pairs or {},
-                        source="",
-                        profile=self._profile.name,
-                    )
-                )
+            if isinstance(error, (AuthenticationError, NoMatchingKey)):
+                self._observer.event(Event("refusal", type(error).__name__, context=pairs or {}))
         finally:
             forget_locals(error)
 
@@ -133,7 +125,7 @@ class Opened:
 
     def _open_key(self, each: KeyConfig) -> ManagedKey:
         if each.name not in self._keys:
-            self._keys[each.name] = open_key(each, self._profile)
+            self._keys[each.name] = open_key(each, self._profile, self._observer)
         return self._keys[each.name]
 
     def __enter__(self) -> Self:
@@ -151,7 +143,7 @@ class Opened:
         return f"{type(self).__name__}(profile={self._profile.name!r})"
 
 
-def open_key(each: KeyConfig, profile: Profile) -> ManagedKey:
+def open_key(each: KeyConfig, profile: Profile, observer: Observer = NOBODY) -> ManagedKey:
     """The configured key behind its driver. Raises `ConfigError`."""
     from kmsbridge import registry
 
@@ -160,7 +152,7 @@ def open_key(each: KeyConfig, profile: Profile) -> ManagedKey:
     def open_driver() -> KeyDriver:
         return driver.open(each.uri, each.options)
 
-    key = ManagedKey(each.name, open_driver, profile.calls)
+    key = ManagedKey(each.name, open_driver, profile.calls, observer=observer)
     for table, name in each.options.unknown():
         key.close()
         raise config.unknown_option_error(table, table.known(), name)

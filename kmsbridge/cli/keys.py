@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -11,11 +12,10 @@ from kmsbridge.cli.exits import CommandError, code_of
 from kmsbridge.cli.opening import profile
 from kmsbridge.cli.options import Command, json_option, settings
 from kmsbridge.cli.running import report
-from kmsbridge.errors import KmsBridgeError, KmsError
+from kmsbridge.errors import KmsBridgeError
 
 if TYPE_CHECKING:
     from kmsbridge.config import KeyConfig, Profile
-    from kmsbridge.keys import ManagedKey
 
 
 @click.command(cls=Command, short_help="List the profile's keys.")
@@ -86,12 +86,9 @@ def _keys_of(current: Profile) -> dict[str, KeyConfig]:
 def _described(each: KeyConfig, current: Profile) -> dict[str, str]:
     from kmsbridge.cipher.opened import open_key
 
-    key = open_key(each, current)
-    try:
+    with contextlib.closing(open_key(each, current)) as key:
         told = key.describe()
         return {"key_id": key.key_id, "state": told.state.value, "version": told.version}
-    finally:
-        key.close()
 
 
 def _role(each: KeyConfig, current: Profile) -> str:
@@ -102,25 +99,8 @@ def _role(each: KeyConfig, current: Profile) -> str:
 def _rotated(each: KeyConfig, current: Profile) -> dict[str, str]:
     from kmsbridge.audit import AuditTrail
     from kmsbridge.cipher.opened import open_key
-    from kmsbridge.context import EMPTY
-    from kmsbridge.datakeys import told_call
 
-    trail, key = AuditTrail(current.audit, profile=current.name), open_key(each, current)
-    try:
-        key_id = key.key_id
-        with told_call(trail, "rotate", key, EMPTY) as told:
-            key.rotate()
-            told.answer = key.last_answer
-            told.version = _version_now(key)
-        return {"key_id": key_id, "version": told.version}
-    finally:
-        key.close()
-        trail.close()
-
-
-def _version_now(key: ManagedKey) -> str:
-    # The key is rotated by now: that its version cannot be told must not read as if it were not.
-    try:
-        return key.describe().version
-    except KmsError:
-        return ""
+    with contextlib.ExitStack() as end:
+        trail = end.enter_context(contextlib.closing(AuditTrail(current.audit, profile=current.name)))
+        key = end.enter_context(contextlib.closing(open_key(each, current, trail)))
+        return {"key_id": key.key_id, "version": key.rotate()}

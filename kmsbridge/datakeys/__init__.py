@@ -7,7 +7,7 @@ from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.encryption import EncryptionKeys
 from kmsbridge.datakeys.flight import Flight, SingleFlight
-from kmsbridge.datakeys.trail import told_call, told_of_messages
+from kmsbridge.datakeys.usage import usage_reporter
 
 __all__ = [
     "DataKey",
@@ -18,6 +18,5 @@ __all__ = [
     "SingleFlight",
     "context_key",
     "data_key_context",
-    "told_call",
-    "told_of_messages",
+    "usage_reporter",
 ]

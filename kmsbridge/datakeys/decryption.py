@@ -7,15 +7,14 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from kmsbridge.audit import AuditTrail
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight, copied
 from kmsbridge.datakeys.refusals import Refusals
-from kmsbridge.datakeys.trail import told_call, told_of_messages
 from kmsbridge.datakeys.unwrapping import ANOTHER_MAY_DO, PASSING, Match, Unwrapping, worst, wrapped_by
+from kmsbridge.datakeys.usage import usage_reporter
 from kmsbridge.driver import Capability
 from kmsbridge.errors import (
     AuthenticationError,
@@ -27,6 +26,7 @@ from kmsbridge.errors import (
 )
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Header, Recipient
+from kmsbridge.observer import Observer
 from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
 from kmsbridge.threads import in_parallel
@@ -49,14 +49,13 @@ class DecryptionKeys:
     """
 
     def __init__(
-        self, keys: Sequence[ManagedKey], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
+        self, keys: Sequence[ManagedKey], policy: DataKeyPolicy, observer: Observer, calls: CallPolicy
     ) -> None:
-        self.unwrapping = Unwrapping(keys, audit)
+        self.unwrapping = Unwrapping(keys)
         self.flights: SingleFlight[DataKey] = SingleFlight()
-        self._audit = audit
         self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
-        self._cache = KeyCache(policy, dropped=told_of_messages(audit, "decrypt"))
+        self._cache = KeyCache(policy, dropped=usage_reporter(observer, "decrypt"))
         self._refusals = Refusals()
         self._label_counts = {key.driver.scheme for key in keys if key.reads_version}
 
@@ -177,7 +176,7 @@ class DecryptionKeys:
         self._cache.check_open()
 
     def report(self) -> None:
-        """Tell the audit trail how many messages each data key has served since it was last told."""
+        """Tell the observer how many messages each data key has served since it was last told."""
         self._cache.report()
 
     def close(self) -> None:
@@ -347,8 +346,7 @@ class DecryptionKeys:
         items = [(wrapped_by(recipient), bound) for recipient in batch.values()]
         results: Sequence[bytes | KmsBridgeError]
         try:
-            with told_call(self._audit, "unwrap", key, bound):
-                results = key.unwrap_many(items)
+            results = key.unwrap_many(items)
         except KmsInvalidRequest:
             return {}  # the batch itself may be what was wrong
         except KmsError as error:

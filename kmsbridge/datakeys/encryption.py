@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from kmsbridge import message
-from kmsbridge.audit import AuditTrail
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight
-from kmsbridge.datakeys.trail import told_call, told_of_messages
+from kmsbridge.datakeys.usage import usage_reporter
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import cobblestone
+from kmsbridge.observer import Observer
 from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
 from kmsbridge.threads import in_parallel
@@ -23,14 +23,13 @@ class EncryptionKeys:
     """For each context one data key, wrapped by every one of `keys`, serving many messages."""
 
     def __init__(
-        self, keys: Sequence[ManagedKey], policy: DataKeyPolicy, audit: AuditTrail, calls: CallPolicy
+        self, keys: Sequence[ManagedKey], policy: DataKeyPolicy, observer: Observer, calls: CallPolicy
     ) -> None:
         self.keys = tuple(keys)
         self.flights: SingleFlight[DataKey] = SingleFlight()
-        self._audit = audit
         self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
-        self._cache = KeyCache(policy, dropped=told_of_messages(audit, "encrypt"))
+        self._cache = KeyCache(policy, dropped=usage_reporter(observer, "encrypt"))
 
     def cached(self, pairs: Pairs, size: int) -> DataKey | None:
         """The data key for one more message of `size` bytes, if it is at hand: no call, no waiting."""
@@ -71,7 +70,7 @@ class EncryptionKeys:
         bound: EncryptionContext,
         deadline: Deadline,
         kind: message.Kind = message.Kind.INLINE,
-        operation: str = "wrap",
+        purpose: str = "wrap",
     ) -> message.Header:
         """A header, without padding, in which every key has wrapped `secret`: the slowest counts.
 
@@ -79,7 +78,8 @@ class EncryptionKeys:
         """
 
         def wrap_by(key: ManagedKey) -> message.Recipient:
-            return self._wrap_by(key, secret, bound, deadline, operation)
+            wrapped = key.wrap(secret.reveal(), bound, purpose=purpose, deadline=deadline)
+            return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
 
         recipients = in_parallel(wrap_by, self.keys, deadline)
         return message.inline(tuple(recipients), kind=kind)
@@ -87,7 +87,7 @@ class EncryptionKeys:
     def rewrap(self, data_key: DataKey, deadline: Deadline) -> message.Header:
         """The header of a message whose data key is known, for all of our keys."""
         bound = data_key_context(data_key.context)
-        return self.wrap(data_key.secret, bound, deadline, operation="rewrap")
+        return self.wrap(data_key.secret, bound, deadline, purpose="rewrap")
 
     def count(self, entry: DataKey, size: int) -> None:
         """Count the bytes of a stream, which are known at its end only."""
@@ -106,7 +106,7 @@ class EncryptionKeys:
         self._cache.check_open()
 
     def report(self) -> None:
-        """Tell the audit trail how many messages each data key has served since it was last told."""
+        """Tell the observer how many messages each data key has served since it was last told."""
         self._cache.report()
 
     def close(self) -> None:
@@ -121,11 +121,3 @@ class EncryptionKeys:
         secret = Secret(cobblestone.new_key())
         header = self.wrap(secret, data_key_context(context), deadline)
         return self._cache.new(secret, header.recipients[0], context, header)
-
-    def _wrap_by(
-        self, key: ManagedKey, secret: Secret, bound: EncryptionContext, deadline: Deadline, operation: str
-    ) -> message.Recipient:
-        with told_call(self._audit, operation, key, bound) as told:
-            wrapped = key.wrap(secret.reveal(), bound, deadline=deadline)
-            told.version = wrapped.version
-        return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)

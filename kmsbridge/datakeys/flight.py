@@ -38,8 +38,6 @@ _leading: ContextVar[tuple[Any, ...]] = ContextVar("_leading", default=())
 def copied(error: BaseException) -> BaseException:
     """A copy with a traceback and notes of its own: one that several threads raise would grow all of theirs."""
     mine = copy.copy(error).with_traceback(None)
-    if isinstance(mine, KmsBridgeError):
-        mine.audited = False
     if hasattr(error, "__notes__"):
         mine.__notes__ = list(error.__notes__)
     return mine

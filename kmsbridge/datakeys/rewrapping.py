@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kmsbridge import message
-from kmsbridge.audit import AuditTrail
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.trail import told_call
 from kmsbridge.datakeys.unwrapping import Match, wrapped_by
 from kmsbridge.errors import AuthenticationError, KmsError
 from kmsbridge.keys import ManagedKey
@@ -23,7 +21,6 @@ def rewrapped_by_service(
     bound: EncryptionContext,
     keys: Sequence[ManagedKey],
     matches: Sequence[Match],
-    audit: AuditTrail,
     deadline: Deadline,
 ) -> message.Header | None:
     """The header for `keys`, if each one's service can rewrap what one of `matches` wrapped; else None.
@@ -40,9 +37,7 @@ def rewrapped_by_service(
 
     def rewrap(step: Step) -> message.Recipient:
         key, source = step
-        with told_call(audit, "rewrap", key, bound) as told:
-            wrapped = key.rewrap(wrapped_by(source), bound, deadline=deadline)
-            told.version = wrapped.version
+        wrapped = key.rewrap(wrapped_by(source), bound, deadline=deadline)
         return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
 
     try:

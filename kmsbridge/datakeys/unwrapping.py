@@ -6,10 +6,8 @@ import contextlib
 import threading
 from collections.abc import Sequence
 
-from kmsbridge.audit import AuditTrail
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.trail import told_call, told_failure
 from kmsbridge.driver import WrappedKey
 from kmsbridge.errors import (
     AuthenticationError,
@@ -40,9 +38,8 @@ class Unwrapping:
     the background, about every 5 s while it would have been the one to ask, so that no reader waits.
     """
 
-    def __init__(self, keys: Sequence[ManagedKey], audit: AuditTrail) -> None:
+    def __init__(self, keys: Sequence[ManagedKey]) -> None:
         self.keys = tuple(keys)
-        self._audit = audit
 
     def matches(self, header: Header, deadline: Deadline) -> tuple[list[Match], list[KmsBridgeError]]:
         """Our keys that the message is for, those first that answer; and why others could not tell their id.
@@ -61,7 +58,6 @@ class Unwrapping:
                 share = deadline.share(len(keys) - number + 1)
                 key_id = key.identify(attempts=1 if len(keys) > 1 else None, deadline=share)
             except KmsError as error:
-                told_failure(self._audit, "resolve", key, error)
                 failures.append(error)
             else:
                 if key_id in by_id:
@@ -85,11 +81,7 @@ class Unwrapping:
     ) -> bytes:
         """What the key wrapped for this recipient. `bound` is the context with its reserved pairs."""
         key, recipient = match
-        with told_call(self._audit, "unwrap", key, bound) as told:
-            told.version = recipient.key_version
-            return key.unwrap(
-                wrapped_by(recipient), bound, attempts=attempts, probing=probing, deadline=deadline
-            )
+        return key.unwrap(wrapped_by(recipient), bound, attempts=attempts, probing=probing, deadline=deadline)
 
     def payload(self, header: Header, bound: EncryptionContext, deadline: Deadline) -> bytes:
         """What the one recipient of a direct message wrapped."""

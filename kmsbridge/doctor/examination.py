@@ -13,10 +13,10 @@ from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import data_key_context
 from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial, judged
-from kmsbridge.doctor.trials import Message, Tries
+from kmsbridge.doctor.trials import KeyTrials, LastCall, Message
 from kmsbridge.errors import ConfigError, KmsBridgeError, UnsupportedMessage, forget_locals
-from kmsbridge.keys import ManagedKey
 from kmsbridge.message import DataKeyIn, Header
+from kmsbridge.observer import Observers
 from kmsbridge.threads import in_parallel
 
 Pairs = Mapping[str, str]
@@ -54,15 +54,24 @@ def _each(
         audit = AuditTrail(profile.audit, profile=profile.name)
         end.callback(audit.close)
 
-        def report(each: tuple[KeyConfig, ManagedKey | ConfigError]) -> KeyReport:
-            config, key = each
+        def open_trials(each: KeyConfig) -> KeyTrials | ConfigError:
+            last_call = LastCall()
+            try:
+                key = open_key(each, profile, Observers([audit, last_call]))
+            except ConfigError as error:
+                return error
+            end.callback(key.close)
+            return KeyTrials(key, last_call, pairs, message)
+
+        def report(each: tuple[KeyConfig, KeyTrials | ConfigError]) -> KeyReport:
+            config, trials = each
             blank = _blank(config, profile)
-            if isinstance(key, ManagedKey):
-                return judged(_examined(blank, Tries(key, audit, pairs, message)), expect)
-            return judged(_unopened(blank, key), expect)
+            if isinstance(trials, KeyTrials):
+                return judged(_examined(blank, trials), expect)
+            return judged(_unopened(blank, trials), expect)
 
         # Whoever interrupts this waits for no call: the threads find their keys closed.
-        return tuple(in_parallel(report, [(each, _opened(each, profile, end)) for each in configs]))
+        return tuple(in_parallel(report, [(each, open_trials(each)) for each in configs]))
 
 
 def _message(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
@@ -84,33 +93,24 @@ def _blank(each: KeyConfig, profile: Profile) -> KeyReport:
     )
 
 
-def _opened(each: KeyConfig, profile: Profile, end: contextlib.ExitStack) -> ManagedKey | ConfigError:
-    try:
-        key = open_key(each, profile)
-    except ConfigError as error:
-        return error
-    end.callback(key.close)
-    return key
-
-
 def _unopened(blank: KeyReport, error: KmsBridgeError) -> KeyReport:
     failed = Trial(error=type(error).__name__, problem=error.message, remedy=error.remedy)
     return replace(blank, describe=failed, wrap=failed, unwrap=failed, rewrap=failed)
 
 
-def _examined(blank: KeyReport, tries: Tries) -> KeyReport:
-    describe, told = tries.describe()
-    wrap, sample = tries.wrap()
-    sample = sample or tries.sample(told.version if told else "")
-    unwrap, payload = tries.unwrap(sample)
+def _examined(blank: KeyReport, trials: KeyTrials) -> KeyReport:
+    describe, told = trials.describe()
+    wrap, sample = trials.wrap()
+    sample = sample or trials.sample(told.version if told else "")
+    unwrap, payload = trials.unwrap(sample)
     found = replace(
         blank,
-        key_id=tries.key_id,
-        reachable=tries.reachable,
+        key_id=trials.key_id,
+        reachable=trials.reachable,
         describe=describe,
         wrap=wrap,
         unwrap=unwrap,
-        rewrap=tries.rewrap(sample, payload, wrap, unwrap),
+        rewrap=trials.rewrap(sample, payload, wrap, unwrap),
     )
     if told is None:
         return found

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from kmsbridge.audit import AuditTrail
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.trail import Told, told_call
 from kmsbridge.doctor.report import Measured, Trial
 from kmsbridge.driver import Capability, KeyDescription, WrappedKey
 from kmsbridge.errors import (
@@ -29,6 +26,7 @@ from kmsbridge.errors import (
 )
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Recipient
+from kmsbridge.observer import Call, CallResult, Observer
 
 T = TypeVar("T")
 
@@ -59,18 +57,29 @@ class Sample:
     payload: bytes | None = field(default=None, repr=False)
 
 
-class Tries:
-    """Each method makes a trial and gives what the call gave, None where it failed or was not made.
+class LastCall(Observer):
+    """Remembers how the last call ended."""
+
+    def __init__(self) -> None:
+        self.request_id = ""
+
+    def call_finished(self, call: Call, result: CallResult) -> None:
+        """Remember the provider's id for it."""
+        self.request_id = result.request_id
+
+
+class KeyTrials:
+    """The trials of one key. Each method makes one, and returns what the call returned, None where it failed or was not made.
 
     Once the service is silent nothing else is tried, so that it is waited for once. Raises `AuditError`.
     """
 
     def __init__(
-        self, key: ManagedKey, audit: AuditTrail, pairs: EncryptionContext, message: Message | None
+        self, key: ManagedKey, last_call: LastCall, pairs: EncryptionContext, message: Message | None
     ) -> None:
         self.key_id = ""
         self.reachable: bool | None = None
-        self._key, self._audit, self._message = key, audit, message
+        self._key, self._last_call, self._message = key, last_call, message
         self._bound = pairs.with_reserved(kmsbridge=PROBE)
         self._exists = False
         self._stopped: Trial | None = None
@@ -91,9 +100,7 @@ class Tries:
         local = Capability.LOCAL_WRAP in self._key.capabilities and bool(self.key_id)
         measured: Measured = "local" if local else "probe"
         payload = os.urandom(LENGTH)
-        trial, wrapped = self._try(
-            "wrap", measured, lambda: self._key.wrap(payload, self._bound), bound=self._bound
-        )
+        trial, wrapped = self._try("wrap", measured, lambda: self._key.wrap(payload, self._bound))
         if wrapped is None:
             return trial, None
         return trial, Sample("probe", wrapped, self._bound, payload)
@@ -109,9 +116,7 @@ class Tries:
 
     def unwrap(self, sample: Sample) -> tuple[Trial, bytes | None]:
         """The sample."""
-        return self._try(
-            "unwrap", sample.measured, lambda: self._unwrapped(sample), sample.bound, sample.wrapped.version
-        )
+        return self._try("unwrap", sample.measured, lambda: self._unwrapped(sample))
 
     def rewrap(self, sample: Sample, payload: bytes | None, wrap: Trial, unwrap: Trial) -> Trial:
         """The sample, by the service where it can; else what the other trials say. `payload` is in it."""
@@ -120,11 +125,7 @@ class Tries:
         if not self._key.rewraps_from(self.key_id):
             return _combined(wrap, unwrap)
         trial, new = self._try(
-            "rewrap",
-            sample.measured,
-            lambda: self._key.rewrap(sample.wrapped, sample.bound),
-            sample.bound,
-            sample.wrapped.version,
+            "rewrap", sample.measured, lambda: self._key.rewrap(sample.wrapped, sample.bound)
         )
         if new is None or payload is None:
             return trial
@@ -153,47 +154,29 @@ class Tries:
             )
         return payload
 
-    def _try(
-        self,
-        operation: str,
-        measured: Measured,
-        call: Callable[[], T],
-        bound: EncryptionContext | None = None,
-        version: str = "",
-    ) -> tuple[Trial, T | None]:
+    def _try(self, operation: str, measured: Measured, call: Callable[[], T]) -> tuple[Trial, T | None]:
         if self._stopped is not None and measured != "local":
             return self._stopped, None
         trial, started = Trial(measured=measured), time.perf_counter()
         try:
-            with self._told(operation, bound, version) as told:
-                try:
-                    result = call()
-                finally:
-                    trial = replace(trial, milliseconds=round((time.perf_counter() - started) * 1000, 3))
-                told.version = version or getattr(result, "version", "")
+            try:
+                result = call()
+            finally:
+                trial = replace(trial, milliseconds=round((time.perf_counter() - started) * 1000, 3))
         except (AuditError, ClosedError):
             raise
         except KmsBridgeError as error:
             return self._failed(operation, trial, error), None
         if operation != "resolve" and measured != "local":  # which may need no service
             self.reachable = True
-        return replace(trial, may=True, proven=True, request_id=self._key.last_answer.request_id), result
-
-    @contextlib.contextmanager
-    def _told(self, operation: str, bound: EncryptionContext | None, version: str) -> Iterator[Told]:
-        if bound is None:  # asking for a key's id or state uses no key
-            yield Told()
-            return
-        with told_call(self._audit, operation, self._key, bound) as told:
-            told.version = version
-            yield told
+        return replace(trial, may=True, proven=True, request_id=self._last_call.request_id), result
 
     def _failed(self, operation: str, trial: Trial, error: KmsBridgeError) -> Trial:
         if isinstance(error, KmsError) and not isinstance(error, _SILENT):
             self.reachable = True
         let_ask = isinstance(error, _LET_ASK) or (self._exists and isinstance(error, KmsKeyNotFound))
         # An error of authenticity has no id of its own, and comes only after a call.
-        asked = error if isinstance(error, KmsError) else self._key.last_answer
+        asked = error if isinstance(error, KmsError) else self._last_call
         told_as = asked.request_id if isinstance(error, (KmsError, AuthenticationError)) else ""
         trial = replace(trial, request_id=told_as, error=type(error).__name__)
         if let_ask and trial.measured in ("message", "forged"):

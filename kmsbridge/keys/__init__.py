@@ -1,8 +1,8 @@
-"""Every call to a driver goes through here: deadline, retries, error classes, checks of what comes back.
+"""A configured key: its driver, behind the rules that hold for every driver.
 
 This is the one retry layer: drivers and their SDKs retry nothing.
 """
 
-from kmsbridge.keys.managed import Answer, ManagedKey
+from kmsbridge.keys.managed import ManagedKey
 
-__all__ = ["Answer", "ManagedKey"]
+__all__ = ["ManagedKey"]

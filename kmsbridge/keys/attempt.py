@@ -14,13 +14,22 @@ from kmsbridge.errors import KmsBridgeError, ProviderFailure
 from kmsbridge.threads import Workers
 
 E = TypeVar("E", bound=BaseException)
-Work = Callable[[KeyDriver, float], Any]
-"""Calls one method of the driver, with a timeout in seconds, and returns what that returns."""
 
 AT_ONCE: Final = 64
 """The most calls of one key that are under way at once."""
 _LEAST_TIMEOUT: Final = 0.001
 """Seconds that an attempt gets although a late wake-up used up its time: no driver expects fewer."""
+
+
+class Request(NamedTuple):
+    """What is asked of a driver: an operation, by the name of the method that does it, with these arguments."""
+
+    operation: Operation
+    method: str
+    arguments: tuple[Any, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Request({self.method})"  # the arguments can be key material
 
 
 class Done(NamedTuple):
@@ -64,17 +73,17 @@ class Attempts:
         self._clock = clock
         self._workers = Workers("call", AT_ONCE)
 
-    def make(self, driver: KeyDriver, operation: Operation, work: Work, timeout: float) -> Attempt:
-        """One attempt, of `timeout` seconds and a little more for the driver to tell of its own timeout."""
+    def make(self, driver: KeyDriver, request: Request, timeout: float) -> Attempt:
+        """Make one attempt, of `timeout` seconds and a little more for the driver to tell of its own timeout."""
         timeout = max(timeout, _LEAST_TIMEOUT)
         if not driver.may_wait:
-            return made(driver, operation, work, timeout)
+            return _ask(driver, request, timeout)
         asked, begun = self._clock(), False
 
         def job() -> Attempt:
             nonlocal begun
             begun = True
-            return made(driver, operation, work, max(timeout - (self._clock() - asked), _LEAST_TIMEOUT))
+            return _ask(driver, request, max(timeout - (self._clock() - asked), _LEAST_TIMEOUT))
 
         outcome = self._workers.begin(job)
         try:
@@ -101,34 +110,33 @@ class Attempts:
             outcome.get()
 
 
-def made(driver: KeyDriver, operation: Operation, work: Work, timeout: float) -> Attempt:
-    """Call `work` on this thread; return its result, or how it failed."""
+def _ask(driver: KeyDriver, request: Request, timeout: float) -> Attempt:
+    """Call the driver on this thread; return its result, or how it failed."""
     take_request_id()
     try:
-        return Done(work(driver, timeout), take_request_id())
+        result = getattr(driver, request.method)(*request.arguments, timeout=timeout)
+        return Done(result, take_request_id())
     except BaseException as error:  # noqa: BLE001 - what is not the driver's goes out as it is
-        failure = _beneath(error)
+        failure = _without_this_frame(error)
     # Outside the except block, so that the provider's exception is not chained as context.
     try:
         if isinstance(failure, KmsBridgeError) or not isinstance(failure, Exception):
             return Raised(failure)
         if isinstance(failure, DriverError):
             request_id = failure.request_id or take_request_id()
-            details = ErrorDetails(failure.code, request_id, failure.remedy)
-            return _failed(failure.kind, details, failure)
-        if driver.may_wait:
-            return _told(driver, operation, failure)
-        return _told_here(driver, operation, failure)
+            return _failed(failure.kind, ErrorDetails(failure.code, request_id, failure.remedy), failure)
+        classified = _classified if driver.may_wait else _classified_here
+        return classified(driver, request.operation, failure)
     finally:
         del failure
 
 
-def _told(driver: KeyDriver, operation: Operation, failure: Exception) -> Failed:
+def _classified(driver: KeyDriver, operation: Operation, failure: Exception) -> Failed:
     """A driver's own fault in telling what failed must not hide that something did."""
     try:
         kind = driver.classify(failure, operation)
     except Exception as second:  # noqa: BLE001 - whatever it is
-        return Failed(None, ErrorDetails(), ProviderFailure.of(_beneath(second)))
+        return Failed(None, ErrorDetails(), ProviderFailure.of(_without_this_frame(second)))
     try:
         details: Any = driver.error_details(failure)
     except Exception:  # noqa: BLE001 - the failure is told, if without its details
@@ -136,7 +144,7 @@ def _told(driver: KeyDriver, operation: Operation, failure: Exception) -> Failed
     return _failed(kind, details, failure)
 
 
-def _told_here(driver: KeyDriver, operation: Operation, failure: Exception) -> Attempt:
+def _classified_here(driver: KeyDriver, operation: Operation, failure: Exception) -> Attempt:
     """The same on the caller's own thread, where the exception, or one that comes now, may be somebody else's."""
     kind = driver.classify(failure, operation)
     if kind is None:
@@ -152,7 +160,7 @@ def _failed(kind: Any, details: Any, failure: Exception) -> Failed:
     )
 
 
-def _beneath(error: E) -> E:
-    """Without the frame that caught it: that one still runs, and could not be made to forget what it holds."""
+def _without_this_frame(error: E) -> E:
+    """Return `error` without the frame that caught it: that one still runs, and could not be made to forget what it holds."""
     trace = error.__traceback__
     return error.with_traceback(trace.tb_next if trace is not None else None)

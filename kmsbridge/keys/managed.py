@@ -1,54 +1,37 @@
-"""A configured key, and how it is called."""
+"""A configured key."""
 
 from __future__ import annotations
 
-import hmac
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
 from kmsbridge.clock import Deadline
-from kmsbridge.driver import (
-    Capability,
-    EncryptionContext,
-    ErrorDetails,
-    ErrorKind,
-    KeyDescription,
-    KeyDriver,
-    KeyState,
-    Operation,
-    WrappedKey,
-)
-from kmsbridge.errors import KmsBridgeError, KmsError
-from kmsbridge.keys import checks, translation
-from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Work
-from kmsbridge.keys.health import Health
-from kmsbridge.keys.tries import Tries
-from kmsbridge.message import MAX_KEY_VERSION
+from kmsbridge.driver import Capability, EncryptionContext, KeyDescription, KeyDriver, Operation, WrappedKey
+from kmsbridge.errors import KmsBridgeError, LimitExceeded
+from kmsbridge.keys import binding, validation
+from kmsbridge.keys.attempt import Request
+from kmsbridge.keys.calls import KeyCalls
+from kmsbridge.keys.identity import KeyIdentity
+from kmsbridge.observer import NOBODY, Call, Observer
 from kmsbridge.policy import CallPolicy
+
+T = TypeVar("T")
 
 _CLOSING: Final = 2.0
 """Seconds that closing waits for a driver whose call hangs."""
-_NOT_SENT: Final = Failed(ErrorKind.THROTTLED, ErrorDetails(), None)
-
-
-class Answer(NamedTuple):
-    """What the audit trail wants to know of a call that the service answered."""
-
-    request_id: str
-    attempts: int
-
-
-_NONE: Final = Answer("", 0)
 
 
 class ManagedKey:
-    """One configured key: its driver, behind the rules that hold for every driver.
+    """A configured key: its driver, behind the rules that hold for every driver.
 
-    `name` is the key's name in the configuration. Threads may share a ManagedKey, and signal handlers may use it at
-    any time; a forked child gets a driver of its own at its first call.
+    It is put together from parts with one job each: its identity, its calls (retries, breaker, limiter, and the
+    translation of failures into errors), the binding of the context, and the checks of what a driver returns.
+
+    `name` is the key's name in the configuration; `observer` is told of every call. Threads may share a key, and
+    signal handlers may use it at any time; a forked child gets a driver of its own at its first call, by
+    `open_driver`.
 
     A method that may be a call takes a `deadline`, the end of the whole operation's time; without one it has
     the policy's for itself. An exception that neither the driver nor the library caused, such as a signal
@@ -61,21 +44,22 @@ class ManagedKey:
         open_driver: Callable[[], KeyDriver],
         policy: CallPolicy | None = None,
         *,
+        observer: Observer = NOBODY,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = name
         self._open = open_driver
         self._policy = policy or CallPolicy()
-        self._clock, self._sleep = clock, sleep
-        self._key_id = ""
-        self._last = threading.local()
+        self._clock = clock
         self._closed = False
-        self._health = Health(clock)
-        self._attempts = Attempts(clock)
         # Appended to and never locked: the first is used, others lost a race to be it.
         self._drivers = [open_driver()]
+        self._identity = KeyIdentity(name, self._drivers[0].scheme)
+        self._calls = KeyCalls(self._identity, self._policy, observer, clock=clock, sleep=sleep)
         forks.watch(self)
+
+    # --- what is known without a call ---------------------------------------------------------------
 
     @property
     def driver(self) -> KeyDriver:
@@ -84,16 +68,6 @@ class ManagedKey:
             self._drivers.append(self._open())
         return self._drivers[0]
 
-    def after_fork(self) -> None:
-        """A child opens a driver of its own, when it first needs one."""
-        self._health = Health(self._clock)
-        # Kept, because ending it could say goodbye on the connections that the parent goes on using.
-        self._parents_drivers, self._drivers = self._drivers, []
-
-    def new_deadline(self) -> Deadline:
-        """The end of the time that the policy gives an operation which begins now."""
-        return Deadline(self._policy.deadline, self._clock)
-
     @property
     def capabilities(self) -> frozenset[Capability]:
         """What the driver can do."""
@@ -101,7 +75,7 @@ class ManagedKey:
 
     @property
     def binds_context(self) -> bool:
-        """Whether the provider authenticates the context by itself."""
+        """Whether the key service authenticates the context by itself."""
         return Capability.BINDS_CONTEXT in self.capabilities
 
     @property
@@ -112,7 +86,7 @@ class ManagedKey:
     @property
     def max_plaintext(self) -> int:
         """The largest payload of one wrap, in bytes."""
-        return self.driver.max_plaintext - (0 if self.binds_context else checks.HASH_LENGTH)
+        return self.driver.max_plaintext - (0 if self.binds_context else binding.BOUND)
 
     @property
     def batch_limit(self) -> int:
@@ -120,80 +94,80 @@ class ManagedKey:
         return max(1, self.driver.batch_limit)
 
     @property
-    def key_id(self) -> str:
-        """The canonical id; the first use may cost a call."""
-        return self.identify()
-
-    @property
     def known_id(self) -> str:
-        """The canonical id; empty where it would cost a call."""
-        return self._key_id
+        """The key's id; empty where it would cost a call."""
+        return self._identity.key_id
 
     @property
     def unhealthy(self) -> bool:
         """Whether the service failed and has not answered since."""
-        return self._health.breaker.unhealthy
+        return self._calls.health.breaker.unhealthy
 
     def take_probe(self) -> bool:
-        """Whether it is time to see how an unhealthy key does; true for one caller about every 5 s."""
-        return self._health.breaker.take_probe()
+        """Return whether it is time to see how an unhealthy key does; true for one caller about every 5 s."""
+        return self._calls.health.breaker.take_probe()
+
+    def new_deadline(self) -> Deadline:
+        """Return the end of the time that the policy gives an operation which begins now."""
+        return Deadline(self._policy.deadline, self._clock)
+
+    # --- calls --------------------------------------------------------------------------------------
+
+    @property
+    def key_id(self) -> str:
+        """The key's canonical id; the first use may cost a call."""
+        return self.identify()
 
     def identify(
         self, *, attempts: int | None = None, probing: bool = False, deadline: Deadline | None = None
     ) -> str:
-        """`key_id`, found with at most so many attempts; `probing` after `take_probe`."""
-        if not self._key_id:
-            key_id = self._call(
-                "resolve",
-                lambda driver, timeout: driver.resolve(timeout=timeout),
-                deadline=deadline,
-                attempts=attempts,
-                probing=probing,
+        """Return `key_id`, found with at most so many attempts; `probing` after `take_probe`."""
+        if not self._identity.key_id:
+            self._identity.key_id = self._call(
+                "resolve", (), self._identity.check, deadline=deadline, attempts=attempts, probing=probing
             )
-            checks.check_key_id(key_id, self.driver.scheme)
-            self._key_id = key_id
-        return self._key_id
-
-    @property
-    def last_answer(self) -> Answer:
-        """Of this thread's latest call, whether it succeeded or failed; each call has an object of its own."""
-        answer: Answer = getattr(self._last, "answer", _NONE)
-        return answer
+        return self._identity.key_id
 
     def wrap(
-        self, plaintext: bytes, context: EncryptionContext, *, deadline: Deadline | None = None
+        self,
+        plaintext: bytes,
+        context: EncryptionContext,
+        *,
+        purpose: str = "wrap",
+        deadline: Deadline | None = None,
     ) -> WrappedKey:
-        """Wrap up to `max_plaintext` bytes, bound to `context`.
+        """Wrap up to `max_plaintext` bytes, bound to `context`; `purpose` is for observers.
 
-        Raises `LimitExceeded`, or a `KmsError`.
+        Raise `LimitExceeded`, or a `KmsError`.
         """
-        payload = self._payload(plaintext, context)
+        payload = self._bind(plaintext, context)
         deadline = deadline or self.new_deadline()
-        self.identify(deadline=deadline)  # may be a call, whose answer must not be taken for this one's
-        wrapped = self._call(
-            "wrap", lambda driver, timeout: driver.wrap(payload, context, timeout=timeout), deadline=deadline
+        key_id = self.identify(deadline=deadline)
+        return self._call(
+            "wrap",
+            (payload, context),
+            lambda answer: validation.check_wrapped_key(answer, key_id, payload),
+            Call("wrap", key_id, context, purpose=purpose),
+            deadline=deadline,
         )
-        return self._checked("wrap", wrapped, payload)
 
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[WrappedKey | KmsBridgeError]:
-        """Wrap 1 to `batch_limit` payloads in one call; each result in its place, a failure as its error.
+        """Wrap 1 to `batch_limit` payloads in one call of the driver. Return each result in its place, a failure as its error.
 
-        Needs `BATCH_WRAP`. Raises what `wrap` does where it is so of all, and `LimitExceeded` if one is too large.
+        Needs `BATCH_WRAP`. Raise `LimitExceeded` where one is too large, and a `KmsError` where all of it failed.
         """
-        payloads = [(self._payload(plaintext, context), context) for plaintext, context in items]
+        payloads = [(self._bind(plaintext, context), context) for plaintext, context in items]
         deadline = deadline or self.new_deadline()
-        self.identify(deadline=deadline)
-        results, elapsed = self._batch(
-            "wrap", lambda driver, timeout: driver.wrap_many(payloads, timeout=timeout), len(items), deadline
+        key_id, count = self.identify(deadline=deadline), len(items)
+        return self._calls.call_batch(
+            self.driver,
+            Request("wrap", "wrap_many", (payloads,)),
+            [Call("wrap", key_id, context, "", "wrap", count) for _, context in items],
+            lambda number, answer: validation.check_wrapped_key(answer, key_id, payloads[number][0]),
+            deadline,
         )
-        return [
-            self._told("wrap", Failed(result, ErrorDetails(), None), 1, elapsed)
-            if isinstance(result, ErrorKind)
-            else self._checked("wrap", result, payload)
-            for result, (payload, _) in zip(results, payloads, strict=True)
-        ]
 
     def unwrap(
         self,
@@ -204,33 +178,38 @@ class ManagedKey:
         probing: bool = False,
         deadline: Deadline | None = None,
     ) -> bytes:
-        """What was wrapped, by at most so many attempts; `probing` after `take_probe`.
+        """Return what was wrapped, by at most so many attempts; `probing` after `take_probe`.
 
-        Raises `AuthenticationError`, or a `KmsError`.
+        Raise `AuthenticationError`, or a `KmsError`.
         """
-        payload = self._call(
+        return self._call(
             "unwrap",
-            lambda driver, timeout: driver.unwrap(wrapped, context, timeout=timeout),
+            (wrapped, context),
+            lambda answer: self._unbind(answer, context),
+            Call("unwrap", str(self), context, wrapped.version, "unwrap"),
             deadline=deadline,
             attempts=attempts,
             probing=probing,
         )
-        return self._unbind(payload, context)
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[bytes | KmsBridgeError]:
-        """Unwrap 1 to `batch_limit` in one call; each result in its place, a failure as its error."""
-        results, elapsed = self._batch(
-            "unwrap", lambda driver, timeout: driver.unwrap_many(items, timeout=timeout), len(items), deadline
+        """Unwrap 1 to `batch_limit` wrapped keys in one call of the driver. Return each result in its place, a failure as its error.
+
+        Raise a `KmsError` where all of it failed.
+        """
+        name, count = str(self), len(items)
+        return self._calls.call_batch(
+            self.driver,
+            Request("unwrap", "unwrap_many", (items,)),
+            [Call("unwrap", name, context, each.version, "unwrap", count) for each, context in items],
+            lambda number, answer: self._unbind(answer, items[number][1]),
+            deadline or self.new_deadline(),
         )
-        return [
-            self._one_of_many(result, context, elapsed)
-            for result, (_, context) in zip(results, items, strict=True)
-        ]
 
     def rewraps_from(self, key_id: str, *, deadline: Deadline | None = None) -> bool:
-        """Whether the service can rewrap, to this key, what the key of this id wrapped."""
+        """Return whether the service can rewrap, to this key, what the key of this id wrapped."""
         if Capability.SERVER_REWRAP not in self.capabilities or not self.binds_context:
             return False
         return key_id == self.identify(deadline=deadline) or self.driver.rewraps_from(key_id)
@@ -240,38 +219,45 @@ class ManagedKey:
     ) -> WrappedKey:
         """Have the service wrap anew, by this key, what `wrapped` holds; it is never seen here.
 
-        Raises `AuthenticationError`, or a `KmsError`.
+        Raise `AuthenticationError`, or a `KmsError`.
         """
         deadline = deadline or self.new_deadline()
-        self.identify(deadline=deadline)
-        result = self._call(
+        key_id = self.identify(deadline=deadline)
+        return self._call(
             "rewrap",
-            lambda driver, timeout: driver.rewrap(wrapped, context, timeout=timeout),
+            (wrapped, context),
+            lambda answer: validation.check_wrapped_key(answer, key_id),
+            Call("rewrap", key_id, context, wrapped.version, "rewrap"),
             deadline=deadline,
         )
-        return self._checked("rewrap", result)
 
     def describe(self, *, deadline: Deadline | None = None) -> KeyDescription:
-        """The key's state and current version."""
+        """Return the key's state and current version. Raise a `KmsError`."""
         deadline = deadline or self.new_deadline()
-        description = self._call(
-            "describe", lambda driver, timeout: driver.describe(timeout=timeout), deadline=deadline
-        )
-        if not isinstance(description, KeyDescription) or not isinstance(description.state, KeyState):
-            raise self._broken("describe", "it returned no KeyDescription")
         key_id = self.identify(deadline=deadline)
-        if description.key_id != key_id or checks.utf8_length(description.version) > MAX_KEY_VERSION:
-            raise self._broken("describe", "it described another key, or a version that is none")
-        return description
-
-    def rotate(self, *, deadline: Deadline | None = None) -> None:
-        """Make a new version, by one attempt. Raises `KmsInvalidRequest` where the driver cannot."""
-        if Capability.ROTATE not in self.capabilities:
-            raise translation.cannot_rotate(self.driver.scheme, key_id=self.key_id)
-        # Never again: an attempt of which nobody knows what became of it may have made a version.
-        self._call(
-            "rotate", lambda driver, timeout: driver.rotate(timeout=timeout), deadline=deadline, attempts=1
+        return self._call(
+            "describe", (), lambda answer: validation.check_description(answer, key_id), deadline=deadline
         )
+
+    def rotate(self, *, deadline: Deadline | None = None) -> str:
+        """Make a new version, by one attempt. Return which it is; empty where that cannot be told.
+
+        Raise `KmsInvalidRequest` where the driver cannot rotate, or a `KmsError`.
+        """
+        if Capability.ROTATE not in self.capabilities:
+            raise errors.KmsInvalidRequest(
+                f"the {self._identity.scheme} driver does not rotate keys",
+                remedy="rotate the key with the provider's own tools",
+                key_id=self.key_id,
+                operation="rotate",
+            )
+        deadline = deadline or self.new_deadline()
+        self.identify(deadline=deadline)
+        # Never again: an attempt of which nobody knows what became of it may have made a version.
+        told = self._call(
+            "rotate", (), lambda _: self._describe_new_version(deadline), deadline=deadline, attempts=1
+        )
+        return "" if told is None else told.version
 
     def close(self) -> None:
         """Let go of the driver; may be repeated. A call that hangs is waited for 2 s at most."""
@@ -279,120 +265,58 @@ class ManagedKey:
             return
         self._closed = True
         for driver in list(self._drivers):
-            self._attempts.close(driver, _CLOSING)
+            self._calls.close(driver, _CLOSING)
+
+    def after_fork(self) -> None:
+        """A child opens a driver of its own, when it first needs one."""
+        self._calls.forget_health()
+        # Kept, because ending it could say goodbye on the connections that the parent goes on using.
+        self._parents_drivers, self._drivers = self._drivers, []
 
     def __str__(self) -> str:
-        return self._key_id or f"{self.driver.scheme} key {self.name!r}"
+        return str(self._identity)
 
     def __repr__(self) -> str:
-        return f"Key({self})"
-
-    # --- one call ---------------------------------------------------------------------------------
+        return f"ManagedKey({self})"
 
     def _call(
         self,
         operation: Operation,
-        work: Work,
+        arguments: tuple[Any, ...],
+        check: Callable[[Any], T],
+        call: Call | None = None,
         *,
-        deadline: Deadline | None = None,
+        deadline: Deadline | None,
         attempts: int | None = None,
         probing: bool = False,
-    ) -> Any:
-        deadline = deadline or self.new_deadline()
-        health = self._health_for(operation)
-        self._check_may_ask(operation, health, deadline, probing=probing)
-        started = self._clock()
-        most = min(attempts or self._policy.max_attempts, self._policy.max_attempts)
-        tries = Tries(health, deadline, most)
-        failure = _NOT_SENT
-        while tries.wait_for_turn(self._sleep):
-            if self._closed:  # by another thread, meanwhile
-                raise translation.closed()
-            seconds = min(self._policy.attempt_timeout, deadline.left())
-            attempt = self._attempts.make(self.driver, operation, work, seconds)
-            if isinstance(attempt, Raised):
-                raise attempt.error
-            if isinstance(attempt, Done):
-                tries.answered(None)
-                self._last.answer = Answer(attempt.request_id, tries.made)
-                return attempt.result
-            failure = attempt
-            if failure.kind is None:
-                raise self._broken(operation, "its classify() gave no ErrorKind") from failure.cause
-            tries.answered(failure.kind)
-            pause = tries.pause_after(failure.kind)
-            if pause is None:
-                break
-            self._sleep(pause)
-        self._last.answer = Answer(failure.details.request_id, tries.made)
-        raise self._told(operation, failure, tries.made, self._clock() - started) from failure.cause
-
-    def _batch(
-        self, operation: Operation, work: Work, length: int, deadline: Deadline | None
-    ) -> tuple[list[Any], float]:
-        """The driver's results, and the seconds that they took."""
-        started = self._clock()
-        results = self._call(operation, work, deadline=deadline)
-        if not isinstance(results, list) or len(results) != length:
-            raise self._broken(operation, "it answered a batch with the wrong number of results")
-        return results, self._clock() - started
-
-    def _check_may_ask(self, operation: str, health: Health, deadline: Deadline, *, probing: bool) -> None:
-        if self._closed:
-            raise translation.closed()
-        if not deadline.left():
-            raise translation.too_late(operation, key=str(self), key_id=self._key_id)
-        breaker = health.breaker
-        if not probing and not breaker.allows():
-            raise translation.not_asked(
-                operation,
-                key=str(self),
-                key_id=self._key_id,
-                failing_for=breaker.failing_for,
-                next_probe_in=breaker.next_probe_in,
-            )
-
-    def _health_for(self, operation: str) -> Health:
-        """What is done here says nothing of how the service does, and need not wait for it."""
-        local = operation in ("wrap", "resolve") and Capability.LOCAL_WRAP in self.capabilities
-        return Health(self._clock) if local else self._health
-
-    def _told(self, operation: str, failure: Failed, attempts: int, elapsed: float) -> KmsBridgeError:
-        return translation.error(
-            failure, operation, key=str(self), key_id=self._key_id, attempts=attempts, elapsed=elapsed
+    ) -> T:
+        return self._calls.call(
+            self.driver,
+            Request(operation, operation, arguments),
+            call or Call(operation, str(self), purpose=operation),
+            check,
+            deadline or self.new_deadline(),
+            attempts=attempts,
+            probing=probing,
         )
 
-    # --- what goes out and comes back -------------------------------------------------------------
-
-    def _payload(self, plaintext: bytes, context: EncryptionContext) -> bytes:
-        if len(plaintext) > self.max_plaintext:
-            raise translation.too_large(len(plaintext), key=str(self), limit=self.max_plaintext)
-        return plaintext if self.binds_context else plaintext + checks.context_hash(context)
-
-    def _checked(self, operation: str, wrapped: Any, payload: bytes = b"") -> WrappedKey:
-        if fault := checks.fault_in_wrapped(wrapped, self.key_id, payload):
-            raise self._broken(operation, fault)
-        return wrapped  # type: ignore[no-any-return]
-
-    def _unbind(self, payload: bytes, context: EncryptionContext) -> bytes:
-        if not isinstance(payload, bytes):
-            raise self._broken("unwrap", "it returned no bytes")
-        if self.binds_context:
-            return payload
-        plaintext, bound = payload[: -checks.HASH_LENGTH], payload[-checks.HASH_LENGTH :]
-        if not hmac.compare_digest(bound, checks.context_hash(context)):
-            raise errors.AuthenticationError
-        return plaintext
-
-    def _one_of_many(
-        self, result: bytes | ErrorKind, context: EncryptionContext, elapsed: float
-    ) -> bytes | KmsBridgeError:
-        if isinstance(result, ErrorKind):
-            return self._told("unwrap", Failed(result, ErrorDetails(), None), 1, elapsed)
+    def _describe_new_version(self, deadline: Deadline) -> KeyDescription | None:
+        # The key is rotated by now: that its version cannot be told must not read as if it were not.
+        if Capability.REPORTS_VERSION not in self.capabilities:
+            return None
         try:
-            return self._unbind(result, context)
-        except KmsBridgeError as error:
-            return error
+            return self.describe(deadline=deadline)
+        except errors.KmsError:
+            return None
 
-    def _broken(self, operation: str, what: str) -> KmsError:
-        return translation.faulty(self.driver.scheme, what, key_id=self._key_id, operation=operation)
+    def _bind(self, plaintext: bytes, context: EncryptionContext) -> bytes:
+        if len(plaintext) > self.max_plaintext:
+            raise LimitExceeded(
+                f"{len(plaintext)} bytes are more than {self} wraps at once",
+                remedy=f"its limit is {self.max_plaintext} bytes; without direct mode there is none",
+            )
+        return plaintext if self.binds_context else binding.bind(plaintext, context)
+
+    def _unbind(self, answer: Any, context: EncryptionContext) -> bytes:
+        payload = validation.check_plaintext(answer)
+        return payload if self.binds_context else binding.unbind(payload, context)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kmsbridge.testing.calls import CallLog
     from kmsbridge.testing.contract import DriverContract
     from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
     from kmsbridge.testing.fakes.harnesses import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from kmsbridge.testing.peers import register_peer
 
 __all__ = [
+    "CallLog",
     "DriverContract",
     "FakeDriver",
     "FakeError",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "calls": ("CallLog",),
     "contract": ("DriverContract",),
     "fakes.fake": ("FakeDriver", "UnboundFakeDriver"),
     "fakes.harnesses": ("FakeHarness", "FakeHttpHarness", "PublicKeyFakeHarness", "UnboundFakeHarness"),

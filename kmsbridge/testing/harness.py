@@ -96,7 +96,7 @@ class Harness(ABC):
 
     driver: ClassVar[type[KeyDriver] | None] = None
     """The driver's class, where it is not installed through an entry point."""
-    cannot: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    cannot: Mapping[str, str] = MappingProxyType({})
     """Why not, by what cannot be done: an ability, a `Fault` or `Misdirection` by its text, or the
     name of one case, `test_...` with or without its `[...]`, that the service is known to fail.
     `sdk` and `secrets` stand here where there are none."""

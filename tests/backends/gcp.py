@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from kmsbridge_gcp import GcpKmsDriver
-from kmsbridge_gcp.emulator import Emulator
+from kmsbridge_gcp_emulator import Emulator
 
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.testing import Fault, KeyAddress, Misdirection, ProxiedHarness

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib
 import inspect
+import pkgutil
 import re
+import ssl
 from pathlib import Path
 
 import pytest
 
 import kmsbridge
-from kmsbridge import aio, cipher, config, driver, errors, registry, testing
+from kmsbridge import aio, cipher, config, driver, driverkit, errors, registry, testing
 from kmsbridge.audit import AuditEvent, VerifyResult
 from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.cli import exits
@@ -45,7 +48,7 @@ def public_methods(cls: type) -> set[str]:
 
 
 def field_names(cls: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)}
+    return set(getattr(cls, "_fields", ())) or {field.name for field in dataclasses.fields(cls)}
 
 
 @pytest.mark.parametrize("name", kmsbridge.__all__)
@@ -96,6 +99,19 @@ def test_every_field_of_message_info_is_in_the_api_reference() -> None:
 def test_every_name_of_the_driver_interface_is_in_its_reference(name: str) -> None:
     """Whatever `kmsbridge.driver` exports."""
     assert name in words("reference/drivers.md")
+
+
+@pytest.mark.parametrize("module", [each.name for each in pkgutil.iter_modules(driverkit.__path__)])
+def test_everything_in_driverkit_is_in_the_drivers_reference(module: str) -> None:
+    """Each module, its public names, and the members of its classes."""
+    found = importlib.import_module(f"kmsbridge.driverkit.{module}")
+    own = [value for value in vars(found).values() if getattr(value, "__module__", "") == found.__name__]
+    classes = [value for value in own if isinstance(value, type)]
+    functions = {value.__name__ for value in own if inspect.isfunction(value)}
+    members = {name for cls in classes for name in vars(cls)} - {"after_fork", *dir(ssl.SSLSocket)}
+    names = {*(cls.__name__ for cls in classes), *functions, *members, *inspect.get_annotations(found)}
+    assert {module} | {name for name in names if not name.startswith("_")} <= words("reference/drivers.md")
+    assert functions or classes
 
 
 @pytest.mark.parametrize(

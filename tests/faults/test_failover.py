@@ -62,9 +62,9 @@ def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeyp
     """An alias that must be resolved at a service that is down."""
     message = both.encrypt(b"x")
     app = both._keys["app"]
-    app._key_id = ""
+    app._identity.key_id = ""
     monkeypatch.setattr(type(app.driver), "resolve", _unreachable)
-    both._keys["other"]._key_id = "fake:other"
+    both._keys["other"]._identity.key_id = "fake:other"
     assert both.decrypt(message) == b"x"
     assert both.decrypt_many([message]) == [b"x"]
 
@@ -72,9 +72,9 @@ def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeyp
 def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, service, both, caplog):
     """Though another key helps."""
     message = both.encrypt(b"x")
-    both._keys["app"]._key_id = ""
+    both._keys["app"]._identity.key_id = ""
     monkeypatch.setattr(type(both._keys["app"].driver), "resolve", _unreachable)
-    both._keys["other"]._key_id = "fake:other"
+    both._keys["other"]._identity.key_id = "fake:other"
     caplog.set_level("INFO", "kmsbridge.audit")
     assert both.decrypt(message) == b"x"
     events = [(record.kmsbridge["operation"], record.kmsbridge["outcome"]) for record in caplog.records]
@@ -91,7 +91,7 @@ def test_where_no_key_could_tell_its_id_the_failure_is_told(monkeypatch, service
     """`KmsUnavailable`, not `NoMatchingKey`: it may match."""
     message = both.encrypt(b"x")
     for key in both._keys.values():
-        key._key_id = ""
+        key._identity.key_id = ""
     monkeypatch.setattr(type(both._keys["app"].driver), "resolve", _unreachable)
     with pytest.raises(KmsUnavailable):
         both.decrypt(message)
@@ -203,7 +203,7 @@ def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch,
     threads = []
     for key in patient._keys.values():
         monkeypatch.setattr(key, "unwrap", recording(threads, key.unwrap))
-    monkeypatch.setattr(app._health.breaker, "_next_probe", 0.0)
+    monkeypatch.setattr(app._calls.health.breaker, "_next_probe", 0.0)
     assert patient.decrypt(message) == b"x"
     for thread in threading.enumerate():
         if thread.name == "kmsbridge-probe":
@@ -221,10 +221,10 @@ def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patie
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     app = patient._keys["app"]
     for _ in range(40):
-        app._health.breaker.failed()
-    assert not app._health.breaker.allows()
+        app._calls.health.breaker.failed()
+    assert not app._calls.health.breaker.allows()
     service.app.heal()
-    app._health.breaker._next_probe = 0.0
+    app._calls.health.breaker._next_probe = 0.0
     assert patient.decrypt(message) == b"x"
     for thread in threading.enumerate():
         if thread.name == "kmsbridge-probe":

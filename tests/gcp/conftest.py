@@ -4,7 +4,7 @@ import contextlib
 import secrets
 
 import pytest
-from kmsbridge_gcp.emulator import Emulator
+from kmsbridge_gcp_emulator import Emulator
 
 from kmsbridge.context import EncryptionContext
 from tests.backends import facts

@@ -6,6 +6,7 @@ from google.api_core.exceptions import InvalidArgument
 from kmsbridge.driver import DriverError, ErrorKind, WrappedKey
 from kmsbridge.errors import KmsUnavailable
 from kmsbridge.keys import ManagedKey
+from kmsbridge.testing import CallLog
 
 TO_WRAP = [
     "ciphertext",
@@ -66,13 +67,14 @@ def test_damaged_public_key_is_noticed(emulator, opened, decrypting, context, fi
 
 def test_damage_that_passes_is_overcome(emulator, opened, key, context):
     """The library tries again."""
-    behind = ManagedKey("app", lambda: opened(key), sleep=lambda _: None)
+    log = CallLog()
+    behind = ManagedKey("app", lambda: opened(key), observer=log, sleep=lambda _: None)
     emulator.corrupt("ciphertext", key, method="Encrypt", times=1)
     wrapped = behind.wrap(b"payload", context)
-    assert behind.last_answer.attempts == 2
+    assert log.last.attempts == 2
     emulator.corrupt("plaintext", key, method="Decrypt", times=2)
     assert behind.unwrap(wrapped, context) == b"payload"
-    assert behind.last_answer.attempts == 3
+    assert log.last.attempts == 3
 
 
 def test_damage_that_stays_is_told(emulator, opened, key, context):

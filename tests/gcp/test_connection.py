@@ -13,7 +13,7 @@ from kmsbridge_gcp import GcpKmsDriver
 from kmsbridge import EnvelopeCipher
 from kmsbridge.errors import ClosedError, KmsError, KmsThrottled
 from kmsbridge.keys import ManagedKey
-from kmsbridge.testing import FaultProxy
+from kmsbridge.testing import CallLog, FaultProxy
 from tests.backends.gcp import stock_client
 
 
@@ -84,9 +84,9 @@ def test_failed_connection_is_made_anew_at_the_next_call(proxied, key, context):
 
 def test_request_id_is_the_reason_that_the_service_logs(emulator, opened, key, context):
     """Of a call that succeeds and of one that fails; each has its own."""
-    app = ManagedKey("app", lambda: opened(key))
-    app.wrap(b"payload", context)
-    succeeded = app.last_answer.request_id
+    log = CallLog()
+    ManagedKey("app", lambda: opened(key), observer=log).wrap(b"payload", context)
+    succeeded = log.last.request_id
     emulator.fail("RESOURCE_EXHAUSTED", key, times=5)
     with pytest.raises(KmsThrottled) as caught:
         ManagedKey("app", lambda: opened(key), sleep=lambda _: None).wrap(b"payload", context)

@@ -224,7 +224,7 @@ def test_token_service_that_hangs_costs_the_timeout(app, context, user, monkeypa
             waiting.wrap(b"payload", context)
     # Its thread ends with the connection.
     with contextlib.suppress(Exception):
-        waiting.driver._connection._caller._refresh.start().result(30)
+        waiting.driver._connection._caller._refresh.wait(30)
 
 
 def test_impersonation_asks_for_the_other_accounts_token(

@@ -9,13 +9,13 @@ import threading
 
 import pytest
 from google.api_core import exceptions
-from kmsbridge_gcp.emulator import Emulator
-from kmsbridge_gcp.emulator.process import EmulatorError
+from kmsbridge_gcp_emulator import Emulator
+from kmsbridge_gcp_emulator.process import EmulatorError
 
 from tests.backends.gcp import stock_client
 
 KEY = "projects/demo/locations/global/keyRings/demo/cryptoKeys/app"
-COMMAND = [sys.executable, "-m", "kmsbridge_gcp.emulator"]
+COMMAND = [sys.executable, "-m", "kmsbridge_gcp_emulator"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -50,7 +50,7 @@ def test_command_tells_of_a_taken_port():
 def test_started_emulator_ends_with_the_process_that_started_it():
     """Nobody is left behind, even by a process that is killed."""
     program = (
-        "import os, sys\nfrom kmsbridge_gcp.emulator import Emulator\n"
+        "import os, sys\nfrom kmsbridge_gcp_emulator import Emulator\n"
         "emulator = Emulator.start()\nprint(emulator._process.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -176,7 +176,7 @@ def test_what_it_cannot_do_is_told(emulator, key):
 def test_fixture_gives_an_emulator_and_ends_its_faults(tmp_path):
     """What a user's own test suite does with it."""
     (tmp_path / "test_app.py").write_text(
-        'import pytest\npytest_plugins = ["kmsbridge_gcp.emulator.fixture"]\n'
+        'import pytest\npytest_plugins = ["kmsbridge_gcp_emulator.fixture"]\n'
         "from kmsbridge import EnvelopeCipher\n"
         "@pytest.mark.parametrize('n', range(2))\n"
         "def test_app(gcp_kms_emulator, n):\n"

@@ -1,7 +1,5 @@
 """Versions, states, purposes and limits of keys, as the driver meets them."""
 
-from dataclasses import replace
-
 import pytest
 
 from kmsbridge.context import MAX_BYTES, EncryptionContext
@@ -33,7 +31,11 @@ def test_key_id_is_the_name_without_a_version(opened, key, decrypting):
     """So that a message finds its key after a rotation, of either kind."""
     assert opened(key).resolve(timeout=10) == f"gcp-kms:{key}"
     versioned = opened(f"{decrypting}/cryptoKeyVersions/1", algorithm="RSA-OAEP-SHA-256")
-    assert versioned.resolve(timeout=10) == opened(decrypting, **RSA).resolve(timeout=10) == f"gcp-kms:{decrypting}"
+    assert (
+        versioned.resolve(timeout=10)
+        == opened(decrypting, **RSA).resolve(timeout=10)
+        == f"gcp-kms:{decrypting}"
+    )
 
 
 def test_rotation_makes_the_new_version_the_primary_one(client, opened, key, context):
@@ -100,7 +102,7 @@ def test_key_of_another_purpose_is_refused_at_first_use(emulator, behind, ring, 
     """`KmsInvalidRequest` that says which purpose it takes."""
     name = emulator.create_key(f"{ring}/cryptoKeys/other", algorithm=algorithm)
     app = behind(name)
-    wrapped = replace(behind(emulator.create_key()).wrap(b"payload", context), key_id=app.key_id)
+    wrapped = behind(emulator.create_key()).wrap(b"payload", context)._replace(key_id=app.key_id)
     for call in (lambda: app.wrap(b"x", context), lambda: app.unwrap(wrapped, context), app.describe):
         with pytest.raises(KmsInvalidRequest, match="ENCRYPT_DECRYPT"):
             call()
@@ -163,7 +165,7 @@ def test_asymmetric_key_rotates_by_configuration(client, behind, decrypting, con
     assert first.key_id == second.key_id
     assert [app.unwrap(each, context) for app in (first, second) for each in (one, two)] == [b"payload"] * 4
     with pytest.raises(AuthenticationError):
-        first.unwrap(replace(one, version="2"), context)
+        first.unwrap(one._replace(version="2"), context)
 
 
 def test_description_tells_rights_without_the_viewers_role(emulator, opened, ring, key):

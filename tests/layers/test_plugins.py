@@ -10,14 +10,17 @@ import pytest
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 
-OF_THE_LIBRARY = {"atomic", "context", "driver", "errors", "forks", "keyuri", "publickey"}
+OF_THE_LIBRARY = {"atomic", "context", "driver", "driverkit", "errors", "forks", "keyuri"}
 SDKS = {
     "kmsbridge_aws": {"boto3", "botocore", "urllib3"},
     "kmsbridge_gcp": {"google", "google_crc32c", "grpc"},
     "kmsbridge_vault": {"hvac", "requests", "urllib3"},
 }
-# The emulator is a server for tests, and no driver; its keys are real ones.
-MORE_FOR = {"kmsbridge_gcp.emulator": {"cryptography", "pytest"}}
+# The emulator is a server for tests, and no driver: its keys are real ones. It shares the driver's grammar of names
+# and its checksum; of the library it uses nothing.
+EMULATOR = "kmsbridge_gcp_emulator"
+OF_THE_EMULATOR = {"cryptography", "google", "grpc", "pytest"}
+OF_THE_GCP_DRIVER = {"crc32c", "naming"}
 
 
 def named():
@@ -33,9 +36,10 @@ def named():
 def broken_lines(module, source):
     """What a module imports and may not."""
     package = module.split(".")[0]
-    allowed = SDKS[package].union(
-        *(more for name, more in MORE_FOR.items() if f"{module}.".startswith(f"{name}."))
-    )
+    allowed = SDKS.get(package, OF_THE_EMULATOR)
+    shared = {"kmsbridge": OF_THE_LIBRARY}
+    if package == EMULATOR:
+        shared = {"kmsbridge": set(), "kmsbridge_gcp": OF_THE_GCP_DRIVER}
     broken = []
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -47,8 +51,8 @@ def broken_lines(module, source):
                 continue
         for name in names:
             top, _, rest = name.partition(".")
-            if top == "kmsbridge":
-                if rest.split(".")[0] not in OF_THE_LIBRARY:
+            if top in shared:
+                if rest.split(".")[0] not in shared[top]:
                     broken.append(name)
             elif top not in allowed | {package} and top not in sys.stdlib_module_names:
                 broken.append(name)
@@ -57,7 +61,7 @@ def broken_lines(module, source):
 
 @pytest.mark.parametrize("module", named())
 def test_a_driver_imports_the_interface_and_its_own_sdk(module):
-    """Nothing else of the library, and no other provider's."""
+    """Nothing else of the library, and no other provider's. The emulator imports nothing of the library."""
     assert broken_lines(module, named()[module].read_text()) == []
 
 
@@ -68,11 +72,21 @@ def test_a_driver_imports_the_interface_and_its_own_sdk(module):
         "from kmsbridge import EnvelopeCipher",
         "import hvac",
         "import kmsbridge_vault",
+        "from kmsbridge.testing import FakeDriver",
+        "from kmsbridge_gcp_emulator import Emulator",
         "def f():\n    from cryptography import x509",
     ),
 )
 def test_a_line_that_breaks_the_rule_is_caught(source):
     assert broken_lines("kmsbridge_aws.driver", source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ("from kmsbridge import EnvelopeCipher", "from kmsbridge_gcp import GcpKmsDriver", "import boto3"),
+)
+def test_a_line_of_the_emulator_that_breaks_the_rule_is_caught(source):
+    assert broken_lines(f"{EMULATOR}.service", source)
 
 
 @pytest.mark.parametrize("package", SDKS)

@@ -1,7 +1,8 @@
-"""The four distributions together: what is in the wheels of the drivers, and that they work from an environment of their own."""
+"""The distributions together: what is in the wheels of the drivers and of the emulator, and that they work from an environment of their own."""
 
 import configparser
 import contextlib
+import json
 import os
 import subprocess
 import tarfile
@@ -20,13 +21,22 @@ DRIVERS = {
     "gcp-kms": "kmsbridge_gcp:GcpKmsDriver",
     "vault-transit": "kmsbridge_vault:VaultTransitDriver",
 }
-SCRIPTS = {"kmsbridge-gcp": {"kmsbridge-gcp-emulator": "kmsbridge_gcp.emulator.__main__:main"}}
+EMULATOR = "kmsbridge-gcp-emulator"
+"""For tests: no production install has it."""
+IN_PLUGINS = (*PLUGINS, EMULATOR)
 URIS = {
     "aws-kms": "aws-kms://alias/app?region=eu-west-1",
     "gcp-kms": "gcp-kms://projects/p/locations/global/keyRings/r/cryptoKeys/k",
     "vault-transit": "vault-transit://transit/app",
 }
 PROGRAM = ROOT / "examples" / "protect.py"
+FOR_TESTS = ("kmsbridge.testing.", "kmsbridge_gcp_emulator.", "pytest.")
+NAMING_WHAT_IT_IMPORTS = """
+import json, runpy, sys
+
+runpy.run_path(sys.argv[1], run_name="__main__")
+print(json.dumps(sorted(sys.modules)))
+"""
 pytestmark = pytest.mark.slow
 
 
@@ -48,8 +58,15 @@ def wheels(tmp_path_factory):
 @pytest.fixture(scope="module")
 def installed(wheels, tmp_path_factory):
     """The Python of an environment made as by `pip install 'kmsbridge[all]'`."""
-    make = partial(make_environment, wheels.values(), ["cli"])
+    make = partial(make_environment, [wheels[name] for name in ("kmsbridge", *PLUGINS)], ["cli"])
     return once(tmp_path_factory, "environment-all", make) / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def for_tests(wheels, tmp_path_factory):
+    """One made as by `pip install 'kmsbridge[all,testing]' kmsbridge-gcp-emulator`."""
+    make = partial(make_environment, wheels.values(), ["cli", "testing"])
+    return once(tmp_path_factory, "environment-tests", make) / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +92,10 @@ def entry_points(contents):
 
 
 def test_there_is_a_plugin_for_each_provider():
-    assert set(SOURCES) == {"kmsbridge", *PLUGINS}
+    assert set(SOURCES) == {"kmsbridge", *IN_PLUGINS}
 
 
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", IN_PLUGINS)
 def test_a_plugins_wheel_holds_its_package_and_nothing_else(wheels, name):
     """Each module, the mark that says it is typed, the licence; no tests, no tools."""
     contents, package = contents_of(wheels[name]), name.replace("-", "_")
@@ -90,15 +107,31 @@ def test_a_plugins_wheel_holds_its_package_and_nothing_else(wheels, name):
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-def test_a_plugin_names_its_driver_and_its_programs(wheels, name):
+def test_a_plugin_names_its_driver_and_no_program(wheels, name):
     """Under its scheme, in the group that the library looks into."""
-    expected = {"kmsbridge.drivers": {PLUGINS[name]: DRIVERS[PLUGINS[name]]}}
-    if name in SCRIPTS:
-        expected["console_scripts"] = SCRIPTS[name]
-    assert entry_points(contents_of(wheels[name])) == expected
+    driver = {PLUGINS[name]: DRIVERS[PLUGINS[name]]}
+    assert entry_points(contents_of(wheels[name])) == {"kmsbridge.drivers": driver}
 
 
-@pytest.mark.parametrize("name", PLUGINS)
+def test_the_emulators_wheel_names_its_command_and_no_driver(wheels):
+    script = {"kmsbridge-gcp-emulator": "kmsbridge_gcp_emulator.__main__:main"}
+    assert entry_points(contents_of(wheels[EMULATOR])) == {"console_scripts": script}
+
+
+@pytest.mark.parametrize("name", ["kmsbridge", *PLUGINS])
+def test_no_other_wheel_holds_the_emulator_or_asks_for_it(wheels, name):
+    """No module of it, no command, no import, and no extra that installs it."""
+    contents = contents_of(wheels[name])
+    modules = {each: text for each, text in contents.items() if each.endswith(".py")}
+    assert modules
+    assert [each for each in contents if "emulator" in each] == []
+    assert [each for each, text in modules.items() if b"kmsbridge_gcp_emulator" in text] == []
+    required = metadata_of(contents).get_all("Requires-Dist")
+    assert required
+    assert [line for line in required if EMULATOR in line] == []
+
+
+@pytest.mark.parametrize("name", IN_PLUGINS)
 def test_a_plugins_source_distribution_holds_no_tests(wheels, name):
     (archive,) = wheels[name].parent.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -107,7 +140,7 @@ def test_a_plugins_source_distribution_holds_no_tests(wheels, name):
     assert {each.split("/")[0] for each in names if "/" in each} == {name.replace("-", "_")}
 
 
-@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("name", IN_PLUGINS)
 def test_a_plugins_metadata_says_what_an_index_shows(wheels, name):
     metadata = metadata_of(contents_of(wheels[name]))
     assert metadata["Name"] == name
@@ -117,14 +150,16 @@ def test_a_plugins_metadata_says_what_an_index_shows(wheels, name):
     assert "Typing :: Typed" in metadata.get_all("Classifier")
 
 
-def test_the_four_have_one_version_and_require_it_of_each_other():
-    """A driver works with the library of its own version, and the extras bring that driver."""
+def test_all_have_one_version_and_require_it_of_each_other():
+    """A driver works with the library of its own version, the emulator with the driver's; the extras bring the drivers."""
     version = project("kmsbridge")["version"]
     extras = project("kmsbridge")["optional-dependencies"]
     for name in PLUGINS:
         assert project(name)["version"] == version
         assert f"kmsbridge=={version}" in project(name)["dependencies"]
         assert extras[name.removeprefix("kmsbridge-")] == [f"{name}=={version}"]
+    assert project(EMULATOR)["version"] == version
+    assert f"kmsbridge-gcp=={version}" in project(EMULATOR)["dependencies"]
     (everything,) = extras["all"]
     assert everything == "kmsbridge[aws,gcp,vault,cli]"
 
@@ -151,8 +186,38 @@ def test_what_the_wheels_require_is_enough(installed, backend, tmp_path):
     assert output.startswith("kmsb1_")
 
 
-def test_the_emulator_is_a_command(installed):
-    assert "--listen" in run(installed.with_name("kmsbridge-gcp-emulator"), "--help")
+def test_everything_for_production_is_without_the_emulator(installed):
+    """`kmsbridge[all]` installs neither its module nor its command."""
+    code = "from importlib.util import find_spec; print(find_spec('kmsbridge_gcp_emulator'))"
+    assert run(installed, "-I", "-c", code) == "None\n"
+    assert not installed.with_name("kmsbridge-gcp-emulator").exists()
+
+
+def test_the_emulator_runs_from_its_wheel(for_tests):
+    """As a command, as a module and from Python, with what its wheel requires and no more."""
+    assert "--listen" in run(for_tests.with_name("kmsbridge-gcp-emulator"), "--help")
+    assert "--listen" in run(for_tests, "-I", "-m", "kmsbridge_gcp_emulator", "--help")
+    code = "from kmsbridge_gcp_emulator import Emulator\nwith Emulator.start() as it: print(it.create_key(), it.requests())"
+    assert run(for_tests, "-I", "-c", code).startswith(
+        "projects/test/locations/global/keyRings/test/cryptoKeys/"
+    )
+
+
+@pytest.mark.parametrize("backend", ["local", "aws", "gcp", "vault"])
+def test_a_program_imports_nothing_that_is_for_tests(for_tests, backend, tmp_path):
+    """Neither the contract suite and the fakes nor the emulator, even where they are installed."""
+    path = tmp_path / "kmsbridge.toml"
+    env = {**os.environ, "KMSBRIDGE_CONFIG": str(path), "KMSBRIDGE_PROFILE": "default"}
+    with contextlib.closing(harness(backend)) as service:
+        profile = {"encrypt_to": ["app"], "decrypt_with": ["app"]}
+        path.write_text(configuration({"app": service.address("first")}, {"default": profile}))
+        command = (for_tests, "-I", "-c", NAMING_WHAT_IT_IMPORTS, PROGRAM)
+        output = run(*command, env=env, input="+1 555 0100", cwd=tmp_path)
+    message, _, imported = output.partition("\n")
+    assert message.startswith("kmsb1_")
+    modules = json.loads(imported)
+    assert {"local": "kmsbridge.drivers.local"}.get(backend, f"kmsbridge_{backend}") in modules
+    assert [each for each in modules if f"{each}.".startswith(FOR_TESTS)] == []
 
 
 @pytest.mark.parametrize(("name", "scheme"), PLUGINS.items(), ids=PLUGINS)

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 from click.testing import CliRunner
-from kmsbridge_gcp.emulator import Emulator
 from kmsbridge_gcp.policies import MEMBER
+from kmsbridge_gcp_emulator import Emulator
 
 from kmsbridge import Decryptor, Encryptor, EnvelopeCipher
 from kmsbridge.cli.app import app

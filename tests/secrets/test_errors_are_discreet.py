@@ -501,7 +501,7 @@ def test_a_required_audit_that_fails_shows_no_secret(bench, tmp_path):
     audit.mkdir()
     assert_fails_discreetly(lambda: cipher.encrypt(PLAINTEXT.reveal()))
     assert_fails_discreetly(lambda: cipher.encrypt_many([PLAINTEXT.reveal()]))
-    cipher._audit.close()
+    cipher._observer.close()
 
 
 def test_use_after_close_shows_no_secret(bench):

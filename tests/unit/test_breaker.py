@@ -172,7 +172,7 @@ def test_wrapping_here_does_not_wait_for_the_service(clock):
     key = ManagedKey(
         "app", lambda: PublicKeyFakeDriver.open(uri, Options(options)), clock=clock, sleep=clock.sleep
     )
-    call(key._health.breaker, *[False] * LEAST)
+    call(key._calls.health.breaker, *[False] * LEAST)
     assert key.wrap(DATA_KEY, CONTEXT).ciphertext
     assert key.unhealthy
-    assert not key._health.breaker.allows()
+    assert not key._calls.health.breaker.allows()

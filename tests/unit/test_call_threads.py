@@ -15,8 +15,9 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyURI, Options
 from kmsbridge.keys import ManagedKey
 from kmsbridge.keys.attempt import AT_ONCE
-from kmsbridge.keys.health import Health
+from kmsbridge.keys.health import KeyHealth
 from kmsbridge.policy import CallPolicy
+from kmsbridge.testing import CallLog
 from kmsbridge.testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
 from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.support import PATIENCE, Outcome
@@ -32,13 +33,20 @@ every_exception = pytest.mark.parametrize("foreign", FOREIGN, ids=lambda foreign
 
 
 @pytest.fixture
-def open_key(service):
-    """Opens a `Key` on the fake service's key app, behind a driver class with these attributes changed."""
+def log():
+    """The calls that ended."""
+    return CallLog()
+
+
+@pytest.fixture
+def open_key(service, log):
+    """Opens a `ManagedKey` on the fake service's key app, behind a driver class with these attributes changed."""
     opened = []
 
     def open_key(policy=LONG, **changed):
         driver = type("Driver", (FakeDriver,), {"service": service, **changed})
-        opened.append(ManagedKey("app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})), policy))
+        uri = KeyURI.parse("fake:app")
+        opened.append(ManagedKey("app", lambda: driver.open(uri, Options({})), policy, observer=log))
         return opened[-1]
 
     yield open_key
@@ -74,17 +82,21 @@ def test_an_exception_of_a_signal_handler_comes_out_of_a_call_that_hangs(open_ke
     assert len(hang.begun) == 1
 
 
-def test_a_call_that_was_interrupted_counts_for_nothing(open_key, hang):
-    """Not for the breaker, the budget, the limiter, nor as this thread's last answer."""
+def test_a_call_that_was_interrupted_counts_for_nothing(open_key, hang, log):
+    """Not for the breaker, the budget, the limiter, nor for observers."""
     key = open_key(unwrap=hang)
     wrapped = key.wrap(DATA_KEY, CONTEXT)
-    before = dict(vars(key._health.breaker)), dict(vars(key._health.budget)), dict(vars(key._health.limiter))
-    answer = key.last_answer
+    before = (
+        dict(vars(key._calls.health.breaker)),
+        dict(vars(key._calls.health.budget)),
+        dict(vars(key._calls.health.limiter)),
+    )
+    finished = list(log.finished)
     with interrupted(SoftTimeLimit(), after=0.1), pytest.raises(SoftTimeLimit):
         key.unwrap(wrapped, CONTEXT)
-    health = key._health
+    health = key._calls.health
     assert (dict(vars(health.breaker)), dict(vars(health.budget)), dict(vars(health.limiter))) == before
-    assert key.last_answer is answer
+    assert log.finished == finished
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.UNAVAILABLE, ErrorKind.THROTTLED], ids=lambda kind: kind.name)
@@ -92,7 +104,7 @@ def test_a_call_that_was_interrupted_counts_for_nothing(open_key, hang):
 def test_an_exception_of_a_signal_handler_comes_out_of_a_pause(service, monkeypatch, open_key, foreign, kind):
     """Between two attempts, too."""
     key, error = open_key(), foreign()
-    key._sleep = lambda _: time.sleep(60)
+    key._calls._sleep = lambda _: time.sleep(60)
     wrapped = key.wrap(DATA_KEY, CONTEXT)
     service.app.fail("unwrap", kind)
     began = time.monotonic()
@@ -110,7 +122,7 @@ def test_what_was_waiting_when_its_caller_left_never_reaches_the_service(service
     for each in hanging:
         assert isinstance(each.join().error, errors.KmsError)
     assert len(hang.begun) == AT_ONCE
-    key._health.breaker.succeeded()
+    key._calls.health.breaker.succeeded()
     with pytest.raises(errors.KmsTimeout, match="calls that one key makes at once hang") as caught:
         key.unwrap(wrapped, CONTEXT)
     assert "fake:app" in str(caught.value)
@@ -145,17 +157,23 @@ def test_a_drivers_own_timeout_is_what_is_told(service, open_key):
     assert caught.value.request_id.startswith("fake-")
 
 
-def test_an_answer_is_of_the_thread_that_called(service, open_key):
-    """Though the call itself was made on another: the request's id and the attempts."""
+def test_observers_are_told_on_the_thread_that_called(service, open_key, log, monkeypatch):
+    """Though the call itself was made on another: with the request's id of that call."""
+    threads, tell = [], log.call_finished
+
+    def note(call, result):
+        threads.append(threading.get_ident())
+        tell(call, result)
+
+    monkeypatch.setattr(log, "call_finished", note)
     key = open_key()
     wrapped = key.wrap(DATA_KEY, CONTEXT)
-    mine = key.last_answer
-    other = Outcome(lambda: (key.last_answer, key.unwrap(wrapped, CONTEXT), key.last_answer)).join().value
-    assert mine.request_id.startswith("fake-")
-    assert other[0] == ("", 0)
-    assert other[2].request_id.startswith("fake-")
-    assert other[2] != mine
-    assert key.last_answer is mine
+    other = Outcome(lambda: (threading.get_ident(), key.unwrap(wrapped, CONTEXT))).join().value
+    me = threading.get_ident()
+    assert threads == [me, me, other[0]]
+    requests = [result.request_id for call, result in log.finished if call.operation != "resolve"]
+    assert all(each.startswith("fake-") for each in requests)
+    assert len(set(requests)) == 2
 
 
 def test_the_drivers_code_for_a_call_runs_on_one_thread(open_key):
@@ -248,13 +266,13 @@ def test_a_driver_that_does_not_wait_runs_on_the_callers_thread(service, open_ke
     assert not key.unhealthy
 
 
-def test_its_own_failures_are_translated_as_ever(service, open_key):
+def test_its_own_failures_are_translated_as_ever(service, open_key, log):
     """And tried again where they may pass."""
     key = open_key(**here(service))
     wrapped = key.wrap(DATA_KEY, CONTEXT)
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE, times=1)
     assert key.unwrap(wrapped, CONTEXT) == DATA_KEY
-    assert key.last_answer.attempts == 2
+    assert log.last.attempts == 2
     service.app.fail("unwrap", ErrorKind.ACCESS_DENIED)
     with pytest.raises(errors.KmsAccessDenied):
         key.unwrap(wrapped, CONTEXT)
@@ -271,7 +289,7 @@ def test_its_own_failures_are_translated_as_ever(service, open_key):
 def test_a_call_at_any_line_of_a_call_does_not_hang(service, open_key, kind):
     """As a signal handler or a logging handler makes it: on this thread, and on others that it waits for."""
     key = open_key(CallPolicy(max_attempts=3))
-    key._sleep = lambda _: None
+    key._calls._sleep = lambda _: None
     wrapped = key.wrap(DATA_KEY, CONTEXT)
     if kind is not None:
         service.app.fail("unwrap", kind)
@@ -300,13 +318,13 @@ def test_a_call_at_any_line_of_a_call_does_not_hang(service, open_key, kind):
     sys.settrace(trace)
     try:
         for _ in range(60):
-            key._health = Health(time.monotonic)  # else the breaker would end it soon
+            key._calls.health = KeyHealth(time.monotonic)  # else the breaker would end it soon
             again()
     finally:
         sys.settrace(before)
     assert len(lines) > 60
     service.app.heal()
-    key._health.breaker._next_probe = 0.0
+    key._calls.health.breaker._next_probe = 0.0
     assert key.unwrap(wrapped, CONTEXT) == DATA_KEY
 
 

@@ -182,19 +182,27 @@ def test_a_failed_wrap_of_a_batch_is_an_error_in_its_place(service, open_key):
 @pytest.mark.parametrize(
     ("answer", "match"),
     (
-        ([WrappedKey("fake:app", "1", b"x" * 40)], "wrong number"),
-        ("ab", "wrong number"),
         ([WrappedKey("fake:app", "1", b"x" * 40), None], "no WrappedKey"),
         ([WrappedKey("fake:app", "1", b"x" * 40), WrappedKey("fake:b", "1", b"x" * 40)], "another key's id"),
         ([WrappedKey("fake:app", "1", b"x" * 40), WrappedKey("fake:app", "1", b"")], "does not fit"),
         ([WrappedKey("fake:app", "1", b"x" * 40), WrappedKey("fake:app", "1", DATA_KEY)], "unencrypted"),
     ),
-    ids=("too few", "text", "nothing", "another key's", "empty", "plain"),
+    ids=("nothing", "another key's", "empty", "plain"),
 )
 def test_what_wrap_many_returns_is_checked(open_key, answer, match):
-    """As what `wrap` returns is, for each item."""
+    """As what `wrap` returns is, for each item; what is wrong with one is the error in its place."""
     key = open_key(wrap_many=lambda self, items, *, timeout: answer)
+    sound, faulty = key.wrap_many([(DATA_KEY, CONTEXT)] * 2)
+    assert sound.ciphertext == b"x" * 40
     with pytest.raises(errors.KmsError, match=f"driver is faulty.*{match}"):
+        raise faulty
+
+
+@pytest.mark.parametrize("answer", ([WrappedKey("fake:app", "1", b"x" * 40)], "ab"), ids=("too few", "text"))
+def test_a_batch_with_the_wrong_number_of_results_fails_as_a_whole(open_key, answer):
+    """Whose result is whose is not known."""
+    key = open_key(wrap_many=lambda self, items, *, timeout: answer)
+    with pytest.raises(errors.KmsError, match="driver is faulty.*wrong number"):
         key.wrap_many([(DATA_KEY, CONTEXT)] * 2)
 
 

@@ -18,6 +18,7 @@ from kmsbridge.keys import ManagedKey
 from kmsbridge.keys.breaker import LEAST
 from kmsbridge.keys.limiter import LOOKS, SENDS, Limiter, Turns
 from kmsbridge.policy import CallPolicy
+from kmsbridge.testing import CallLog
 from kmsbridge.testing.fakes.fake import FakeDriver
 from kmsbridge.testing.fakes.service import FakeError
 from tests.support import Clock
@@ -159,10 +160,17 @@ def clock():
 
 
 @pytest.fixture
-def key(service, clock):
+def log():
+    """The calls that ended."""
+    return CallLog()
+
+
+@pytest.fixture
+def key(service, clock, log):
     driver = type("Driver", (FakeDriver,), {"service": service})
+    uri = KeyURI.parse("fake:app")
     return ManagedKey(
-        "app", lambda: driver.open(KeyURI.parse("fake:app"), Options({})), clock=clock, sleep=clock.sleep
+        "app", lambda: driver.open(uri, Options({})), observer=log, clock=clock, sleep=clock.sleep
     )
 
 
@@ -178,11 +186,11 @@ def test_throttling_is_no_outage(service, key, wrapped):
         with pytest.raises(errors.KmsThrottled):
             key.unwrap(wrapped, CONTEXT)
         assert not key.unhealthy
-        assert key._health.breaker.allows()
-    assert key._health.budget._savings == 10.0
+        assert key._calls.health.breaker.allows()
+    assert key._calls.health.budget._savings == 10.0
 
 
-def test_a_refused_call_is_sent_five_times_and_told_so(service, key, wrapped):
+def test_a_refused_call_is_sent_five_times_and_told_so(service, key, wrapped, log):
     """How often it was sent, for how long, and what to do."""
     service.app.fail("unwrap", ErrorKind.THROTTLED)
     with pytest.raises(
@@ -190,16 +198,16 @@ def test_a_refused_call_is_sent_five_times_and_told_so(service, key, wrapped):
         match=rf"unwrap with fake:app: .* after {SENDS} attempts in \d\.\d s .*raise the quota",
     ) as caught:
         key.unwrap(wrapped, CONTEXT)
-    assert caught.value.attempts == service.app.calls["unwrap"] == key.last_answer.attempts == SENDS
+    assert caught.value.attempts == service.app.calls["unwrap"] == log.last.attempts == SENDS
     assert caught.value.request_id.startswith("fake-")
 
 
-def test_refusals_are_no_attempts_of_the_three(service, key, wrapped):
+def test_refusals_are_no_attempts_of_the_three(service, key, wrapped, log):
     """Four of them, and an outage twice, and there is an answer."""
     kinds = [ErrorKind.THROTTLED] * 2 + [ErrorKind.UNAVAILABLE] * 2 + [ErrorKind.THROTTLED] * 2
     service.before = lambda operation: fail(kinds.pop(0)) if kinds else None
     assert key.unwrap(wrapped, CONTEXT) == DATA_KEY
-    assert key.last_answer.attempts == 7
+    assert log.last.attempts == 7
 
 
 def fail(kind):
@@ -209,7 +217,7 @@ def fail(kind):
 def test_a_call_that_is_not_let_through_says_that_it_was_not_sent(service, clock, key, wrapped):
     """After six looks, within the deadline; `attempts` is 0."""
     for _ in range(100_000):
-        key._health.limiter.answered(throttled=True)
+        key._calls.health.limiter.answered(throttled=True)
     before, began = service.app.calls["unwrap"], clock.now
     clock.slept.clear()
     with pytest.raises(
@@ -245,11 +253,11 @@ def test_where_another_key_may_serve_nobody_waits(service, clock, key, wrapped):
     assert 5 <= service.app.calls["unwrap"] < 45
 
 
-def test_a_batch_is_limited_as_well(service, key, wrapped):
+def test_a_batch_is_limited_as_well(service, key, wrapped, log):
     """It is one call."""
     service.app.fail("unwrap_many", ErrorKind.THROTTLED, times=3)
     assert key.unwrap_many([(wrapped, CONTEXT)] * 2) == [DATA_KEY] * 2
-    assert key.last_answer.attempts == 4
+    assert log.last.attempts == 4
 
 
 @pytest.mark.slow

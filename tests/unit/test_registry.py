@@ -14,7 +14,7 @@ import cryptography
 import pytest
 
 from kmsbridge import registry
-from kmsbridge.driver import ENTRY_POINT_GROUP
+from kmsbridge.driver import ENTRY_POINT_GROUP, INTERFACE
 from kmsbridge.drivers.local import LocalDriver
 from kmsbridge.errors import ConfigError, ProviderLoadError, ProviderNotFound
 from kmsbridge.testing import installed as replacing
@@ -330,6 +330,14 @@ def test_a_class_without_a_valid_scheme_is_refused(registering, scheme):
     """No key URI could name it."""
     with pytest.raises(ProviderLoadError, match=":Odd has no scheme that a key URI can begin with"):
         registry.register(type("Odd", (FakeDriver,), {"scheme": scheme}))
+    assert not registry._registered
+
+
+@pytest.mark.parametrize("interface", (INTERFACE + 1, "1"))
+def test_a_driver_for_a_later_interface_is_refused(registering, interface):
+    """With what to do; one for an interface that this library knows is taken."""
+    with pytest.raises(ProviderLoadError, match="driver interface.*upgrade kmsbridge"):
+        registry.register(type("Later", (FakeDriver,), {"scheme": "later", "interface": interface}))
     assert not registry._registered
 
 

@@ -112,6 +112,6 @@ def test_a_sink_that_fails_does_not_end_the_sweeping(monkeypatch, service):
 
         broken.encrypt(b"x")
         sound.encrypt(b"x")
-        monkeypatch.setattr(broken._audit, "record", fail)
+        monkeypatch.setattr(broken._observer, "record", fail)
         eventually(lambda: len(sound._encryption._cache) == len(broken._encryption._cache) == 0)
         monkeypatch.undo()

@@ -8,6 +8,7 @@ from kmsbridge_vault import VaultTransitDriver
 
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.keys import ManagedKey
+from kmsbridge.observer import NOBODY
 from kmsbridge.testing.contract.base import bound
 from tests.backends.vault import Vault
 
@@ -46,9 +47,9 @@ def open_driver(tmp_path):
 def open_key(open_driver):
     """The same behind the library's rules."""
 
-    def open_key(server, name, **options):
+    def open_key(server, name, *, observer=NOBODY, **options):
         driver = open_driver(server, name, **options)
-        return ManagedKey("app", lambda: driver)
+        return ManagedKey("app", lambda: driver, observer=observer)
 
     return open_key
 

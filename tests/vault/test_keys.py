@@ -5,7 +5,6 @@ import hashlib
 import json
 import secrets
 import subprocess
-from dataclasses import replace
 
 import pytest
 from kmsbridge_vault import VaultTransitDriver
@@ -258,7 +257,7 @@ def test_same_bytes_written_otherwise_are_refused(vault, root, open_key):
     for other in others:
         assert other != text
         with pytest.raises(AuthenticationError):
-            key.unwrap(replace(wrapped, ciphertext=other.encode()), bound())
+            key.unwrap(wrapped._replace(ciphertext=other.encode()), bound())
 
 
 # --- policies -------------------------------------------------------------------------------------

@@ -293,7 +293,7 @@ def test_dropped_driver_leaves_no_thread(vault, name, approle):
     options = Options({"address": vault.address, "auth": approle()})
     driver = VaultTransitDriver.open(KeyURI.parse(f"vault-transit://transit/{name}"), options)
     assert works_bare(driver)
-    thread = driver._tokens._thread
+    thread = driver._tokens._renewal.thread
     assert thread.is_alive()
     driver._client.close()
     del driver, options
@@ -312,18 +312,18 @@ def test_token_serves_where_no_thread_can_be_started(vault, name, approle, open_
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         assert works_bare(driver)
-        assert driver._tokens._thread is None
+        assert driver._tokens._renewal.thread is None
         driver._tokens.close()
-        driver._tokens._closed = False
+        driver._tokens._closed = driver._tokens._renewal._closed = False
     assert works_bare(driver)
-    assert driver._tokens._thread.is_alive()
+    assert driver._tokens._renewal.thread.is_alive()
 
 
 def test_token_without_end_has_no_thread(vault, name, role, mounted, open_driver):
     """Only what ends is renewed."""
     driver = open_driver(vault, name, auth={"method": "token", "token": vault.token})
     assert works_bare(driver)
-    wait_for(lambda: driver._tokens._thread is None)
+    wait_for(lambda: driver._tokens._renewal.thread is None)
 
 
 # --- what is refused when a key is opened ---------------------------------------------------------

@@ -12,12 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kmsbridge_vault.failures import VaultFailure
-from kmsbridge_vault.transport import within
 
 from kmsbridge import EnvelopeCipher
 from kmsbridge.driver import ErrorKind
+from kmsbridge.driverkit import http
+from kmsbridge.driverkit.deadline import left, within
 from kmsbridge.errors import KmsAccessDenied, KmsKeyNotFound, KmsUnauthenticated, KmsUnavailable
-from kmsbridge.testing import FaultProxy, LoopbackCertificates
+from kmsbridge.testing import CallLog, FaultProxy, LoopbackCertificates
 from kmsbridge.testing.contract.base import bound
 from localstack.openbao import OpenBaoProduction
 
@@ -241,11 +242,12 @@ def test_audit_events_have_the_ids_of_the_servers_audit_file(vault, policies, op
 
 def test_request_id_of_a_batch_is_the_servers(vault, root, open_key):
     """Also of a refused one, whose answer has it."""
-    key = open_key(vault, vault.key(), **root)
+    log = CallLog()
+    key = open_key(vault, vault.key(), observer=log, **root)
     wrapped = key.wrap(b"x", bound())
     since = vault.audit_file.stat().st_size
     key.unwrap_many([(wrapped, bound({"another": "context"}))])
-    assert key.last_answer.request_id in {each["id"] for each in vault.audited(since)}
+    assert log.last.request_id in {each["id"] for each in vault.audited(since)}
 
 
 # --- cost -----------------------------------------------------------------------------------------
@@ -282,8 +284,6 @@ print([each for each in ("hvac", "requests", "urllib3", "ssl", "http.client") if
 
 def test_deadline_of_a_block_is_not_longer_than_the_one_around():
     """What is asked on the way has what is left."""
-    from kmsbridge_vault.transport import left
-
     with within(1):
         with within(100):
             assert left() <= 1
@@ -293,9 +293,7 @@ def test_deadline_of_a_block_is_not_longer_than_the_one_around():
 
 def test_address_that_does_not_answer_leaves_time_for_the_next(vault, root, open_driver, monkeypatch):
     """Each address of a host has its share of the time; the last one serves."""
-    from kmsbridge_vault import transport
-
-    real_connect, real_look_up = transport._Socket.connect, transport.socket.getaddrinfo
+    real_connect, real_look_up = http.DeadlineSocket.connect, http.socket.getaddrinfo
     given = []
 
     def connect(sock, address):
@@ -304,8 +302,8 @@ def test_address_that_does_not_answer_leaves_time_for_the_next(vault, root, open
             raise TimeoutError
         real_connect(sock, address)
 
-    monkeypatch.setattr(transport._Socket, "connect", connect)
-    monkeypatch.setattr(transport.socket, "getaddrinfo", lambda *a, **k: real_look_up(*a, **k)[:1] * 3)
+    monkeypatch.setattr(http.DeadlineSocket, "connect", connect)
+    monkeypatch.setattr(http.socket, "getaddrinfo", lambda *a, **k: real_look_up(*a, **k)[:1] * 3)
     driver = open_driver(vault, vault.key(), **root)
     driver.wrap(b"x", bound(), timeout=30)
     assert given[0] <= 10

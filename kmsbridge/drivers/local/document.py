@@ -32,8 +32,7 @@ import json
 import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from kmsbridge.driver import KeyState, Secret
 from kmsbridge.errors import ConfigError, LimitExceeded
@@ -54,8 +53,7 @@ _KDF = re.compile("argon2id")
 _PLAIN_WORD = re.compile(r"[A-Za-z_-]{1,24}")
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """What one guess of the passphrase costs: Argon2id's parameters.
 
     The defaults are the second recommended option of RFC 9106, section 4.
@@ -66,25 +64,25 @@ class Cost:
     lanes: int = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Protection:
+class Protection(NamedTuple):
     """How a passphrase protects a file."""
 
     salt: bytes
     cost: Cost
-    check: bytes = field(repr=False)
+    check: bytes
+
+    def __repr__(self) -> str:
+        return f"Protection({self.cost})"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """One version of a key. `material` is as the file has it: sealed where the file is protected."""
 
     created: str
     material: Secret
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(NamedTuple):
     """One key of a file; `state` is ENABLED or DISABLED, `current` the version that wraps."""
 
     name: str
@@ -100,8 +98,7 @@ class StoredKey:
         return f"local:{self.name}@{self.id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """All that a key file says."""
 
     protection: Protection | None

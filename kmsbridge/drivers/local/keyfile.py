@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from kmsbridge import atomic
 from kmsbridge.driver import ErrorKind, KeyState, Secret
@@ -27,8 +24,7 @@ _SETTLED_NS: Final = 2_000_000_000
 Edit = Callable[[Document, Secret | None], Document]
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
+class _Snapshot(NamedTuple):
     document: Document
     stamp: files.Stamp
     settled: bool
@@ -121,7 +117,7 @@ class KeyFile:
             key = find(document, name, self.path, expected_id)
             current = str(max(map(int, key.versions)) + 1)
             versions = {**key.versions, current: _new_version(sealing_key, name, key.id, current)}
-            return _with(document, replace(key, current=current, versions=versions))
+            return _with(document, key._replace(current=current, versions=versions))
 
         return self._change(edit, timeout).keys[name].current
 
@@ -132,7 +128,7 @@ class KeyFile:
                 f"a local key cannot be {state.value}", remedy="enable it, disable it or remove it"
             )
         self._change(
-            lambda document, _: _with(document, replace(find(document, name, self.path), state=state)),
+            lambda document, _: _with(document, find(document, name, self.path)._replace(state=state)),
             timeout,
         )
 
@@ -145,7 +141,7 @@ class KeyFile:
 
         def edit(document: Document, _: Secret | None) -> Document:
             find(document, name, self.path)
-            return replace(document, keys={n: key for n, key in document.keys.items() if n != name})
+            return document._replace(keys={n: key for n, key in document.keys.items() if n != name})
 
         self._change(edit, timeout)
 
@@ -248,14 +244,14 @@ def _write(path: str, document: Document, *, exclusive: bool = False) -> None:
 
 
 def _with(document: Document, key: StoredKey) -> Document:
-    return replace(document, keys={**document.keys, key.name: key})
+    return document._replace(keys={**document.keys, key.name: key})
 
 
 def _with_new_key(name: str, path: str) -> Edit:
     def edit(document: Document, sealing_key: Secret | None) -> Document:
         if name in document.keys:
             raise ConfigError(f"the key file {path} has a key {name} already", remedy="choose another name")
-        key_id = secrets.token_hex(8)
+        key_id = os.urandom(8).hex()
         version = _new_version(sealing_key, name, key_id, "1")
         return _with(
             document, StoredKey(name, key_id, version.created, KeyState.ENABLED, "1", {"1": version})
@@ -265,7 +261,7 @@ def _with_new_key(name: str, path: str) -> Edit:
 
 
 def _new_version(sealing_key: Secret | None, name: str, key_id: str, version: str) -> Version:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return Version(now, new_material(sealing_key, name, key_id, version))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from typing import Final
 
@@ -20,13 +20,13 @@ _MATERIAL_CONTEXT: Final = b"kmsbridge-local/v1 material"
 
 def protect(passphrase: Secret, cost: Cost) -> Protection:
     """A new protection under `passphrase`; takes as long as one guess of it."""
-    salt = secrets.token_bytes(SALT_BYTES)
+    salt = os.urandom(SALT_BYTES)
     return Protection(salt, cost, chunked.encrypt(_derive(passphrase, salt, cost), _CHECK_CONTEXT, b""))
 
 
 def new_material(sealing_key: Secret | None, name: str, key_id: str, version: str) -> Secret:
     """Fresh material in the form that the file keeps: sealed, unless `sealing_key` is None."""
-    material = secrets.token_bytes(MATERIAL_BYTES)
+    material = os.urandom(MATERIAL_BYTES)
     if sealing_key is None:
         return Secret(material)
     return Secret(chunked.encrypt(sealing_key.reveal(), _material_context(name, key_id, version), material))

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -31,6 +30,7 @@ from kmsbridge.driver import (
 from kmsbridge.errors import AuthenticationError, KmsBridgeError
 from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
+from kmsbridge.testing.calls import CallLog
 from kmsbridge.testing.harness import ABILITIES, Harness, KeyAddress, Role, Which
 from kmsbridge.testing.install import counted, installed
 from kmsbridge.testing.peers import PEERS
@@ -107,6 +107,8 @@ class Keys:
 
     def __init__(self, harness: Harness, end: contextlib.ExitStack) -> None:
         self._harness, self._end = harness, end
+        self.calls = CallLog()
+        """The calls that the keys opened here made."""
 
     def open(
         self, which: Which = "first", role: Role = "both", policy: CallPolicy | None = None
@@ -122,7 +124,9 @@ class Keys:
     ) -> ManagedKey:
         """The same for an address; `sleep` is called before each further attempt."""
         patient = CallPolicy(attempt_timeout=TIMEOUT, deadline=3 * TIMEOUT)
-        key = ManagedKey("contract", lambda: driver_of(address), policy or patient, sleep=sleep)
+        key = ManagedKey(
+            "contract", lambda: driver_of(address), policy or patient, observer=self.calls, sleep=sleep
+        )
         self._end.callback(key.close)
         return key
 
@@ -220,7 +224,7 @@ def _names(kinds: tuple[type[KmsBridgeError], ...]) -> str:
 
 def cut(wrapped: WrappedKey) -> WrappedKey:
     """The wrapped key without its last byte."""
-    return replace(wrapped, ciphertext=wrapped.ciphertext[:-1])
+    return wrapped._replace(ciphertext=wrapped.ciphertext[:-1])
 
 
 def ask_fresh_process(harness: Harness, **more: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -111,7 +110,7 @@ class RewrapCases(Cases):
             flipped[place] ^= 0x20
             changed.append(bytes(flipped))
         for each in changed:
-            refused(partial(rewrapped, key, replace(wrapped, ciphertext=each)), *REFUSALS)
+            refused(partial(rewrapped, key, wrapped._replace(ciphertext=each)), *REFUSALS)
 
     # --- from one key to another ------------------------------------------------------------------
 
@@ -128,7 +127,7 @@ class RewrapCases(Cases):
         refused(lambda: second.unwrap(moved, bound({"a": "b"})), AuthenticationError)
         refused(lambda: second.rewrap(wrapped, bound({"a": "b"})), AuthenticationError)
         # As though it were its own: whoever can write messages can put any id in front.
-        refused(lambda: second.rewrap(replace(wrapped, key_id=second.key_id), bound()), *REFUSALS)
+        refused(lambda: second.rewrap(wrapped._replace(key_id=second.key_id), bound()), *REFUSALS)
 
     @needs("disable")
     def test_disabled_source_is_told(

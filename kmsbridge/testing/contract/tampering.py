@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -87,7 +86,7 @@ class TamperingCases(Cases):
     ) -> None:
         """The version is a stranger's text: it is refused, as bytes are, or not needed to unwrap."""
         try:
-            assert key.unwrap(replace(wrapped, version=version), bound()) == plaintext
+            assert key.unwrap(wrapped._replace(version=version), bound()) == plaintext
         except KmsBridgeError as error:
             assert type(error) in (*REFUSALS, KmsKeyNotFound), repr(error)  # noqa: PT017 - or none is raised
         assert key.unwrap(wrapped, bound()) == plaintext
@@ -99,7 +98,7 @@ class TamperingCases(Cases):
         name = second.key_id.partition(":")[2]
         for version in (second.key_id, name, f"../{name}", f"../{name}/{theirs.version}"):
             if len(version.encode()) <= MAX_KEY_VERSION:
-                passed_off = replace(theirs, key_id=key.key_id, version=version)
+                passed_off = theirs._replace(key_id=key.key_id, version=version)
                 refused(partial(key.unwrap, passed_off, bound()), *REFUSALS, KmsKeyNotFound)
 
     def test_forgeries_are_refused(self, key: ManagedKey) -> None:
@@ -117,4 +116,4 @@ class TamperingCases(Cases):
 
 
 def _refused(key: ManagedKey, wrapped: WrappedKey, ciphertext: bytes) -> None:
-    refused(lambda: key.unwrap(replace(wrapped, ciphertext=ciphertext), bound()), *REFUSALS)
+    refused(lambda: key.unwrap(wrapped._replace(ciphertext=ciphertext), bound()), *REFUSALS)

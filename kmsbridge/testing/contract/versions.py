@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from kmsbridge.driver import Capability
@@ -29,7 +27,7 @@ class VersionCases(Cases):
     ) -> None:
         """Whoever can write messages can put any key's id in front of a wrapped key."""
         second = keys.open("second")
-        wrapped = replace(key.wrap(plaintext, bound()), key_id=second.key_id)
+        wrapped = key.wrap(plaintext, bound())._replace(key_id=second.key_id)
         refused(
             lambda: second.unwrap(wrapped, bound()), AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
         )
@@ -43,7 +41,7 @@ class VersionCases(Cases):
         """Whoever can write messages can label a wrapped key as they like; a driver that goes by it says so."""
         wrapped = key.wrap(plaintext, bound())
         if not key.reads_version:
-            assert key.unwrap(replace(wrapped, version=label), bound()) == plaintext
+            assert key.unwrap(wrapped._replace(version=label), bound()) == plaintext
 
     @needs("rotate")
     def test_wrapped_before_a_rotation_opens_after_it(

@@ -158,7 +158,7 @@ class FakeDriver(KeyDriver):
         return WrappedKey(self.key_id, *answer)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.key_id!r})"
+        return f"{type(self).__name__}({self.name!r})"
 
 
 class UnboundFakeDriver(FakeDriver):

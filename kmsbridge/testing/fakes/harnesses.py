@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import MappingProxyType
 from typing import ClassVar, Final, get_args
 
@@ -73,7 +73,7 @@ class FakeHarness(_ServiceHarness):
     """For `FakeDriver` and what derives from it; faults of the network are faults of the keys."""
 
     driver: ClassVar[type[KeyDriver] | None] = FakeDriver
-    cannot: ClassVar[Mapping[str, str]] = MappingProxyType(
+    cannot = MappingProxyType(
         {
             "misdirected": "keys in memory have no address",
             "fresh_process": "another process does not see the keys in this one's memory",
@@ -143,9 +143,7 @@ class PublicKeyFakeHarness(FakeHarness):
     """For the fake driver that wraps with a pinned public key."""
 
     driver: ClassVar[type[KeyDriver] | None] = PublicKeyFakeDriver
-    cannot: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {**FakeHarness.cannot, "rotate": "another key pair would be another key"}
-    )
+    cannot = MappingProxyType({**FakeHarness.cannot, "rotate": "another key pair would be another key"})
 
     def made(self, which: Which, name: str) -> FakeKey:
         """One of the same two pairs in every harness: to make one takes long."""

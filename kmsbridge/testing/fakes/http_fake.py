@@ -8,7 +8,6 @@ import io
 import json
 import socket
 import ssl
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Self
 from urllib.parse import quote, urlsplit
@@ -28,6 +27,8 @@ from kmsbridge.driver import (
     WrappedKey,
     report_request_id,
 )
+from kmsbridge.driverkit.deadline import within
+from kmsbridge.driverkit.http import connect, tls_within_deadline
 from kmsbridge.errors import ConfigError
 from kmsbridge.testing.fakes.fake import caller_of, checked_name
 from kmsbridge.testing.fakes.http_service import from_json, to_json
@@ -44,7 +45,6 @@ _SHAPES: Final[dict[str, type | tuple[type, ...]]] = {
     "describe": (str, str),
     "rotate": (str, str),
 }
-_LARGEST: Final = 2**22
 
 
 class HttpStatusError(Exception):
@@ -158,14 +158,12 @@ class FakeHttpDriver(KeyDriver):
         """Each call has a connection of its own, so there is none to close."""
 
     def _call(self, operation: str, arguments: Any, timeout: float) -> Any:
-        deadline = time.monotonic() + timeout
-        with self._connect(deadline) as sock:
+        with within(timeout), self._connect() as sock:
             self._send(sock, operation, json.dumps(to_json(arguments)).encode())
-            received = self._receive(sock, deadline)
+            received = self._receive(sock)
         return self._answer(operation, received)
 
     def _send(self, sock: socket.socket, operation: str, body: bytes) -> None:
-        # Nothing is read from it by http.client itself: it could only time each read, not all.
         connection = http.client.HTTPConnection(self._address.netloc)
         connection.sock = sock
         connection.request(
@@ -175,15 +173,13 @@ class FakeHttpDriver(KeyDriver):
             {"Authorization": self._authorization.reveal_text(), "Connection": "close"},
         )
 
-    def _connect(self, deadline: float) -> socket.socket:
+    def _connect(self) -> socket.socket:
         host, tls = self._address.hostname or "", self._address.scheme == "https"
-        port = self._address.port or (443 if tls else 80)
-        sock = socket.create_connection((host, port), _left(deadline))
+        sock = connect(host, self._address.port or (443 if tls else 80))
         if not tls:
             return sock
         try:
-            sock.settimeout(_left(deadline))
-            return self._tls().wrap_socket(sock, server_hostname=host)
+            return tls_within_deadline(self._tls()).wrap_socket(sock, server_hostname=host)
         except BaseException:
             sock.close()
             raise
@@ -191,14 +187,10 @@ class FakeHttpDriver(KeyDriver):
     def _tls(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self._ca_file)
 
-    def _receive(self, sock: socket.socket, deadline: float) -> bytes:
-        """All that comes until the end, by `deadline` however slowly it comes, and no more than a service says."""
+    def _receive(self, sock: socket.socket) -> bytes:
+        """All that comes until the end: the socket keeps the deadline, and reads no more than an answer can have."""
         data = bytearray()
-        while len(data) < _LARGEST:
-            sock.settimeout(_left(deadline))
-            block = sock.recv(65536)
-            if not block:
-                break
+        while block := sock.recv(65536):
             data += block
         return bytes(data)
 
@@ -214,13 +206,6 @@ class FakeHttpDriver(KeyDriver):
 
     def __repr__(self) -> str:
         return f"FakeHttpDriver({self._key_id!r})"
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 class _Received:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar, Self
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,7 +19,7 @@ from kmsbridge.driver import (
     Options,
     WrappedKey,
 )
-from kmsbridge.publickey import OaepPublicKey
+from kmsbridge.driverkit.publickey import OaepPublicKey
 from kmsbridge.testing.fakes.fake import UnboundFakeDriver, caller_of, checked_name
 from kmsbridge.testing.fakes.service import Caller, FakeError, FakeKey
 
@@ -84,7 +83,7 @@ class PublicKeyFakeDriver(UnboundFakeDriver):
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """The state, and what the role allows; a pair has no versions."""
-        return replace(super().describe(timeout=timeout), version="", may_wrap=True)
+        return super().describe(timeout=timeout)._replace(version="", may_wrap=True)
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Not by this service."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from kmsbridge.driver import report_request_id
+from kmsbridge.driverkit.addresses import refuse_plain_http
+from kmsbridge.driverkit.bounded import SharedCall
+from kmsbridge.driverkit.deadline import left, within
 from kmsbridge.errors import ClosedError
 from kmsbridge_aws.quiet import muted
-from kmsbridge_aws.settings import Settings, check_endpoint
-from kmsbridge_aws.waiting import InBackground
+from kmsbridge_aws.settings import Settings
 
 if TYPE_CHECKING:
     from kmsbridge_aws.credentials import HeldCredentials
     from kmsbridge_aws.transport import Sender
-
-_FETCHING: Final = 30.0
-"""Seconds that fetching credentials may go on after the call that began it has given up."""
 
 
 class Client:
@@ -28,7 +26,9 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._settings: Settings | None = settings
         self._lock = threading.Lock()
-        self._background = InBackground()
+        # An instance's metadata service, a credential process, a single sign-on: botocore waits for them as long
+        # as they take.
+        self._fetching = SharedCall("aws-kms", self._fetch)
         self._opened: tuple[Any, HeldCredentials, Sender] | None = None
         self._client: Any = None
 
@@ -37,11 +37,9 @@ class Client:
 
         `operation` is as botocore calls it, `deadline` a monotonic time.
         """
-        client = self._client or self._make(deadline)
-        from kmsbridge_aws import transport
-
-        with muted(), transport.deadline(deadline):
-            self._refresh(deadline)
+        with muted(), within(deadline - time.monotonic()):
+            client = self._client or self._make()
+            self._refresh()
             answer: dict[str, Any] = getattr(client, operation)(**parameters)
         report_request_id(str(answer.get("ResponseMetadata", {}).get("RequestId", "")))
         return answer
@@ -58,52 +56,47 @@ class Client:
         if opened is not None:
             opened[2].close()
 
-    def _make(self, deadline: float) -> Any:
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+    def _make(self) -> Any:
+        if not self._lock.acquire(timeout=left()):
             raise TimeoutError
         try:
             self.check_open()
             if self._client is None:
-                self._client = self._connected(deadline)
+                self._client = self._connected()
             return self._client
         finally:
             self._lock.release()
 
-    def _connected(self, deadline: float) -> Any:
-        from kmsbridge_aws import credentials
-
+    def _connected(self) -> Any:
         settings = self._settings
         assert settings is not None
-
-        def open_session() -> None:
-            opened = credentials.open_session(settings)
-            if self._settings is not None:  # else it came after the end
-                self._opened = opened
-
-        with muted():
-            if self._opened is None:
-                self._background.finish(functools.partial(_fetch, open_session), deadline)
-            opened = self._opened
-            assert opened is not None
-            session = opened[0]
-            client = session.create_client("kms", settings.region, endpoint_url=settings.endpoint_url)
-        check_endpoint(client.meta.endpoint_url, plain=settings.allow_plain_http, option="the AWS endpoint")
+        if self._opened is None:
+            self._fetching.wait(left())
+        opened = self._opened
+        assert opened is not None
+        session = opened[0]
+        client = session.create_client("kms", settings.region, endpoint_url=settings.endpoint_url)
+        refuse_plain_http(client.meta.endpoint_url, "the AWS endpoint", plain=settings.allow_plain_http)
         return client
 
-    def _refresh(self, deadline: float) -> None:
+    def _refresh(self) -> None:
         """Have temporary credentials fetched anew ahead of their end, and wait only for what cannot wait."""
         opened = self._opened
         if opened is not None and opened[1].are_ending:
-            fetch = functools.partial(_fetch, opened[1].fetch)
             if opened[1].have_ended:
-                self._background.finish(fetch, deadline)
+                self._fetching.wait(left())
             else:
-                self._background.begin(fetch)
+                self._fetching.begin()
 
+    def _fetch(self) -> None:
+        """Find the credentials, and later fetch new ones; may take long."""
+        from kmsbridge_aws import credentials
 
-def _fetch(work: Callable[[], None]) -> None:
-    """`work`, in a thread of its own with a deadline of its own."""
-    from kmsbridge_aws import transport
-
-    with muted(), transport.deadline(time.monotonic() + _FETCHING):
-        work()
+        settings, opened = self._settings, self._opened
+        with muted():
+            if opened is not None:
+                opened[1].fetch()
+            elif settings is not None:
+                found = credentials.open_session(settings)
+                if self._settings is not None:  # else it came after the end
+                    self._opened = found

@@ -22,8 +22,8 @@ from kmsbridge.driver import (
     PolicyRole,
     WrappedKey,
 )
+from kmsbridge.driverkit.publickey import OaepPublicKey
 from kmsbridge.errors import ConfigError
-from kmsbridge.publickey import OaepPublicKey
 from kmsbridge_aws import answers, failures, policies, settings
 from kmsbridge_aws.client import Client
 from kmsbridge_aws.failures import UnreadableAnswer

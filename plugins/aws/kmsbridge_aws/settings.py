@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from dataclasses import dataclass, field
@@ -10,11 +9,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from kmsbridge.driver import KeyURI, Options, Secret
+from kmsbridge.driverkit.addresses import is_loopback, service_url
+from kmsbridge.driverkit.publickey import ALGORITHM, OaepPublicKey
 from kmsbridge.errors import ConfigError
-from kmsbridge.publickey import OaepPublicKey
 from kmsbridge_aws.naming import REGION, Arn, check_name
 
-OAEP: Final = "RSA-OAEP-SHA-256"
 _ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL")
 _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
 _EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
@@ -90,32 +89,8 @@ def read(uri: KeyURI, options: Options) -> Settings:
     return settings
 
 
-def check_endpoint(url: str, *, plain: bool, option: str = "endpoint_url") -> None:
-    """Raises `ConfigError` where payloads would travel in the clear: requests are signed, not encrypted."""
-    parts = urlsplit(url)
-    if parts.scheme == "https" or plain or is_loopback(parts.hostname or ""):
-        return
-    raise ConfigError(
-        f"{option} would send data keys over plain http to another host",
-        remedy="use https; in a closed test network set allow_plain_http = true in the key's table",
-    )
-
-
 def _endpoint(url: str | None, option: str, *, plain: bool) -> str | None:
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        good = False
-        parts = urlsplit("")
-    if not good or parts.username is not None or parts.path.strip("/") or parts.query or parts.fragment:
-        raise ConfigError(
-            f"{option} is no address of a service", remedy="write https://HOST or https://HOST:PORT"
-        )
-    check_endpoint(url, plain=plain, option=option)
-    return url.rstrip("/")
+    return None if url is None else service_url(url, option, plain=plain)
 
 
 def for_development(settings: Settings) -> list[str]:
@@ -139,14 +114,6 @@ def _unfit(url: str) -> str:
     if is_loopback(host):
         return f"points at {parts.scheme}://{host}, which is this machine"
     return "" if parts.scheme == "https" else f"points at {parts.scheme}://{host}, which is not https"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by its name or address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _region(region: str | None, arn: Arn | None) -> str | None:
@@ -197,16 +164,16 @@ def _role(table: Options, *, plain: bool) -> Role | None:
 
 def _algorithm(options: Options, arn: Arn | None) -> tuple[bool, OaepPublicKey | None]:
     algorithm, pem = options.text("algorithm"), options.text("public_key")
-    if algorithm not in (None, OAEP):
+    if algorithm not in (None, ALGORITHM):
         raise ConfigError(
             f"{options.name}.algorithm is unknown",
-            remedy=f'write "{OAEP}" for an RSA key, and leave it out for a symmetric one',
+            remedy=f'write "{ALGORITHM}" for an RSA key, and leave it out for a symmetric one',
         )
     if pem is None:
         return algorithm is not None, None
     if algorithm is None:
         raise ConfigError(
-            f"{options.name} has a public_key and no algorithm", remedy=f'add algorithm = "{OAEP}"'
+            f"{options.name} has a public_key and no algorithm", remedy=f'add algorithm = "{ALGORITHM}"'
         )
     if arn is None or not arn.is_key:
         raise ConfigError(

@@ -1,20 +1,11 @@
-"""HTTP for botocore within a deadline: connecting, sending and all of the answer together, on kept connections.
-
-botocore's own timeouts hold for each read, so an answer that comes byte by byte never ends. Here every
-wait of a call is as long as what is left of its deadline. To be imported on first use: it imports botocore.
-"""
+"""HTTP for botocore within a deadline, on kept connections. To be imported on first use: it imports botocore."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import io
 import json
 import socket
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,93 +16,28 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 from botocore.exceptions import BotoCoreError, IncompleteReadError, ReadTimeoutError
-from botocore.httpsession import URLLib3Session
+from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.utils import get_environ_proxies
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from kmsbridge.driverkit import http
+from kmsbridge.driverkit.addresses import is_loopback, refuse_plain_http
+from kmsbridge.driverkit.deadline import is_over
 from kmsbridge_aws.failures import UnreadableAnswer
-from kmsbridge_aws.settings import check_endpoint, is_loopback
 
 _KEPT: Final = 64
-_LARGEST: Final = 2**20
-"""Bytes of one answer; those of KMS and STS have a few thousand."""
-_NEVER: Final = float("inf")
-_call = threading.local()
-
-
-@contextlib.contextmanager
-def deadline(at: float) -> Iterator[None]:
-    """Have what this thread sends meanwhile end at the monotonic time `at`, with a timeout error."""
-    before = getattr(_call, "deadline", _NEVER)
-    _call.deadline = min(at, before)
-    try:
-        yield
-    finally:
-        _call.deadline = before
-
-
-def _left() -> float:
-    left: float = getattr(_call, "deadline", _NEVER) - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def _is_over() -> bool:
-    return bool(getattr(_call, "deadline", _NEVER) <= time.monotonic())
-
-
-class _Answer(io.RawIOBase):
-    """The bytes that come from a socket, each waited for only as long as the deadline allows, and not for ever."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._room = _LARGEST
-        self._raw: Any = sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._sock.settimeout(_left())
-        count: int = self._raw.readinto(buffer) or 0
-        self._room -= count
-        if self._room < 0:
-            raise OSError("an answer without end")
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Source:
-    """What `http.client` takes for a socket to read an answer from."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Answer(self._sock))
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: Any, *rest: Any, **options: Any) -> None:
-        super().__init__(_Source(sock), *rest, **options)  # type: ignore[arg-type]
 
 
 class _Bounded:
-    """A connection all of whose waiting ends at the deadline of the thread that uses it."""
+    """A connection whose sockets keep the deadline, with the exceptions that botocore knows."""
 
-    response_class = _Response
-    sock: Any
     port: int
-    _dns_host: str
     host: str
+    _dns_host: str
 
-    def _new_conn(self) -> socket.socket:
+    def _new_conn(self) -> http.DeadlineSocket:
         try:
-            sock = self._first_that_answers()
+            sock = http.connect(self._dns_host, self.port)
         except socket.gaierror as error:
             raise NameResolutionError(self.host, self, error) from error  # type: ignore[arg-type]
         except TimeoutError as error:
@@ -120,28 +46,6 @@ class _Bounded:
             raise NewConnectionError(self, "no address accepts a connection") from error  # type: ignore[arg-type]
         sys.audit("http.client.connect", self, self.host, self.port)
         return sock
-
-    def _first_that_answers(self) -> socket.socket:
-        """Each address gets its share of the time, so that a dead one leaves some for the next."""
-        addresses = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        failure = OSError("the name has no address")
-        for number, (family, kind, protocol, _, address) in enumerate(addresses):
-            sock = socket.socket(family, kind, protocol)
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(_left() / (len(addresses) - number))
-                sock.connect(address)
-                sock.settimeout(_left())  # for the TLS handshake
-                return sock
-            except OSError as error:
-                sock.close()
-                failure = error
-        raise failure
-
-    def request(self, *request: Any, **options: Any) -> None:
-        if self.sock is not None:
-            self.sock.settimeout(_left())
-        super().request(*request, **options)  # type: ignore[misc]
 
 
 class _Connection(_Bounded, AWSHTTPConnection):  # type: ignore[misc]
@@ -167,6 +71,17 @@ class _Session(URLLib3Session):  # type: ignore[misc]
         super().__init__(verify, proxies, max_pool_connections=_KEPT)
         self._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
 
+    def _get_ssl_context(self) -> Any:
+        return http.tls_within_deadline(super()._get_ssl_context())
+
+    def _setup_proxy_ssl_context(self, proxy_url: str) -> Any:
+        # For a proxy that is reached over TLS urllib3 would make one of its own, whose sockets know no deadline.
+        if urlsplit(proxy_url).scheme != "https":
+            return None
+        context = self._get_ssl_context()
+        context.load_verify_locations(cafile=get_cert_path(self._verify))
+        return context
+
 
 def _is_object(content: bytes) -> bool:
     try:
@@ -188,12 +103,12 @@ class Sender:
 
     def __call__(self, request: Any, **_: Any) -> Any:
         """The answer, which is whole; raises botocore's exceptions."""
-        check_endpoint(request.url, plain=self._plain, option="the AWS endpoint")
+        refuse_plain_http(request.url, "the AWS endpoint", plain=self._plain)
         try:
             answer = self._session(request.url).send(request)
         except BotoCoreError as error:
             # Whatever the clients beneath call it, what ends with the time ends for want of it.
-            if _is_over():
+            if is_over():
                 raise ReadTimeoutError(endpoint_url=request.url) from error
             raise
         promised = answer.headers.get("Content-Length", "")

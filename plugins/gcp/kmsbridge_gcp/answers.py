@@ -1,8 +1,7 @@
-"""How a key asks Cloud KMS for something, and what it makes of the checksums in the answer."""
+"""What Cloud KMS answers, checked: checksums, permissions, the state of a version."""
 
 from __future__ import annotations
 
-import time
 from typing import Any, Protocol
 
 from kmsbridge.driver import KeyState
@@ -15,17 +14,6 @@ class Call(Protocol):
 
     def __call__(self, method: str, request: Any, timeout: float, /) -> Any:
         """The answer."""
-
-
-class Left:
-    """What is left of `timeout` seconds from now on; at least a millisecond."""
-
-    def __init__(self, timeout: float) -> None:
-        self._deadline = time.monotonic() + timeout
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return max(self._deadline - time.monotonic(), 0.001)
 
 
 def verify(answer: Any, *confirmed: str, received: str = "") -> None:

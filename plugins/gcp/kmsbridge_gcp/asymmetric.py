@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import DriverError, ErrorKind, KeyDescription, KeyState
-from kmsbridge.publickey import OaepPublicKey
-from kmsbridge_gcp.answers import Call, Left, key_state, permissions, verify
+from kmsbridge.driverkit.deadline import left, within
+from kmsbridge.driverkit.publickey import OaepPublicKey
+from kmsbridge_gcp.answers import Call, key_state, permissions, verify
 from kmsbridge_gcp.crc32c import crc32c
 from kmsbridge_gcp.failures import corrupted, wrong_purpose
-from kmsbridge_gcp.naming import VERSIONS
+from kmsbridge_gcp.naming import NUMBER, VERSIONS
 from kmsbridge_gcp.settings import Asymmetric
 
 _ALGORITHM: Final = re.compile(r"RSA_DECRYPT_OAEP_(2048|3072|4096)_SHA256")
-_NUMBER: Final = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 _GET: Final = "cryptoKeyVersions.get"
 _VIEW, _UNWRAP = "cryptoKeyVersions.viewPublicKey", "cryptoKeyVersions.useToDecrypt"
 _ROTATION: Final = "by hand: a new version has a public key of its own"
@@ -36,7 +36,7 @@ class AsymmetricKey:
 
     def unwrap(self, version: str, ciphertext: bytes, _context: EncryptionContext, timeout: float) -> bytes:
         """The plaintext."""
-        if not _NUMBER.fullmatch(version):
+        if not NUMBER.fullmatch(version):
             raise DriverError(ErrorKind.KEY_NOT_FOUND, remedy="the message names a version that cannot exist")
         request = {
             "name": self._version(version),
@@ -50,15 +50,15 @@ class AsymmetricKey:
 
     def describe(self, key_id: str, timeout: float) -> KeyDescription:
         """The state of the version that wraps."""
-        left = Left(timeout)
-        held = permissions(self._call, self._name, left(), _GET, _VIEW, _UNWRAP)
-        number, pinned = self._settings.version, self._settings.public_key is not None
-        may: Any = {"may_wrap": pinned or _VIEW in held, "may_unwrap": _UNWRAP in held}
-        if held and _GET not in held:
-            return KeyDescription(key_id, KeyState.UNKNOWN, number, _ROTATION, **may)
-        version = self._call("get_crypto_key_version", {"name": self._version(number)}, left())
-        _check_algorithm(version.algorithm)
-        return KeyDescription(key_id, key_state(version.state), number, _ROTATION, **may)
+        with within(timeout):
+            held = permissions(self._call, self._name, left(), _GET, _VIEW, _UNWRAP)
+            number, pinned = self._settings.version, self._settings.public_key is not None
+            may: Any = {"may_wrap": pinned or _VIEW in held, "may_unwrap": _UNWRAP in held}
+            if held and _GET not in held:
+                return KeyDescription(key_id, KeyState.UNKNOWN, number, _ROTATION, **may)
+            version = self._call("get_crypto_key_version", {"name": self._version(number)}, left())
+            _check_algorithm(version.algorithm)
+            return KeyDescription(key_id, key_state(version.state), number, _ROTATION, **may)
 
     def _fetched(self, timeout: float) -> OaepPublicKey:
         name = self._version(self._settings.version)

@@ -6,30 +6,23 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.kms_v1 import KeyManagementServiceClient
-from google.cloud.kms_v1.services.key_management_service.transports import KeyManagementServiceGrpcTransport
-from google.cloud.kms_v1.types import resources, service
-from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
-from kmsbridge.errors import ClosedError, ConfigError
+from kmsbridge.driverkit.forks import ForkGate
+from kmsbridge.errors import ClosedError
 from kmsbridge_gcp.credentials import Caller
-from kmsbridge_gcp.forks import amid_call
 from kmsbridge_gcp.settings import Access
+from kmsbridge_gcp.transport import Transport, open_channel
 
 _LEAST: Final = 0.001
-_OPTIONS: Final = (
-    ("grpc.enable_retries", 0),
-    # Connections of its own: another channel's failures would have it wait before it connects.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.service_config_disable_resolution", 1),
-    ("grpc.primary_user_agent", "kmsbridge-gcp"),
-)
+
+forks: Final = ForkGate()
+"""A child in which another thread's gRPC call was under way at the fork can hang at its own first call, and gRPC's
+own handling of forks then looks away."""
 _ANSWERS: Final = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -43,50 +36,12 @@ _ANSWERS: Final = frozenset(
 """Codes that only a service which was reached gives; after any other the channel is not used again."""
 
 
-def _unlogged(method: str, request: Any, response: Any) -> cached_property[Any]:
-    return cached_property(
-        lambda transport: transport.grpc_channel.unary_unary(
-            f"/google.cloud.kms.v1.KeyManagementService/{method}",
-            request_serializer=request.serialize,
-            response_deserializer=response.deserialize,
-        )
-    )
-
-
-class _Transport(KeyManagementServiceGrpcTransport):
-    """Without google-cloud-kms's debug log, which shows what is encrypted and the caller's token."""
-
-    encrypt = _unlogged("Encrypt", service.EncryptRequest, service.EncryptResponse)
-    decrypt = _unlogged("Decrypt", service.DecryptRequest, service.DecryptResponse)
-    asymmetric_decrypt = _unlogged(
-        "AsymmetricDecrypt", service.AsymmetricDecryptRequest, service.AsymmetricDecryptResponse
-    )
-    get_public_key = _unlogged("GetPublicKey", service.GetPublicKeyRequest, resources.PublicKey)
-    get_crypto_key = _unlogged("GetCryptoKey", service.GetCryptoKeyRequest, resources.CryptoKey)
-    get_crypto_key_version = _unlogged(
-        "GetCryptoKeyVersion", service.GetCryptoKeyVersionRequest, resources.CryptoKeyVersion
-    )
-    create_crypto_key_version = _unlogged(
-        "CreateCryptoKeyVersion", service.CreateCryptoKeyVersionRequest, resources.CryptoKeyVersion
-    )
-    update_crypto_key_primary_version = _unlogged(
-        "UpdateCryptoKeyPrimaryVersion", service.UpdateCryptoKeyPrimaryVersionRequest, resources.CryptoKey
-    )
-    test_iam_permissions = cached_property(
-        lambda transport: transport.grpc_channel.unary_unary(
-            "/google.iam.v1.IAMPolicy/TestIamPermissions",
-            request_serializer=iam_policy_pb2.TestIamPermissionsRequest.SerializeToString,
-            response_deserializer=iam_policy_pb2.TestIamPermissionsResponse.FromString,
-        )
-    )
-
-
 class _Channel:
     """A channel, its client, and how many calls use it; closed when it is given up and the last is done."""
 
     def __init__(self, access: Access) -> None:
-        self._channel = _open(access)
-        self.client = KeyManagementServiceClient(transport=_Transport(channel=self._channel))
+        self._channel = open_channel(access)
+        self.client = KeyManagementServiceClient(transport=Transport(channel=self._channel))
         self.users = 0
         self.given_up = False
 
@@ -109,13 +64,13 @@ class Client:
         """What Cloud KMS answers. Raises google-api-core's errors, or `Caller.metadata`'s."""
         deadline = time.monotonic() + timeout
         metadata = [("x-goog-request-reason", reason), *self._caller.metadata(timeout)]
-        with amid_call(), self._lent() as client:
+        with forks.call(), self._lent() as client:
             left = max(deadline - time.monotonic(), _LEAST)
             return getattr(client, method)(request=request, retry=None, timeout=left, metadata=metadata)
 
     def close(self) -> None:
         """Refuse further calls; those under way end."""
-        with amid_call(), self._lock:
+        with forks.call(), self._lock:
             self._closed = True
             channel, self._current = self._current, None
             self._give_up(channel)
@@ -151,18 +106,3 @@ class Client:
         if channel is not None:
             channel.given_up = True
             channel.close_if_done()
-
-
-def _open(access: Access) -> grpc.Channel:
-    if access.insecure:
-        return grpc.insecure_channel(access.endpoint, [*_OPTIONS, ("grpc.enable_http_proxy", 0)])
-    roots = None
-    if access.ca_file:
-        try:
-            roots = Path(access.ca_file).read_bytes()
-        except OSError as error:
-            raise ConfigError(
-                f"the ca_file {access.ca_file} cannot be read ({error.strerror})",
-                remedy="give a file of PEM certificates",
-            ) from None
-    return grpc.secure_channel(access.endpoint, grpc.ssl_channel_credentials(roots), _OPTIONS)

@@ -10,8 +10,9 @@ import datetime
 from collections.abc import Sequence
 from typing import Any, Final
 
+from kmsbridge.driverkit.bounded import SharedCall
+from kmsbridge.driverkit.deadline import left
 from kmsbridge.errors import ConfigError
-from kmsbridge_gcp.background import Background
 from kmsbridge_gcp.settings import Access
 
 # google-auth is published with few types.
@@ -30,7 +31,7 @@ class Caller:
     def __init__(self, access: Access) -> None:
         self._access = access
         self._credentials: Credentials | None = None
-        self._refresh = Background(self._fetch)
+        self._refresh = SharedCall("gcp-credentials", self._fetch, patience=_PATIENCE)
 
     def metadata(self, timeout: float) -> Metadata:
         """What says who calls. Waits up to `timeout` seconds for a token where there is none that is valid.
@@ -51,7 +52,7 @@ class Caller:
         if known is not None and known.valid:
             return known
         if known is not None and _serves_still(known):
-            self._refresh.start()
+            self._refresh.begin()
             return known
         self._refresh.wait(timeout)
         assert self._credentials is not None
@@ -124,10 +125,10 @@ def _request() -> Any:
             method: str = "GET",
             body: Any = None,
             headers: Any = None,
-            timeout: float | None = _PATIENCE,
+            timeout: float | None = None,
             **options: Any,
         ) -> Any:
-            patience = min(timeout or _PATIENCE, _PATIENCE)
+            patience = min(timeout or left(), left())
             response = super().__call__(  # type: ignore[no-untyped-call]
                 url, method, body, headers, patience, **options
             )

@@ -26,6 +26,7 @@ from kmsbridge.driver import (
 )
 from kmsbridge_gcp import failures, settings
 from kmsbridge_gcp.asymmetric import AsymmetricKey
+from kmsbridge_gcp.naming import key_name
 from kmsbridge_gcp.policies import policy
 from kmsbridge_gcp.settings import Access, Asymmetric
 from kmsbridge_gcp.symmetric import SymmetricKey
@@ -78,7 +79,7 @@ class GcpKmsDriver(KeyDriver):
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
         """Reads no file and connects to nothing."""
-        name, version = settings.key_name(uri)
+        name, version = key_name(uri)
         return cls(name, settings.access(options), settings.asymmetric(options, version))
 
     def resolve(self, *, timeout: float) -> str:
@@ -169,10 +170,10 @@ class _Injected:
         self._client = client
 
     def call(self, method: str, request: Any, timeout: float, reason: str) -> Any:
-        from kmsbridge_gcp.forks import amid_call
+        from kmsbridge_gcp.client import forks
 
         metadata = [("x-goog-request-reason", reason)]
-        with amid_call():
+        with forks.call():
             return getattr(self._client, method)(
                 request=request, retry=None, timeout=timeout, metadata=metadata
             )

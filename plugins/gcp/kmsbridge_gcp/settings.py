@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from kmsbridge.driver import KeyURI, Options, Secret
+from kmsbridge.driver import Options, Secret
+from kmsbridge.driverkit.addresses import is_loopback
+from kmsbridge.driverkit.publickey import ALGORITHM, OaepPublicKey
 from kmsbridge.errors import ConfigError
-from kmsbridge.publickey import OaepPublicKey
-from kmsbridge_gcp.naming import KEY, VERSION, VERSIONS, key_of
+from kmsbridge_gcp.naming import NUMBER
 
 DEFAULT_ENDPOINT: Final = "cloudkms.googleapis.com:443"
-ALGORITHM: Final = "RSA-OAEP-SHA-256"
 _ENDPOINT: Final = re.compile(r"(?P<host>[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::(?P<port>\d{1,5}))?", re.ASCII)
 _MEMBER: Final = re.compile(r"[^@\s/]+@[^@\s/]+", re.ASCII)
-_VERSION: Final = re.compile(r"[1-9]\d{0,17}", re.ASCII)
 _MAX_PORT: Final = 65535
 
 
@@ -40,23 +38,6 @@ class Asymmetric:
 
     version: str
     public_key: OaepPublicKey | None
-
-
-def key_name(uri: KeyURI) -> tuple[str, str]:
-    """The key's name, and the version's number that the URI may name."""
-    uri.parameters()
-    if uri.fragment:
-        raise ConfigError(
-            "a gcp-kms URI has a part after '#'",
-            remedy="write gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K",
-        )
-    if not (KEY.fullmatch(uri.path) or VERSION.fullmatch(uri.path)):
-        raise ConfigError(
-            "a gcp-kms URI does not name a key of Cloud KMS",
-            remedy="write gcp-kms://projects/P/locations/L/keyRings/R/cryptoKeys/K; "
-            "R and K are 1 to 63 of A-Z a-z 0-9 _ -",
-        )
-    return key_of(uri.path), uri.path.partition(VERSIONS)[2]
 
 
 def access(options: Options) -> Access:
@@ -90,7 +71,7 @@ def access(options: Options) -> Access:
 def for_development(access: Access) -> list[str]:
     """Return what of the settings is not for production, in words."""
     found = [f"{option} is true" for option in ("insecure", "anonymous") if getattr(access, option)]
-    if _is_loopback(access.endpoint.rpartition(":")[0].strip("[]")):
+    if is_loopback(access.endpoint.rpartition(":")[0].strip("[]")):
         found.append(f"endpoint is {access.endpoint}, which is on this machine")
     return found
 
@@ -109,7 +90,7 @@ def asymmetric(options: Options, version_of_uri: str) -> Asymmetric | None:
         return None
     if algorithm != ALGORITHM:
         raise ConfigError(f"{name}.algorithm is not one that wraps data keys", remedy=f"use {ALGORITHM!r}")
-    if not _VERSION.fullmatch(version) or version_of_uri not in ("", version):
+    if not NUMBER.fullmatch(version) or version_of_uri not in ("", version):
         raise ConfigError(
             f"{name} does not say which version of the asymmetric key wraps",
             remedy='set version = "1", or end the URI with /cryptoKeyVersions/1: each has a public key of its own',
@@ -155,17 +136,8 @@ def _check_channel(name: str, access: Access) -> None:
             f"{name} would send the tokens of real credentials without TLS",
             remedy="an emulator takes none, or an access_token; for anything else leave insecure out",
         )
-    if not _is_loopback(access.endpoint.rpartition(":")[0].strip("[]")):
+    if not is_loopback(access.endpoint.rpartition(":")[0].strip("[]")):
         raise ConfigError(
             f"{name} is insecure, and its endpoint is not on this machine",
             remedy="without TLS only localhost, 127.0.0.1 and [::1] are called",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import KeyDescription, KeyState
-from kmsbridge_gcp.answers import Call, Left, key_state, permissions, verify
+from kmsbridge.driverkit.deadline import left, within
+from kmsbridge_gcp.answers import Call, key_state, permissions, verify
 from kmsbridge_gcp.crc32c import crc32c
 from kmsbridge_gcp.failures import corrupted, wrong_purpose
 from kmsbridge_gcp.naming import VERSION, VERSIONS, key_of
@@ -37,26 +38,28 @@ class SymmetricKey:
 
     def describe(self, key_id: str, timeout: float) -> KeyDescription:
         """The state of the primary version."""
-        left = Left(timeout)
-        held = permissions(self._call, self._name, left(), _GET, _WRAP, _UNWRAP)
-        may: Any = {"may_wrap": _WRAP in held, "may_unwrap": _UNWRAP in held}
-        if held and _GET not in held:
-            return KeyDescription(key_id, KeyState.UNKNOWN, **may)
-        # Asked although nothing is permitted, too: the refusal tells a denied caller from a key that is not there.
-        key = self._call("get_crypto_key", {"name": self._name}, left())
-        if key.purpose.name != "ENCRYPT_DECRYPT":
-            raise wrong_purpose(key.purpose.name)
-        if not key.primary.name:
-            return KeyDescription(key_id, KeyState.DISABLED, rotation="no version is the primary one", **may)
-        state, number = key_state(key.primary.state), self._number(key.primary.name)
-        return KeyDescription(key_id, state, number, _rotation(key), **may)
+        with within(timeout):
+            held = permissions(self._call, self._name, left(), _GET, _WRAP, _UNWRAP)
+            may: Any = {"may_wrap": _WRAP in held, "may_unwrap": _UNWRAP in held}
+            if held and _GET not in held:
+                return KeyDescription(key_id, KeyState.UNKNOWN, **may)
+            # Asked although nothing is permitted, too: the refusal tells a denied caller from a key that is not there.
+            key = self._call("get_crypto_key", {"name": self._name}, left())
+            if key.purpose.name != "ENCRYPT_DECRYPT":
+                raise wrong_purpose(key.purpose.name)
+            if not key.primary.name:
+                return KeyDescription(
+                    key_id, KeyState.DISABLED, rotation="no version is the primary one", **may
+                )
+            state, number = key_state(key.primary.state), self._number(key.primary.name)
+            return KeyDescription(key_id, state, number, _rotation(key), **may)
 
     def rotate(self, timeout: float) -> None:
         """A new version, as the primary one."""
-        left = Left(timeout)
-        made = self._call("create_crypto_key_version", {"parent": self._name}, left())
-        request = {"name": self._name, "crypto_key_version_id": self._number(made.name)}
-        self._call("update_crypto_key_primary_version", request, left())
+        with within(timeout):
+            made = self._call("create_crypto_key_version", {"parent": self._name}, left())
+            request = {"name": self._name, "crypto_key_version_id": self._number(made.name)}
+            self._call("update_crypto_key_primary_version", request, left())
 
     def _request(self, field: str, data: bytes, context: EncryptionContext) -> dict[str, Any]:
         aad = context.canonical()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from kmsbridge.driver import ErrorKind, Secret
+from kmsbridge.driverkit.deadline import is_over, left
 from kmsbridge_vault import failures
 from kmsbridge_vault.failures import VaultFailure
 
@@ -36,7 +37,7 @@ class Place(NamedTuple):
 class Client:
     """Sends requests through hvac: no retries, no redirects, nothing from the environment.
 
-    Threads may share it. Every request is made in a block of `transport.within`.
+    Threads may share it. Every request is made in a block of `deadline.within`.
     """
 
     def __init__(self, place: Place) -> None:
@@ -76,11 +77,9 @@ class Client:
     def _send(
         self, method: str, path: str, body: Any, headers: dict[str, str], request_id: str
     ) -> tuple[int, Mapping[str, Any]]:
-        from kmsbridge_vault import transport
-
         adapter = self._connected()
         try:
-            seconds = transport.left()
+            seconds = left()
             response = adapter.request(
                 method,
                 f"v1/{path}",
@@ -93,7 +92,7 @@ class Client:
             with response:
                 return response.status_code, _parsed(response.status_code, _content(response))
         except Exception as error:  # noqa: BLE001 - whatever requests, urllib3 and the socket raise
-            failure = _failure_of(error, request_id, over=transport.is_over())
+            failure = _failure_of(error, request_id, over=is_over())
         # Outside the except block: the exception holds the request, and would be kept with this one.
         # The other idle connections went the same way; they are made anew.
         adapter.close()

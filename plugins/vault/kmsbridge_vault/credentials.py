@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import weakref
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from kmsbridge.driver import ErrorKind
+from kmsbridge.driverkit.background import Background
+from kmsbridge.driverkit.bounded import Outcome
+from kmsbridge.driverkit.deadline import left, within
 from kmsbridge_vault.client import Client
 from kmsbridge_vault.failures import VaultFailure
 from kmsbridge_vault.logins import Grant, Login, grant_of, number
@@ -21,18 +23,8 @@ _NEAR_ITS_END: Final = 1 / 2
 _RENEWAL: Final = 10.0
 _LEARN_AFTER: Final = 0.5
 _LEAST_PAUSE: Final = 0.5
-_JOIN: Final = 2.0
 _REFUSED_FOR: Final = 5.0
 """Seconds for which a refused login is not repeated: a server counts them, and may lock the account."""
-
-
-class _Flight:
-    """A login under way, and what came of it."""
-
-    def __init__(self) -> None:
-        self.ended = threading.Event()
-        self.grant: Grant | None = None
-        self.failure = VaultFailure(ErrorKind.UNAVAILABLE, "login-interrupted")
 
 
 class Tokens:
@@ -46,16 +38,14 @@ class Tokens:
         self._client, self._login = client, login
         self._lock = threading.Lock()
         self._grant: Grant | None = None
-        self._flight: _Flight | None = None
+        self._login_under_way: Outcome[Grant] | None = None
         self._learnt = not login.learns
         self._learn_at: float | None = None
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._renewal = Background("vault", self._next_step)
         self._owes_thread = False
         self._refusal: VaultFailure | None = None
         self._refused_until = 0.0
         self._closed = False
-        weakref.finalize(self, self._wake.set)
 
     def grant(self) -> Grant:
         """A token. Raises `VaultFailure`."""
@@ -83,16 +73,13 @@ class Tokens:
                 return
             if not self._learnt:
                 self._learnt, self._learn_at = True, time.monotonic() + _LEARN_AFTER
-            self._start()
+        self._wake()
 
     def close(self) -> None:
         """End the renewal; may be repeated."""
         with self._lock:
             self._closed = True
-            thread = self._thread
-        self._wake.set()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(_JOIN)
+        self._renewal.close()
 
     def _lives(self, grant: Grant) -> bool:
         try:
@@ -110,25 +97,24 @@ class Tokens:
     # --- one login for all ------------------------------------------------------------------------
 
     def _instead_of(self, old: Grant | None) -> Grant:
-        from kmsbridge_vault.transport import left
-
         with self._lock:
             if self._grant is not None and self._grant is not old:
                 return self._grant
             if self._refusal is not None and time.monotonic() < self._refused_until:
                 raise self._refusal.again()
-            flight, leads = self._flight, self._flight is None
-            if flight is None:
-                flight = self._flight = _Flight()
+            login, leads = self._login_under_way, self._login_under_way is None
+            if login is None:
+                login = self._login_under_way = Outcome()
         if leads:
-            return self._fly(flight, old)
-        if not flight.ended.wait(left()):
+            return self._log_in(login, old)
+        if not login.wait(left()):
             raise VaultFailure(ErrorKind.TIMEOUT, "timeout")
-        if flight.grant is None:
-            raise flight.failure.again()
-        return flight.grant
+        if isinstance(login.error, VaultFailure):
+            raise login.error.again()
+        return login.get()
 
-    def _fly(self, flight: _Flight, old: Grant | None) -> Grant:
+    def _log_in(self, login: Outcome[Grant], old: Grant | None) -> Grant:
+        failure = VaultFailure(ErrorKind.UNAVAILABLE, "login-interrupted")
         try:
             grant = self._login(self._client)
             if old is not None and grant.token.reveal() == old.token.reveal():
@@ -136,40 +122,31 @@ class Tokens:
                 raise VaultFailure(ErrorKind.UNAUTHENTICATED, "token-refused", remedy=remedy)
             self._adopt(grant)
         except VaultFailure as error:
-            flight.failure = error.again()
+            failure = error.again()
             if self._login.fixed and error.kind is ErrorKind.UNAUTHENTICATED:
                 self._refusal, self._refused_until = error.again(), time.monotonic() + _REFUSED_FOR
             raise
         else:
-            flight.grant = grant
+            login.set(grant)
             return grant
         finally:
             with self._lock:
-                self._flight = None
-            flight.ended.set()
+                self._login_under_way = None
+            login.set(None, failure)  # where it was not set already
 
     def _adopt(self, grant: Grant) -> None:
         with self._lock:
             self._grant = grant
-            if self._closed or grant.ttl <= 0:
-                return
-            self._start()
-        self._wake.set()
+        if grant.ttl > 0:
+            self._wake()
 
-    def _start(self) -> None:
-        if self._thread is None:
-            thread = threading.Thread(
-                target=_renew, args=(weakref.ref(self), self._wake), name="kmsbridge-vault", daemon=True
-            )
-            self._owes_thread = True
-            # Where the system gives no thread, the token serves all the same.
-            with contextlib.suppress(RuntimeError):
-                thread.start()
-                self._thread, self._owes_thread = thread, False
+    def _wake(self) -> None:
+        # Where the system gives no thread, the token serves all the same.
+        self._owes_thread = not self._renewal.wake()
 
     # --- in the thread ----------------------------------------------------------------------------
 
-    def next_step(self) -> float | None:
+    def _next_step(self) -> float | None:
         """Renew where it is due; the seconds until the next step, None where there is none."""
         if self._learn_at is not None:
             pause = self._learn_at - time.monotonic()
@@ -185,15 +162,12 @@ class Tokens:
             after = self._grant
             ended = after is None or after.ttl <= 0 or now >= after.born + after.ttl
             if self._closed or after is None or ended:
-                self._thread = None
                 return None
         if after is grant and now >= _due(grant):
             return max((grant.born + grant.ttl - now) / 4, _LEAST_PAUSE)  # it failed; there is some time
         return max(_due(after) - now, _LEAST_PAUSE)
 
     def _ask_for_the_end(self) -> None:
-        from kmsbridge_vault.transport import within
-
         self._learn_at, grant = None, self._grant
         if grant is None or self._closed:
             return
@@ -204,8 +178,6 @@ class Tokens:
                 self._adopt(Grant(grant.token, ttl, renewable=True, full=number(data.get("creation_ttl"))))
 
     def _renew(self, grant: Grant) -> None:
-        from kmsbridge_vault.transport import within
-
         with within(_RENEWAL):
             renewed = self._renewed(grant) if grant.renewable else None
             if renewed is not None and renewed.ttl >= grant.full * _NEAR_ITS_END:
@@ -231,15 +203,3 @@ class Tokens:
 
 def _due(grant: Grant) -> float:
     return grant.born + grant.ttl * _DUE
-
-
-def _renew(tokens: weakref.ref[Tokens], wake: threading.Event) -> None:
-    """Until the token ends for good. Nothing here keeps the `Tokens` alive while it waits."""
-    while True:
-        wake.clear()
-        alive = tokens()
-        pause = alive.next_step() if alive is not None else None
-        del alive
-        if pause is None:
-            return
-        wake.wait(min(pause, threading.TIMEOUT_MAX))

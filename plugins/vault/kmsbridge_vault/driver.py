@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Final, Literal, Self
 
 from kmsbridge.driver import (
@@ -22,6 +21,7 @@ from kmsbridge.driver import (
     WrappedKey,
     report_request_id,
 )
+from kmsbridge.driverkit.deadline import within
 from kmsbridge_vault import answers, failures, policies
 from kmsbridge_vault.client import Client
 from kmsbridge_vault.credentials import Tokens
@@ -62,8 +62,8 @@ class VaultTransitDriver(KeyDriver):
         self._checked = not derived
         self._version = "1"
         self._development: Sequence[str] = ()
-        self._key_id = "/".join(filter(None, (client.place.namespace, name.mount, name.key)))
-        self._key_id = f"{self.scheme}:{self._key_id}"
+        parts = filter(None, (client.place.namespace, name.mount, name.key))
+        self._key_id = f"{self.scheme}:{'/'.join(parts)}"
         if derived:
             self.capabilities = type(self).capabilities | {Capability.SERVER_REWRAP}
 
@@ -83,20 +83,20 @@ class VaultTransitDriver(KeyDriver):
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Encrypt under the latest version; a key that does not exist is not made."""
-        with _within(timeout):
+        with within(timeout):
             return self._wrapped(self._encrypt(self._item(plaintext, context)))
 
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
     ) -> list[WrappedKey | ErrorKind]:
         """All in one request."""
-        with _within(timeout):
+        with within(timeout):
             data = self._encrypt(_batch([self._item(*each) for each in items]))
             return answers.of_batch(data, len(items), self._wrapped)
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         """Decrypt, whatever version the ciphertext names."""
-        with _within(timeout):
+        with within(timeout):
             self._check_derivation()
             asked = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
             return answers.plaintext(self._ask("POST", self._name.path("decrypt"), asked))
@@ -105,7 +105,7 @@ class VaultTransitDriver(KeyDriver):
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
     ) -> list[bytes | ErrorKind]:
         """All in one request; those that are no ciphertext are not sent."""
-        with _within(timeout):
+        with within(timeout):
             self._check_derivation()
             results: list[bytes | ErrorKind] = [ErrorKind.NOT_AUTHENTIC] * len(items)
             sound = [
@@ -129,14 +129,14 @@ class VaultTransitDriver(KeyDriver):
         """By the server, under the latest version; of a derived key alone."""
         if not self._derived:
             raise NotImplementedError
-        with _within(timeout):
+        with within(timeout):
             self._check_derivation()
             asked = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
             return self._wrapped(self._ask("POST", self._name.path("rewrap"), asked))
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """From the key's own page, and what the token may do where it may ask."""
-        with _within(timeout):
+        with within(timeout):
             paths = [self._name.path("encrypt"), self._name.path("decrypt")]
             try:
                 rights = self._ask("POST", "sys/capabilities-self", {"paths": paths})
@@ -157,7 +157,7 @@ class VaultTransitDriver(KeyDriver):
 
     def rotate(self, *, timeout: float) -> None:
         """Make a new version."""
-        with _within(timeout):
+        with within(timeout):
             self._ask("POST", f"{self._name.path('keys')}/rotate", {})
 
     def policy(self, role: PolicyRole) -> str:
@@ -272,12 +272,6 @@ class VaultTransitDriver(KeyDriver):
 
     def __repr__(self) -> str:
         return f"VaultTransitDriver({self._key_id!r})"
-
-
-def _within(timeout: float) -> AbstractContextManager[None]:
-    from kmsbridge_vault.transport import within  # imports requests
-
-    return within(timeout)
 
 
 def _batch(items: list[dict[str, str]]) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from kmsbridge.driver import Options, Secret
+from kmsbridge.driverkit.addresses import is_loopback, service_url
 from kmsbridge.errors import ConfigError
 from kmsbridge_vault import logins
 from kmsbridge_vault.client import Client, Place
@@ -35,7 +35,7 @@ def place_of(options: Options) -> Place:
         )
     namespace = options.text("namespace") or standard("NAMESPACE")
     return Place(
-        _checked(address, options.name, plain=plain),
+        service_url(address, f"{options.name}.address", plain=plain, with_path=True),
         path(namespace, f"{options.name}.namespace") if namespace else "",
         _file(options, "ca_file") or _existing(standard("CACERT"), "the variable of the CA file"),
         _file(options, "client_cert"),
@@ -52,7 +52,7 @@ def for_development(place: Place, login: Login) -> list[str]:
     """Return what of the settings is not for production, in words."""
     parts, found = urlsplit(place.address), []
     if parts.scheme == "http":
-        where = "on this machine" if _is_loopback(parts.hostname or "") else "on another machine"
+        where = "on this machine" if is_loopback(parts.hostname or "") else "on another machine"
         found.append(f"address is {place.address}, {where} and without TLS")
     if isinstance(login, logins.GivenToken) and login.token.equals(Secret(_DEVELOPMENT_TOKEN)):
         found.append("the token is that of a development server")
@@ -67,31 +67,6 @@ def _existing(file: str, what: str) -> str:
     if file and not Path(file).is_file():
         raise ConfigError(f"{what} names no file", remedy="check its path, which starts at the configuration")
     return file
-
-
-def _checked(address: str, name: str, *, plain: bool) -> str:
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        parts = urlsplit("")
-        host = None
-    extra = parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in ("http", "https") or not host or extra or not address.isprintable():
-        raise ConfigError(f"{name} has an address that is none", remedy=f"write it as in {_ADDRESS}")
-    if parts.scheme == "http" and not plain and not _is_loopback(host):
-        raise ConfigError(
-            f"{name} has an address without TLS: data keys and tokens would be readable on the way",
-            remedy="use https, or set allow_plain_http = true where something else encrypts the way",
-        )
-    return address.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 # --- the option `auth` ----------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, WrappedKey
@@ -38,7 +37,7 @@ class ForgetsTheVersionOfABatch(FakeDriver):
 
     def wrap_many(self, items: Payloads, *, timeout: float) -> list[WrappedKey | ErrorKind]:
         results = super().wrap_many(items, timeout=timeout)
-        return [replace(each, version="") if isinstance(each, WrappedKey) else each for each in results]
+        return [each._replace(version="") if isinstance(each, WrappedKey) else each for each in results]
 
 
 @caught_by(REFUSED)
@@ -81,7 +80,7 @@ class WrapsBatchesForAnybody(FakeDriver):
     """Wraps a batch with the rights of another caller."""
 
     def wrap_many(self, items: Payloads, *, timeout: float) -> list[WrappedKey | ErrorKind]:
-        mighty = FakeDriver(self.name, replace(self._caller, role="both"))
+        mighty = FakeDriver(self.name, self._caller._replace(role="both"))
         return mighty.wrap_many(items, timeout=timeout)
 
 

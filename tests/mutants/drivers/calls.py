@@ -6,10 +6,10 @@ import contextlib
 import socket
 import ssl
 import time
-from dataclasses import replace
 from typing import Any
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, KeyDescription, KeyState, WrappedKey
+from kmsbridge.driverkit.deadline import left
 from kmsbridge.testing.fakes.fake import FakeDriver
 from kmsbridge.testing.fakes.harnesses import FakeHttpHarness
 from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
@@ -115,10 +115,10 @@ class RetriesRefusals(FakeDriver):
 class ConnectsAgain(FakeHttpDriver):
     """Tries again to connect where it was refused."""
 
-    def _connect(self, deadline: float) -> socket.socket:
+    def _connect(self) -> socket.socket:
         with contextlib.suppress(ConnectionRefusedError):
-            return super()._connect(deadline)
-        return super()._connect(deadline)
+            return super()._connect()
+        return super()._connect()
 
 
 @caught_by("test_late_answer_is_waited_for[an answer half a second late-unwrap]")
@@ -141,11 +141,11 @@ class IgnoresTimeouts(FakeDriver):
 class TimesEachRead(FakeHttpDriver):
     """Has patience for each byte, instead of for the whole answer."""
 
-    def _receive(self, sock: socket.socket, deadline: float) -> bytes:
-        sock.settimeout(max(0.1, deadline - time.monotonic()))
-        data = b""
+    def _receive(self, sock: socket.socket) -> bytes:
+        sock.settimeout(max(0.1, left()))
+        data, shown = b"", time.monotonic() + left() + 4
         # Not to the end: that the deadline is not kept shows long before.
-        while time.monotonic() < deadline + 4 and (block := sock.recv(65536)):
+        while time.monotonic() < shown and (block := socket.socket.recv(sock, 65536)):
             data += block
         return data
 
@@ -195,7 +195,7 @@ class DeniesRights(FakeDriver):
     def describe(self, *, timeout: float) -> KeyDescription:
         description = super().describe(timeout=timeout)
         if description.may_wrap and description.may_unwrap:
-            return replace(description, may_wrap=False, may_unwrap=False)
+            return description._replace(may_wrap=False, may_unwrap=False)
         return description
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from kmsbridge.driver import EncryptionContext, KeyDescription, KeyState, WrappedKey
 from kmsbridge.testing.fakes.fake import FakeDriver
 from kmsbridge.testing.fakes.service import Caller
@@ -34,4 +32,4 @@ class CachesTheState(FakeDriver):
     def describe(self, *, timeout: float) -> KeyDescription:
         description = super().describe(timeout=timeout)
         self.state = self.state or description.state
-        return replace(description, state=self.state)
+        return description._replace(state=self.state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
@@ -22,7 +21,7 @@ class HardlyEncrypts(FakeDriver):
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         sound = super().wrap(plaintext, context, timeout=timeout)
-        return replace(sound, ciphertext=plaintext[::-1] + hashlib.sha256(context.canonical()).digest())
+        return sound._replace(ciphertext=plaintext[::-1] + hashlib.sha256(context.canonical()).digest())
 
 
 @caught_by("test_two_wraps_of_one_payload_differ")
@@ -90,7 +89,7 @@ class AcceptsAppendedBytes(FakeDriver):
     """Overlooks white space, as lenient decoders do."""
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
-        lenient = replace(wrapped, ciphertext=wrapped.ciphertext.rstrip(b" \n"))
+        lenient = wrapped._replace(ciphertext=wrapped.ciphertext.rstrip(b" \n"))
         return super().unwrap(lenient, context, timeout=timeout)
 
 
@@ -129,7 +128,7 @@ class NamesAnotherKey(FakeDriver):
     """Puts another key's id on what it wraps."""
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        return replace(super().wrap(plaintext, context, timeout=timeout), key_id="fake:another")
+        return super().wrap(plaintext, context, timeout=timeout)._replace(key_id="fake:another")
 
 
 @caught_by("test_new_wraps_carry_the_new_version")
@@ -137,7 +136,7 @@ class ReportsTheOldVersion(FakeDriver):
     """Says of everything that it is of the first version."""
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        return replace(super().wrap(plaintext, context, timeout=timeout), version="1")
+        return super().wrap(plaintext, context, timeout=timeout)._replace(version="1")
 
 
 @caught_by("test_wrapped_before_a_rotation_opens_after_it")
@@ -146,7 +145,7 @@ class ForgetsOldVersions(FakeDriver):
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
         if wrapped.version != self.describe(timeout=timeout).version:
-            wrapped = replace(wrapped, ciphertext=b"\0")
+            wrapped = wrapped._replace(ciphertext=b"\0")
         return super().unwrap(wrapped, context, timeout=timeout)
 
 

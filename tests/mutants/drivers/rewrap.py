@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Self
 
 from kmsbridge.driver import (
@@ -44,7 +43,7 @@ class RewrapsToTheOldVersion(FakeDriver):
     """Reports the version that it rewraps from."""
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        return replace(super().rewrap(wrapped, context, timeout=timeout), version=wrapped.version)
+        return super().rewrap(wrapped, context, timeout=timeout)._replace(version=wrapped.version)
 
 
 @caught_by("test_rewrapped_key_opens")
@@ -52,7 +51,7 @@ class ReturnsWhatItShouldRewrap(FakeDriver):
     """Does nothing, which opens well."""
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        return replace(wrapped, key_id=self.key_id)
+        return wrapped._replace(key_id=self.key_id)
 
 
 @caught_by("test_key_rewraps_from_another_where_it_says_so")
@@ -64,7 +63,7 @@ class RewrapsWithTheSource(FakeDriver):
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         source = FakeDriver(wrapped.key_id.partition(":")[2], self._caller)
-        return replace(source.rewrap(wrapped, context, timeout=timeout), key_id=self.key_id)
+        return source.rewrap(wrapped, context, timeout=timeout)._replace(key_id=self.key_id)
 
 
 @caught_by("test_no_key_rewraps_from_a_stranger[another scheme]")
@@ -80,7 +79,7 @@ class RewrapsByTheBackDoor(FakeDriver):
     """Rewraps with the rights of another caller."""
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        mighty = FakeDriver(self.name, replace(self._caller, role="both"))
+        mighty = FakeDriver(self.name, self._caller._replace(role="both"))
         return mighty.rewrap(wrapped, context, timeout=timeout)
 
 
@@ -90,7 +89,7 @@ class OverlooksParameters(FakeDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        return super().open(replace(uri, query={}), options)
+        return super().open(uri._replace(query={}), options)
 
 
 @caught_by("test_declarations_of_an_object_stay")

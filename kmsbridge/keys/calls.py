@@ -1,0 +1,193 @@
+"""Makes the calls of one key: retried, within a deadline, and told to an observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from kmsbridge.clock import Deadline
+from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyDriver
+from kmsbridge.errors import KmsBridgeError
+from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Request
+from kmsbridge.keys.health import KeyHealth
+from kmsbridge.keys.identity import KeyIdentity
+from kmsbridge.keys.retry import Retries
+from kmsbridge.keys.translation import breaker_open, deadline_passed, key_closed, translate_error
+from kmsbridge.keys.validation import FaultyAnswer, check_batch, faulty_driver
+from kmsbridge.observer import Call, CallResult, Observer
+from kmsbridge.policy import CallPolicy
+
+T = TypeVar("T")
+
+_NOT_SENT: Final = Failed(ErrorKind.THROTTLED, ErrorDetails(), None)
+
+
+class KeyCalls:
+    """The calls of one key, whose service they learn about: whether it answers, and how fast it takes calls.
+
+    An exception that neither the driver nor the library caused, such as a signal handler's, comes out at once and
+    unchanged; that call counts for nothing, and is not told.
+    """
+
+    def __init__(
+        self,
+        identity: KeyIdentity,
+        policy: CallPolicy,
+        observer: Observer,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._identity, self._policy, self._observer = identity, policy, observer
+        self._clock, self._sleep = clock, sleep
+        self._attempts = Attempts(clock)
+        self._closed = False
+        self.health = KeyHealth(clock)
+
+    def forget_health(self) -> None:
+        """Begin anew, as a forked child does."""
+        self.health = KeyHealth(self._clock)
+
+    def call(
+        self,
+        driver: KeyDriver,
+        request: Request,
+        call: Call,
+        check: Callable[[Any], T],
+        deadline: Deadline,
+        *,
+        attempts: int | None = None,
+        probing: bool = False,
+    ) -> T:
+        """Return `check(result)`, of what the driver returns.
+
+        At most `attempts` are made; the policy's number where that is None. `probing` asks although the breaker is open. Raise a
+        `KmsError`, or what `check` raises.
+        """
+        health = self._health_for(driver, request.operation)
+        retries = Retries(
+            health, deadline, min(attempts or self._policy.max_attempts, self._policy.max_attempts)
+        )
+        started = self._clock()
+        self._check_open()
+        self._observer.call_started(call)
+        try:
+            self._check_may_ask(call.operation, health, deadline, probing=probing)
+            result = self._checked(call.operation, check, self._answer(driver, request, retries, deadline))
+        except KmsBridgeError as error:
+            self._tell(call, type(error).__name__, retries, started)
+            raise
+        self._tell(call, "ok", retries, started, getattr(result, "version", ""))
+        return result
+
+    def call_batch(
+        self,
+        driver: KeyDriver,
+        request: Request,
+        calls: Sequence[Call],
+        check: Callable[[int, Any], T],
+        deadline: Deadline,
+    ) -> list[T | KmsBridgeError]:
+        """Return `check(number, result)` of each item of a batch, or its error in its place.
+
+        Raise a `KmsError` where the batch as a whole failed. Each item is told as a call.
+        """
+        operation, retries = request.operation, Retries(self.health, deadline, self._policy.max_attempts)
+        started = self._clock()
+        self._check_open()
+        for call in calls:
+            self._observer.call_started(call)
+        try:
+            self._check_may_ask(operation, self.health, deadline, probing=False)
+            answer = self._answer(driver, request, retries, deadline)
+            results = self._checked(operation, lambda whole: check_batch(whole, len(calls)), answer)
+        except KmsBridgeError as error:
+            for call in calls:
+                self._tell(call, type(error).__name__, retries, started)
+            raise
+        outcomes: list[T | KmsBridgeError] = []
+        for number, result in enumerate(results):
+            outcomes.append(self._item(operation, number, result, check, started))
+            name = type(outcomes[-1]).__name__ if isinstance(outcomes[-1], KmsBridgeError) else "ok"
+            self._tell(calls[number], name, retries, started)
+        return outcomes
+
+    def close(self, driver: KeyDriver, timeout: float) -> None:
+        """Close the driver, for which it has `timeout` seconds, and make no more calls."""
+        self._closed = True
+        self._attempts.close(driver, timeout)
+
+    def _health_for(self, driver: KeyDriver, operation: str) -> KeyHealth:
+        """What is done here says nothing of how the service does, and need not wait for it."""
+        is_local = operation in ("wrap", "resolve") and Capability.LOCAL_WRAP in driver.capabilities
+        return KeyHealth(self._clock) if is_local else self.health
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise key_closed()
+
+    def _check_may_ask(self, operation: str, health: KeyHealth, deadline: Deadline, *, probing: bool) -> None:
+        if not deadline.left():
+            raise deadline_passed(operation, self._identity)
+        if not probing and not health.breaker.allows():
+            raise breaker_open(operation, self._identity, health.breaker)
+
+    def _answer(self, driver: KeyDriver, request: Request, retries: Retries, deadline: Deadline) -> Any:
+        """Return what the driver returns, after as many attempts as it takes and there may be."""
+        started, failure = self._clock(), _NOT_SENT
+        while retries.wait_for_turn(self._sleep):
+            self._check_open()  # another thread may have closed it meanwhile
+            seconds = min(self._policy.attempt_timeout, deadline.left())
+            attempt = self._attempts.make(driver, request, seconds)
+            if isinstance(attempt, Raised):
+                raise attempt.error
+            if isinstance(attempt, Done):
+                retries.answered(None, attempt.request_id)
+                return attempt.result
+            failure = attempt
+            if failure.kind is None:
+                raise self._faulty(request.operation, "its classify() gave no ErrorKind") from failure.cause
+            retries.answered(failure.kind, failure.details.request_id)
+            pause = retries.pause_after(failure.kind)
+            if pause is None:
+                break
+            self._sleep(pause)
+        raise translate_error(
+            failure,
+            request.operation,
+            self._identity,
+            attempts=retries.made,
+            seconds=self._clock() - started,
+        ) from failure.cause
+
+    def _item(
+        self, operation: str, number: int, result: Any, check: Callable[[int, Any], T], started: float
+    ) -> T | KmsBridgeError:
+        if isinstance(result, ErrorKind):
+            failure, seconds = Failed(result, ErrorDetails(), None), self._clock() - started
+            return translate_error(failure, operation, self._identity, attempts=1, seconds=seconds)
+        try:
+            return self._checked(operation, lambda item: check(number, item), result)
+        except KmsBridgeError as error:
+            return error
+
+    def _checked(self, operation: str, check: Callable[[Any], T], answer: Any) -> T:
+        try:
+            return check(answer)
+        except FaultyAnswer as fault:
+            faulty = self._faulty(operation, fault)
+        raise faulty
+
+    def _faulty(self, operation: str, what: object) -> KmsBridgeError:
+        identity = self._identity
+        return faulty_driver(what, scheme=identity.scheme, key_id=identity.key_id, operation=operation)
+
+    def _tell(self, call: Call, outcome: str, retries: Retries, started: float, version: str = "") -> None:
+        result = CallResult(
+            outcome=outcome,
+            seconds=self._clock() - started,
+            attempts=retries.made,
+            request_id=retries.request_id,
+            key_version=version or call.key_version,
+        )
+        self._observer.call_finished(call, result)

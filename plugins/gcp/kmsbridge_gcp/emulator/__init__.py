@@ -1,8 +1,0 @@
-"""An emulator of Google Cloud KMS for tests: `python -m kmsbridge_gcp.emulator`, or `Emulator.start()`.
-
-It keeps its keys in memory and protects nothing. Importing it imports gRPC and google-cloud-kms.
-"""
-
-from kmsbridge_gcp.emulator.process import Emulator
-
-__all__ = ["Emulator"]
