@@ -11,9 +11,6 @@ import pytest
 
 from tests import backends
 
-# Here, because only the topmost conftest.py may, and xdist's summary needs it.
-pytest_plugins = ["kmsbridge.testing.plugin"]
-
 _SEED = "KMSBRIDGE_SEED"
 
 

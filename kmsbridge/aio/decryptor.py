@@ -2,53 +2,68 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO, Literal, overload
+from typing import Any, BinaryIO, Literal, Unpack, overload
 
-from kmsbridge import cipher
-from kmsbridge import message as wire
-from kmsbridge.aio.opened import INLINE, Opened, entry_point
+from kmsbridge.aio.base import AsyncCipher, guarded
+from kmsbridge.aio.decryption import AsyncDecryption
 from kmsbridge.aio.reader import Reader
-from kmsbridge.aio.streams import AsyncReader, AsyncWriter, decrypt_stream, read_start
-from kmsbridge.aio.threads import shared_load, stoppable
+from kmsbridge.aio.streams import AsyncReader, AsyncWriter
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import opening
-from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes, bytes_to_text, check_aad, check_text
+from kmsbridge.cipher.arguments import Buffer
+from kmsbridge.cipher.base import driver_session
+from kmsbridge.cipher.decryption import Decryption
+from kmsbridge.cipher.driver_objects import CipherOptions
 from kmsbridge.cipher.files import Progress
-from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import Pairs, SingleFlight, context_key
+from kmsbridge.cipher.session import Session
+from kmsbridge.datakeys import Pairs
+from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import KmsBridgeError, forget_locals
 
 
-class Decryptor(Opened[cipher.Decryptor]):
-    """Decrypts, and has no way to encrypt."""
+class Decryptor(AsyncCipher):
+    """Decrypts, and has no way to encrypt. Made like `kmsbridge.Decryptor`, from a configuration or driver objects.
 
-    _kind = cipher.Decryptor
+    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
+    """
 
-    def __init__(self, sync: cipher.Decryptor) -> None:
-        super().__init__(sync)
-        self._fetches: SingleFlight[bool] = SingleFlight()
+    _uses = ("decrypt_with",)
+
+    def __init__(self, *, decrypt_with: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
+        self._begin(driver_session(options, decrypt_with=decrypt_with))
+
+    def _begin(self, session: Session, decryption: AsyncDecryption | None = None) -> None:
+        self._session = session
+        self._decryption = decryption or AsyncDecryption(session.add_part(Decryption))
+        self._closes = decryption.core if decryption else session
 
     async def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
-        """As `kmsbridge.Decryptor.decrypt`."""
-        # `entry_point`, written out: one call more is a twentieth of a small message's time.
+        """Return the plaintext of `message`, once all of it is verified.
+
+        Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. Raises `MessageError` for
+        what is no message, `AuthenticationError` for a wrong context, a wrong aad or changed bytes, `NoMatchingKey`
+        where the message is for other keys, `KmsError` where a key service could not or would not unwrap, and
+        `TypeError` for what is not bytes-like.
+        """
+        # `guarded`, written out: one call more is a twentieth of a small message's time.
         try:
             try:
-                return await self._decrypt(message, context, aad)
+                return await self._decryption.decrypt(message, context, aad)
             except BaseException as error:
-                self._sync._failed(error, context)
+                self._session.failed(error, context)
                 raise
         except BaseException as error:
             del message, aad
             forget_locals(error)
             raise
 
-    @entry_point
+    @guarded
     async def decrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
-        """As `kmsbridge.Decryptor.decrypt_text`."""
-        return bytes_to_text(await self._decrypt(wire.dearmor(check_text(text)), context, aad))
+        """Return the text in an armored message; white space around it is ignored.
+
+        Raises what `decrypt` raises, and `ValueError` where the payload is not UTF-8.
+        """
+        return await self._decryption.decrypt_text(text, context, aad)
 
     @overload
     async def decrypt_many(
@@ -70,7 +85,7 @@ class Decryptor(Opened[cipher.Decryptor]):
         errors: Literal["raise", "return"],
     ) -> list[bytes | KmsBridgeError]: ...
 
-    @entry_point
+    @guarded
     async def decrypt_many(
         self,
         messages: Iterable[Buffer],
@@ -78,12 +93,16 @@ class Decryptor(Opened[cipher.Decryptor]):
         context: Pairs = None,
         aads: Sequence[Buffer] | None = None,
         errors: Literal["raise", "return"] = "raise",
-    ) -> list[bytes] | list[bytes | KmsBridgeError]:
-        """As `kmsbridge.Decryptor.decrypt_many`; always on a thread."""
-        work = functools.partial(self._sync.decrypt_many, context=context, aads=aads, errors=errors)
-        return await asyncio.to_thread(work, messages)
+    ) -> list[Any]:
+        """Return the plaintext of each message, in order; every distinct wrapped key is unwrapped once.
 
-    @entry_point
+        Always done on a thread. All messages are of one context; `aads` has one for each. `errors="raise"` raises
+        the first error in the messages' order, and `errors="return"` puts each error in the place of its message.
+        Each error has its message's place in `index`. Raises what `decrypt` raises.
+        """
+        return await self._decryption.decrypt_many(messages, context, aads, errors, self._session.failed)
+
+    @guarded
     async def decrypt_file(
         self,
         source: PathLike,
@@ -93,50 +112,28 @@ class Decryptor(Opened[cipher.Decryptor]):
         aad: Buffer = b"",
         progress: Progress | None = None,
     ) -> None:
-        """As `kmsbridge.Decryptor.decrypt_file`; when cancelled it stops, and leaves no target."""
-        await stoppable(
-            lambda tick: self._sync.decrypt_file(source, target, context=context, aad=aad, progress=tick),
-            progress,
-        )
+        """Decrypt the file `source` into `target` on a thread, in constant memory, with permissions 0600.
 
-    @entry_point
+        `target` appears whole, once all of it is verified, or not at all, also when the task is cancelled.
+        `progress` is called on the event loop with the bytes done. Raises what `decrypt` raises, and `OSError`.
+        """
+        await self._decryption.decrypt_file(source, target, context, aad, progress)
+
+    @guarded
     async def decrypt_stream(
         self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Buffer = b""
     ) -> None:
         """Decrypt a message from `reader` into `writer` as it comes; only verified chunks are written.
 
-        Until this returns their end may be missing: use what was written only then.
+        Until this returns their end may be missing: use what was written only then. Raises what `decrypt` raises.
         """
-        aad = as_aad(aad)
-        header, data = await read_start(reader)
-        # The data key may take a call to the key service, so it is looked for on a thread.
-        decryptor = await asyncio.to_thread(self._sync._body_decryptor, header, data, context, aad)
-        await decrypt_stream(decryptor, data, reader, writer, self._sync._decryption.check_open)
+        await self._decryption.decrypt_stream(reader, writer, context, aad)
 
-    @entry_point
+    @guarded
     async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> Reader:
-        """As `kmsbridge.Decryptor.open`; what it gives is read with `await`."""
-        return Reader(await asyncio.to_thread(self._sync.open, source, context=context, aad=aad))
+        """Return a seekable file of the plaintext in `source`, a path or a seekable file, to be read with `await`.
 
-    async def _decrypt(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
-        data = as_bytes(message, "message", "decrypt_text")
-        check_aad(aad)
-        keys = self._sync._decryption
-        if len(data) <= INLINE:
-            plaintext = opening.decrypt_by_alias(keys, data, context, aad)
-            if plaintext is None:
-                plaintext = opening.decrypt_at_hand(keys, data, context, aad)
-            if plaintext is None and await self._fetch(data, context):
-                plaintext = opening.decrypt_at_hand(keys, data, context, aad)
-            if plaintext is not None:
-                return plaintext
-        return await asyncio.to_thread(self._sync.decrypt, data, context=context, aad=aad)
-
-    async def _fetch(self, data: bytes, pairs: Pairs) -> bool:
-        """Have a data key of this message at hand; False where none is ever kept."""
-        keys, header = self._sync._decryption, wire.parse(data)
-        if not keys.shared or not header.has_recipients_data_key:
-            return False
-        context = EncryptionContext.of(pairs)
-        name = (data[: header.length], context_key(context))
-        return await shared_load(self._fetches, name, lambda: keys.fetch(header, context))
+        A read decrypts and verifies only the chunks that it touches. A file that was passed in is left open.
+        Raises what `decrypt` raises, `OSError`, and `TypeError` for a file that cannot seek.
+        """
+        return await self._decryption.open_file(source, context, aad)

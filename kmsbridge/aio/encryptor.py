@@ -2,54 +2,79 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
+from typing import Unpack
 
-from kmsbridge import cipher
-from kmsbridge import message as wire
-from kmsbridge.aio.opened import INLINE, Opened, entry_point
-from kmsbridge.aio.streams import AsyncReader, AsyncWriter, encrypt_stream, write_all
-from kmsbridge.aio.threads import shared_load, stoppable
+from kmsbridge.aio.base import AsyncCipher, guarded
+from kmsbridge.aio.encryption import AsyncEncryption
+from kmsbridge.aio.streams import AsyncReader, AsyncWriter
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher.arguments import Buffer, as_aad, check_aad, check_bytes, text_to_bytes
+from kmsbridge.cipher.arguments import Buffer
+from kmsbridge.cipher.base import driver_session
+from kmsbridge.cipher.driver_objects import CipherOptions
+from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
-from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import DataKey, Pairs, context_key
+from kmsbridge.cipher.session import Session
+from kmsbridge.datakeys import Pairs
+from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import forget_locals
 
 
-class Encryptor(Opened[cipher.Encryptor]):
-    """Encrypts, and has no way to decrypt."""
+class Encryptor(AsyncCipher):
+    """Encrypts, and has no way to decrypt. Made like `kmsbridge.Encryptor`, from a configuration or driver objects.
 
-    _kind = cipher.Encryptor
+    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
+    """
+
+    _uses = ("encrypt_to",)
+
+    def __init__(self, *, encrypt_to: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
+        self._begin(driver_session(options, encrypt_to=encrypt_to))
+
+    def _begin(self, session: Session, encryption: AsyncEncryption | None = None) -> None:
+        self._session = session
+        self._encryption = encryption or AsyncEncryption(session.add_part(Encryption))
+        self._closes = encryption.core if encryption else session
 
     async def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
-        """As `kmsbridge.Encryptor.encrypt`."""
-        # `entry_point`, written out: one call more is a twentieth of a small message's time.
+        """Return the message that holds `plaintext`, bound to `context` and `aad`.
+
+        Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. A mutable buffer must not
+        change until this returns. Raises `TypeError` for what is not bytes-like, `ConfigError` or `LimitExceeded`
+        for a context that cannot be, and `KmsError` where any of the profile's keys could not wrap the data key.
+        """
+        # `guarded`, written out: one call more is a twentieth of a small message's time.
         try:
             try:
-                return await self._encrypt(plaintext, context, aad)
+                return await self._encryption.encrypt(plaintext, context, aad)
             except BaseException as error:
-                self._sync._failed(error, context)
+                self._session.failed(error, context)
                 raise
         except BaseException as error:
             del plaintext, aad
             forget_locals(error)
             raise
 
-    @entry_point
+    @guarded
     async def encrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
-        """As `kmsbridge.Encryptor.encrypt_text`."""
-        return wire.armor(await self._encrypt(text_to_bytes(text), context, aad))
+        """Return the message that holds `text` in armored form: for a text column, JSON, an environment.
 
-    @entry_point
+        Raises what `encrypt` raises, and `ValueError` for text that cannot be written as UTF-8.
+        """
+        return await self._encryption.encrypt_text(text, context, aad)
+
+    @guarded
     async def encrypt_many(
         self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
     ) -> list[bytes]:
-        """As `kmsbridge.Encryptor.encrypt_many`; always on a thread."""
-        return await asyncio.to_thread(self._sync.encrypt_many, plaintexts, context=context, aads=aads)
+        """Return a message for each plaintext, all of one context; `aads` has one for each. All or none.
 
-    @entry_point
+        Always done on a thread. Raises what `encrypt` raises; an error that an item causes has its place in
+        `index`.
+        """
+        return await self._encryption.encrypt_many(plaintexts, context, aads)
+
+    @guarded
     async def encrypt_file(
         self,
         source: PathLike,
@@ -59,46 +84,20 @@ class Encryptor(Opened[cipher.Encryptor]):
         aad: Buffer = b"",
         progress: Progress | None = None,
     ) -> None:
-        """As `kmsbridge.Encryptor.encrypt_file`; when cancelled it stops, and leaves no target."""
-        await stoppable(
-            lambda tick: self._sync.encrypt_file(source, target, context=context, aad=aad, progress=tick),
-            progress,
-        )
+        """Encrypt the file `source` into `target` on a thread, in constant memory.
 
-    @entry_point
+        `target` appears whole or not at all, also when the task is cancelled; it may be `source`. `progress` is
+        called on the event loop with the bytes done. Raises what `encrypt` raises, `ConfigError` in direct mode,
+        and `OSError`.
+        """
+        await self._encryption.encrypt_file(source, target, context, aad, progress)
+
+    @guarded
     async def encrypt_stream(
         self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Buffer = b""
     ) -> None:
-        """Encrypt what `reader` holds to its end into `writer`, which is drained and left open."""
-        aad = as_aad(aad)
-        self._sync._check_no_direct()
-        entry = await self._sealing_key(context, 0)
-        encryptor = entry.body_encryptor(aad)
-        await write_all(writer, entry.header)
-        keys = self._sync._encryption
-        keys.count(entry, await encrypt_stream(encryptor, reader, writer, keys.check_open))
+        """Encrypt what `reader` holds to its end into `writer`, which is drained and left open.
 
-    async def _encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
-        check_bytes(plaintext, "plaintext", "encrypt_text")
-        if self._sync._profile.direct or len(plaintext) > INLINE:
-            return await asyncio.to_thread(self._sync.encrypt, plaintext, context=context, aad=aad)
-        check_aad(aad)
-        entry = self._sync._encryption.cached(context, len(plaintext))
-        if entry is None:
-            entry = await self._sealing_key(context, len(plaintext))
-        return entry.encrypt(plaintext, aad)
-
-    async def _sealing_key(self, pairs: Pairs, size: int) -> DataKey:
-        keys = self._sync._encryption
-        entry = keys.cached(pairs, size)
-        if entry is not None:
-            return entry
-        context = EncryptionContext.of(pairs)
-        keys.check_open()
-        if not keys.shared:
-            return await asyncio.to_thread(keys.get, context, size)
-        name = context_key(context)
-        while entry is None:
-            loaded = await shared_load(keys.flights, name, lambda: keys.load(name, context))
-            entry = keys.take(loaded, size)
-        return entry
+        Raises what `encrypt` raises, and `ConfigError` in direct mode.
+        """
+        await self._encryption.encrypt_stream(reader, writer, context, aad)

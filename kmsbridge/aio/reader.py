@@ -23,22 +23,22 @@ class Reader:
         return self._sync.size
 
     async def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes from the position on; to the end where it is negative."""
+        """Return up to `size` bytes from the position on; to the end where it is negative."""
         async with self._turn:
             return await asyncio.to_thread(self._sync.read, size)
 
     async def read_at(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset` on; the position moves behind them."""
+        """Return up to `size` bytes from `offset` on; the position moves behind them."""
         async with self._turn:
             self._sync.seek(offset)
             return await asyncio.to_thread(self._sync.read, size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position; no chunk is read."""
+        """Move the position, and return it; no chunk is read."""
         return self._sync.seek(offset, whence)
 
     def tell(self) -> int:
-        """The position in bytes."""
+        """Return the position in bytes."""
         return self._sync.tell()
 
     async def close(self) -> None:

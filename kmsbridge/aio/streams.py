@@ -31,7 +31,7 @@ class AsyncWriter(Protocol):
 async def encrypt_stream(
     encryptor: chunked.BodyEncryptor, reader: AsyncReader, writer: AsyncWriter, check_open: Callable[[], None]
 ) -> int:
-    """Seal what `reader` holds into `writer`; gives how many bytes it was."""
+    """Encrypt what `reader` holds into `writer`; return how many bytes it was."""
     done = 0
     while data := await read(reader, STEP):
         check_open()
@@ -48,7 +48,7 @@ async def decrypt_stream(
     writer: AsyncWriter,
     check_open: Callable[[], None],
 ) -> None:
-    """Open the body that is `start` and what `reader` holds; nothing unverified is ever written."""
+    """Decrypt the body that is `start` and what `reader` holds; nothing unverified is ever written."""
     data = start
     while data or (data := await read(reader, STEP)):
         check_open()
@@ -70,7 +70,7 @@ async def write_all(writer: Any, data: bytes) -> None:
 
 
 async def read(reader: Any, length: int) -> bytes:
-    """At most `length` bytes, as they come; b"" at the end."""
+    """Return at most `length` bytes, as they come; b"" at the end."""
     coming = reader.read(length)
     if not is_awaitable(coming):
         raise TypeError(
@@ -80,7 +80,7 @@ async def read(reader: Any, length: int) -> bytes:
 
 
 async def read_start(reader: AsyncReader) -> tuple[wire.Header, bytes]:
-    """As `cipher.files.read_start`."""
+    """Return the header of a stream, and as much of its body as shows that it is not too short."""
     fixed = await _read_up_to(reader, wire.FIXED)
     rest = await _read_up_to(reader, wire.header_length(fixed) - len(fixed))
     header, start = wire.parse_header(fixed + rest), await _read_up_to(reader, wire.MIN_BODY)

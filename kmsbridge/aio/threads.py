@@ -20,7 +20,7 @@ _loaders: Final = Workers("load", 32)
 
 
 async def shared_load(flights: SingleFlight[T], name: Hashable, load: Callable[[], T]) -> T:
-    """The result of `load()`, done on a thread, once for all who want it.
+    """Return the result of `load()`, done on a thread, once for all who want it.
 
     The load belongs to no task: when the task that began it is cancelled, the others still get it. Whoever
     began it gets what it raised, whatever that is; the others only a `KmsBridgeError`.

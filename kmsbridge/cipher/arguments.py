@@ -14,7 +14,7 @@ MAX_AAD: Final = 1 << 20
 
 
 def check_bytes(value: object, name: str, instead: str = "") -> None:
-    """Raises `TypeError`, naming `instead`, for what is not bytes-like and contiguous."""
+    """Raise `TypeError`, naming `instead`, for what is not bytes-like and contiguous."""
     if isinstance(value, str):
         advice = f": use {instead} for text" if instead else ": encode it first"
         raise TypeError(f"{name} must be bytes-like, not str{advice}")
@@ -27,13 +27,13 @@ def check_bytes(value: object, name: str, instead: str = "") -> None:
 
 
 def as_bytes(value: object, name: str, instead: str = "") -> bytes:
-    """`value` as bytes that nobody else can change."""
+    """Return `value` as bytes that nobody else can change."""
     check_bytes(value, name, instead)
     return bytes(value)  # type: ignore[call-overload, no-any-return]
 
 
 def check_aad(value: object, name: str = "aad") -> None:
-    """Raises `TypeError` for what is not bytes-like and contiguous, `LimitExceeded` beyond 1 MiB."""
+    """Raise `TypeError` for what is not bytes-like and contiguous, `LimitExceeded` beyond 1 MiB."""
     check_bytes(value, name)
     length = len(value)  # type: ignore[arg-type]
     if length > MAX_AAD:
@@ -44,13 +44,13 @@ def check_aad(value: object, name: str = "aad") -> None:
 
 
 def as_aad(value: object) -> bytes:
-    """`value` as bytes that nobody else can change, once `check_aad` has passed it."""
+    """Return `value` as bytes that nobody else can change, once `check_aad` has passed it."""
     check_aad(value)
     return bytes(value)  # type: ignore[call-overload, no-any-return]
 
 
 def one_each(aads: Sequence[Buffer] | None, count: int) -> Sequence[Buffer]:
-    """`aads`, or as many empty ones.
+    """Return `aads`, or as many empty ones.
 
     Raises `TypeError` where they are not one for each, and what `check_aad` raises.
     """
@@ -65,28 +65,28 @@ def one_each(aads: Sequence[Buffer] | None, count: int) -> Sequence[Buffer]:
 
 
 def check_each(values: Sequence[object], name: str, instead: str = "") -> None:
-    """Raises `TypeError`, naming the place, for one that is not bytes-like and contiguous."""
+    """Raise `TypeError`, naming the place, for one that is not bytes-like and contiguous."""
     for index, value in enumerate(values):
         if type(value) is not bytes:
             check_bytes(value, f"{name}[{index}]", instead)
 
 
 def at_item(error: KmsBridgeError, index: int) -> KmsBridgeError:
-    """`error`, which says that it is about item `index` of many."""
+    """Return `error`, which says from now on that it is about item `index` of many."""
     error.index = index
     error.add_note(f"item {index}, counted from 0")
     return error
 
 
 def check_text(value: object) -> str:
-    """Raises `TypeError` for what is not text."""
+    """Return `value`. Raises `TypeError` for what is not text."""
     if not isinstance(value, str):
         raise TypeError(f"text must be str, not {type(value).__name__}: use encrypt and decrypt for bytes")
     return value
 
 
 def text_to_bytes(text: object) -> bytes:
-    """UTF-8. Raises `ValueError` for unpaired surrogates."""
+    """Return `text` as UTF-8. Raises `ValueError` for unpaired surrogates."""
     try:
         return check_text(text).encode()
     except UnicodeEncodeError:
@@ -95,7 +95,7 @@ def text_to_bytes(text: object) -> bytes:
 
 
 def bytes_to_text(plaintext: bytes) -> str:
-    """Raises `ValueError` for what is not UTF-8."""
+    """Return the text that is UTF-8 in `plaintext`. Raises `ValueError` where it is not."""
     try:
         return plaintext.decode()
     except UnicodeDecodeError:

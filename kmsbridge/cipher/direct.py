@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
-    """A direct message. Raises `LimitExceeded` beyond the smallest limit among the keys' providers."""
+    """Return a direct message. Raises `LimitExceeded` beyond the smallest limit among the keys' providers."""
     secret = Secret(as_bytes(plaintext, "plaintext", "encrypt_text"))
     keys.check_open()
     return keys.wrap(secret, bound_context(context, aad), keys.deadline(), Kind.DIRECT).encode()
 
 
 def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Buffer) -> bytes:
-    """The payload of a direct message."""
+    """Return the payload of a direct message."""
     return keys.unwrapping.payload(header, bound_context(context, aad), keys.deadline())
 
 
 def bound_context(context: Pairs, aad: Buffer) -> EncryptionContext:
-    """What binds a direct payload at the key service: the context, and the aad by its hash."""
+    """Return the context that the key service binds a direct payload to: it holds the aad by its hash."""
     check_aad(aad)
     pairs = EncryptionContext.of(context)
     if not len(aad):
@@ -47,19 +47,19 @@ class DirectDecryptor:
 
     @staticmethod
     def output_size(length: int) -> int:
-        """As much as `chunked.BodyDecryptor` would need."""
+        """Return as much as `chunked.BodyDecryptor` would need."""
         return chunked.BodyDecryptor.output_size(length)
 
     def update(self, sealed: Buffer) -> bytes:
-        """Raises `MalformedMessage`: a direct message has no body."""
+        """Raise `MalformedMessage`: a direct message has no body."""
         raise MalformedMessage("bytes after a direct message")
 
     def update_into(self, sealed: Buffer, buffer: bytearray | memoryview) -> int:
-        """Likewise."""
+        """Raise `MalformedMessage`: a direct message has no body."""
         raise MalformedMessage("bytes after a direct message")
 
     def finalize(self) -> bytes:
-        """The payload."""
+        """Return the payload."""
         return self._payload.reveal()
 
 
@@ -71,5 +71,5 @@ class DirectChunks:
         self.size = len(payload)
 
     def chunk(self, number: int) -> bytes:
-        """The payload, which is chunk 0."""
+        """Return the payload, which is chunk 0."""
         return self._payload.reveal()

@@ -3,90 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Unpack
 
-from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct, files
-from kmsbridge.cipher.arguments import (
-    MAX_AAD,
-    Buffer,
-    as_aad,
-    at_item,
-    check_aad,
-    check_bytes,
-    check_each,
-    one_each,
-    text_to_bytes,
-)
+from kmsbridge.cipher.arguments import Buffer
+from kmsbridge.cipher.base import SyncCipher, driver_session, guarded
+from kmsbridge.cipher.driver_objects import CipherOptions
+from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
-from kmsbridge.cipher.opened import Opened, entry_point
-from kmsbridge.config import Profile
-from kmsbridge.datakeys import DataKey, EncryptionKeys, Pairs
-from kmsbridge.errors import ConfigError, KmsBridgeError, RoleError, forget_locals
-from kmsbridge.streams import write_all
+from kmsbridge.cipher.session import Session
+from kmsbridge.datakeys import Pairs
+from kmsbridge.driver import KeyDriver
+from kmsbridge.errors import forget_locals
 
 
-class Encryptor(Opened):
-    """Encrypts, and has no way to decrypt: for the hosts that take data in."""
+class Encryptor(SyncCipher):
+    """Encrypts, and has no way to decrypt: for the hosts that take data in.
 
-    _encryption: EncryptionKeys
+    Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
 
-    def _open_role(self, profile: Profile) -> None:
-        if not profile.encrypt_to:
-            raise RoleError(
-                f"profile {profile.name!r} has no encrypt_to",
-                remedy="use another profile, or add encrypt_to",
-            )
-        keys = self._open_keys(profile.encrypt_to)
-        self._encryption = EncryptionKeys(keys, profile.data_keys, self._observer, profile.calls)
-        super()._open_role(profile)
+    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `encrypt_to` is a list of
+    them, each of which wraps every data key, and `options` are `data_keys`, `calls`, `audit`, `direct` and `name`
+    (see `CipherOptions`). The objects are closed with the encryptor, and cannot be used in a forked child: there
+    they raise `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
+    """
+
+    _uses = ("encrypt_to",)
+
+    def __init__(self, *, encrypt_to: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
+        self._begin(driver_session(options, encrypt_to=encrypt_to))
+
+    def _begin(self, session: Session, encryption: Encryption | None = None) -> None:
+        self._session = session
+        self._encryption = encryption or session.add_part(Encryption)
+        self._closes = encryption or session
 
     def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
-        """The message that holds `plaintext`, bound to `context` and `aad`.
+        """Return the message that holds `plaintext`, bound to `context` and `aad`.
 
         Of a mutable buffer nothing is kept, but it must not change during the call. Raises `TypeError`
         for what is not bytes-like, `ConfigError` or `LimitExceeded` for a context that cannot be, and
         `KmsError` where any of the profile's keys could not wrap the data key.
         """
-        # `entry_point`, written out: one call more is a twentieth of a small message's time.
+        # `guarded`, written out: one call more is a twentieth of a small message's time.
         try:
             try:
-                return self._encrypt(plaintext, context, aad)
+                return self._encryption.encrypt(plaintext, context, aad)
             except BaseException as error:
-                self._failed(error, context)
+                self._session.failed(error, context)
                 raise
         except BaseException as error:
             del plaintext, aad
             forget_locals(error)
             raise
 
-    @entry_point
+    @guarded
     def encrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
-        """The same for text: the message in armored form, for a text column, JSON, an environment."""
-        return wire.armor(self._encrypt(text_to_bytes(text), context, aad))
+        """Return the message that holds `text` in armored form: for a text column, JSON, an environment.
 
-    @entry_point
+        Raises what `encrypt` raises, and `ValueError` for text that cannot be written as UTF-8.
+        """
+        return self._encryption.encrypt_text(text, context, aad)
+
+    @guarded
     def encrypt_many(
         self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
     ) -> list[bytes]:
-        """A message for each plaintext, all of one context; `aads` has one for each. All or none.
+        """Return a message for each plaintext, all of one context; `aads` has one for each. All or none.
 
-        An error that an item causes has its place in `index`.
+        Raises what `encrypt` raises; an error that an item causes has its place in `index`.
         """
-        plaintexts = list(plaintexts)
-        check_each(plaintexts, "plaintexts", "encrypt_text")
-        aads = one_each(aads, len(plaintexts))
-        messages: list[bytes] = []
-        try:
-            for plaintext, aad in zip(plaintexts, aads, strict=True):
-                messages.append(self._encrypt(plaintext, context, aad))
-        except KmsBridgeError as error:
-            at_item(error, len(messages))
-            raise
-        return messages
+        return self._encryption.encrypt_many(plaintexts, context, aads)
 
-    @entry_point
+    @guarded
     def encrypt_file(
         self,
         source: PathLike,
@@ -99,14 +88,12 @@ class Encryptor(Opened):
         """Encrypt the file `source` into `target`, in constant memory.
 
         `target` appears whole or not at all, and replaces a file of that name; it may be `source`.
-        `progress` is called with the bytes done, about ten times a second at most.
+        `progress` is called with the bytes done, about ten times a second at most. Raises what `encrypt`
+        raises, `ConfigError` in direct mode, and `OSError`.
         """
-        entry = self._stream_key(context, aad)
-        ticker = files.Ticker(progress, self._encryption.check_open)
-        files.encrypt_file(entry, as_aad(aad), source, target, ticker)
-        self._encryption.count(entry, ticker.done)
+        self._encryption.encrypt_file(source, target, context, aad, progress)
 
-    @entry_point
+    @guarded
     def encrypt_stream(
         self,
         reader: BinaryIO,
@@ -116,43 +103,9 @@ class Encryptor(Opened):
         aad: Buffer = b"",
         progress: Progress | None = None,
     ) -> None:
-        """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets."""
-        entry = self._stream_key(context, aad)
-        ticker = files.Ticker(progress, self._encryption.check_open)
-        encryptor = entry.body_encryptor(as_aad(aad))
-        write_all(writer, entry.header)
-        files.encrypt_stream(encryptor, reader, writer, ticker)
-        self._encryption.count(entry, ticker.done)
+        """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets.
 
-    def _report(self) -> None:
-        self._encryption.report()
-        super()._report()
-
-    def _close_role(self) -> None:
-        if hasattr(self, "_encryption"):
-            self._encryption.close()
-        super()._close_role()
-
-    def _encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
-        if type(plaintext) is not bytes:
-            check_bytes(plaintext, "plaintext", "encrypt_text")
-        if type(aad) is not bytes or len(aad) > MAX_AAD:
-            check_aad(aad)
-        if self._profile.direct:
-            return direct.encrypt(self._encryption, plaintext, context, aad)
-        entry = self._encryption.cached(context, len(plaintext))
-        if entry is None:
-            entry = self._encryption.get(context, len(plaintext))
-        return entry.encrypt(plaintext, aad)
-
-    def _stream_key(self, context: Pairs, aad: Buffer) -> DataKey:
-        check_aad(aad)
-        self._check_no_direct()
-        return self._encryption.get(context, 0)
-
-    def _check_no_direct(self) -> None:
-        if self._profile.direct:
-            raise ConfigError(
-                f"profile {self._profile.name!r} is direct, which is for whole payloads of a few KiB",
-                remedy="use a profile without direct = true for files and streams",
-            )
+        `progress` is called with the bytes done, about ten times a second at most. Raises what `encrypt`
+        raises, and `ConfigError` in direct mode.
+        """
+        self._encryption.encrypt_stream(reader, writer, context, aad, progress)

@@ -30,7 +30,7 @@ class StreamDecryptor(Protocol):
 
 
 class Ticker:
-    """Tells `progress` of the bytes done, ten times a second at most, and at the end.
+    """Calls `progress` with the bytes done, ten times a second at most, and at the end.
 
     `check_open`, called after every step, raises where the cipher was closed meanwhile.
     """
@@ -42,7 +42,7 @@ class Ticker:
         self._next = 0.0
 
     def add(self, count: int) -> None:
-        """So many more bytes are done."""
+        """Count so many more bytes as done."""
         self._check_open()
         self.done += count
         if self._progress is not None and (now := time.monotonic()) >= self._next:
@@ -50,13 +50,13 @@ class Ticker:
             self._progress(self.done)
 
     def end(self) -> None:
-        """All are done."""
+        """Call `progress` with the final count."""
         if self._progress is not None:
             self._progress(self.done)
 
 
 def encrypt_file(data_key: DataKey, aad: bytes, source: PathLike, target: PathLike, ticker: Ticker) -> None:
-    """Seal `source` into `target`, with room in the header to rewrap it in place."""
+    """Encrypt `source` into `target`, with room in the header to rewrap it in place."""
     header = wire.inline(wire.parse_header(data_key.header).recipients, padded=True)
     with atomic.open_regular(source) as reader, atomic.replacing(target) as writer:
         write_all(writer, header.encode())
@@ -69,7 +69,7 @@ def decrypt_file(
     target: PathLike,
     ticker: Ticker,
 ) -> None:
-    """Open `source` into `target`, which only its owner may read.
+    """Decrypt `source` into `target`, which only its owner may read.
 
     `decryptor` is given the header and the body's first bytes.
     """
@@ -87,7 +87,7 @@ def decrypt_file(
 def encrypt_stream(
     encryptor: chunked.BodyEncryptor, reader: BinaryIO, writer: BinaryIO, ticker: Ticker
 ) -> None:
-    """Seal what `reader` holds into `writer`."""
+    """Encrypt what `reader` holds into `writer`."""
     step = chunked.Step(STEP // cobblestone.CHUNK)
     while count := read_into(reader, step.plain):
         write_all(writer, encryptor.encrypt_step(step, count))
@@ -99,7 +99,7 @@ def encrypt_stream(
 def decrypt_stream(
     decryptor: StreamDecryptor, reader: BinaryIO, writer: BinaryIO, ticker: Ticker, start: bytes = b""
 ) -> None:
-    """Open the body that is `start` and what `reader` holds; nothing unverified is ever written."""
+    """Decrypt the body that is `start` and what `reader` holds; nothing unverified is ever written."""
     sealed, plain = (
         memoryview(bytearray(ENCRYPTED_STEP)),
         memoryview(bytearray(decryptor.output_size(ENCRYPTED_STEP))),
@@ -115,7 +115,7 @@ def decrypt_stream(
 
 
 def read_start(reader: BinaryIO) -> tuple[wire.Header, bytes]:
-    """The header of a stream, and as much of the body as tells that it is not too short, or not there."""
+    """Return the header of a stream, and as much of its body as shows that it is not too short."""
     fixed = _read_up_to(reader, wire.FIXED)
     header = wire.parse_header(fixed + _read_up_to(reader, wire.header_length(fixed) - len(fixed)))
     start = _read_up_to(reader, wire.MIN_BODY)

@@ -25,7 +25,7 @@ class Chunks(Protocol):
     def chunk(self, number: int) -> bytes: ...
 
 
-OpenChunks = Callable[[wire.Header, "ReadAt", int], Chunks]
+ChunksOf = Callable[[wire.Header, "ReadAt", int], Chunks]
 """(header, how to read the body, the body's length) -> the plaintext's chunks."""
 
 
@@ -53,20 +53,20 @@ class MessageReader(io.BufferedIOBase):
         return self._chunks.size
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """The position in bytes."""
+        """Return the position in bytes."""
         self._check_open()
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; a position beyond the end is allowed, and reads nothing."""
+        """Move, and return the new position; one beyond the end is allowed, and reads nothing."""
         self._check_open()
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}.get(whence)
         if start is None or start + offset < 0:
@@ -76,14 +76,14 @@ class MessageReader(io.BufferedIOBase):
 
     @discreet
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to `size` bytes; to the end where it is None or negative."""
+        """Return up to `size` bytes; to the end where it is None or negative."""
         self._check_open()
         rest = max(self.size - self._at, 0)
         return self._take(rest if size is None or size < 0 else min(size, rest))
 
     @discreet
     def read1(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes of one chunk."""
+        """Return up to `size` bytes of one chunk."""
         self._check_open()
         part = self._rest_of_chunk(self._at)
         part = part if size < 0 else part[:size]
@@ -92,14 +92,14 @@ class MessageReader(io.BufferedIOBase):
 
     @discreet
     def readline(self, size: int | None = -1, /) -> bytes:
-        """Up to the end of a line, or `size` bytes of it."""
+        """Return what is left of a line, or `size` bytes of it."""
         # The inherited one can give more than `size` where a line crosses from one chunk to the next.
         self._check_open()
         return self._take_line(self.size if size is None or size < 0 else size)
 
     @discreet
     def readinto(self, buffer: Any, /) -> int:
-        """Fill `buffer` with what is verified, all at once; gives how many bytes there were."""
+        """Fill `buffer` with what is verified, all at once; return how many bytes there were."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
@@ -107,7 +107,7 @@ class MessageReader(io.BufferedIOBase):
 
     @discreet
     def readinto1(self, buffer: Any, /) -> int:
-        """The same with bytes of one chunk."""
+        """Fill `buffer` with bytes of one chunk; return how many there were."""
         view = memoryview(buffer).cast("B")
         data = self.read1(len(view))
         view[: len(data)] = data
@@ -115,7 +115,7 @@ class MessageReader(io.BufferedIOBase):
 
     @discreet
     def peek(self, size: int = 0, /) -> bytes:
-        """What is left of the chunk at the position, which stays."""
+        """Return what is left of the chunk at the position, which stays."""
         self._check_open()
         return self._rest_of_chunk(self._at)
 
@@ -174,29 +174,29 @@ class _NoChunks:
 
 
 def open_message(
-    source: PathLike | BinaryIO, open_chunks: OpenChunks, check_cipher: Callable[[], None]
+    source: PathLike | BinaryIO, chunks_of: ChunksOf, check_cipher: Callable[[], None]
 ) -> MessageReader:
-    """The message in the file at a path, which the reader closes, or in a seekable file, which stays open.
+    """Return a reader of the message in the file at a path, which it closes, or in a seekable file, which stays open.
 
     `check_cipher` raises `ClosedError` once the cipher is closed.
     """
     if isinstance(source, (str, bytes, os.PathLike)):
         file = atomic.open_regular(source)
         try:
-            chunks = _chunks(file, journal.header_of(source, file), open_chunks)
+            chunks = _chunks(file, journal.header_of(source, file), chunks_of)
         except BaseException:
             file.close()
             raise
         return MessageReader(chunks, file.close, check_cipher)
     if not hasattr(source, "seek") or not source.seekable():
         raise TypeError("open needs a path or a seekable binary file: use decrypt_stream for streams")
-    chunks = _chunks(source, journal.read_header(source), open_chunks)
+    chunks = _chunks(source, journal.read_header(source), chunks_of)
     return MessageReader(chunks, lambda: None, check_cipher)
 
 
-def _chunks(file: BinaryIO, header: wire.Header, open_chunks: OpenChunks) -> Chunks:
+def _chunks(file: BinaryIO, header: wire.Header, chunks_of: ChunksOf) -> Chunks:
     def read_at(offset: int, length: int) -> bytes:
         file.seek(header.length + offset)
         return journal.read_exactly(file, length)
 
-    return open_chunks(header, read_at, file.seek(0, os.SEEK_END) - header.length)
+    return chunks_of(header, read_at, file.seek(0, os.SEEK_END) - header.length)

@@ -84,9 +84,9 @@ def _keys_of(current: Profile) -> dict[str, KeyConfig]:
 
 
 def _described(each: KeyConfig, current: Profile) -> dict[str, str]:
-    from kmsbridge.cipher.opened import open_key
+    from kmsbridge.cipher.session import configured_key
 
-    with contextlib.closing(open_key(each, current)) as key:
+    with contextlib.closing(configured_key(each, current)) as key:
         told = key.describe()
         return {"key_id": key.key_id, "state": told.state.value, "version": told.version}
 
@@ -98,9 +98,9 @@ def _role(each: KeyConfig, current: Profile) -> str:
 
 def _rotated(each: KeyConfig, current: Profile) -> dict[str, str]:
     from kmsbridge.audit import AuditTrail
-    from kmsbridge.cipher.opened import open_key
+    from kmsbridge.cipher.session import configured_key
 
     with contextlib.ExitStack() as end:
         trail = end.enter_context(contextlib.closing(AuditTrail(current.audit, profile=current.name)))
-        key = end.enter_context(contextlib.closing(open_key(each, current, trail)))
+        key = end.enter_context(contextlib.closing(configured_key(each, current, trail)))
         return {"key_id": key.key_id, "version": key.rotate()}

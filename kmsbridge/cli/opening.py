@@ -9,10 +9,10 @@ import click
 from kmsbridge.cli.options import settings
 
 if TYPE_CHECKING:
-    from kmsbridge.cipher.opened import Opened
+    from kmsbridge.cipher.base import SyncCipher
     from kmsbridge.config import Profile
 
-C = TypeVar("C", bound="Opened")
+C = TypeVar("C", bound="SyncCipher")
 
 
 def opened(cls: type[C]) -> C:

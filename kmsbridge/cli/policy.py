@@ -29,9 +29,9 @@ def policy(key: str, role: Any) -> None:
     kmsbridge policy vault --role encryptor | vault policy write web -
     kmsbridge policy aws-kms://alias/app?region=eu-west-1 --role decryptor
     """
-    from kmsbridge.cipher.opened import open_key
+    from kmsbridge.cipher.session import configured_key
 
-    found = open_key(*(_of_uri(key) if ":" in key else _of_name(key)))
+    found = configured_key(*(_of_uri(key) if ":" in key else _of_name(key)))
     try:
         text = found.driver.policy(role)
     except NotImplementedError:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kmsbridge.audit import AuditTrail
 from kmsbridge.cipher import direct
-from kmsbridge.cipher.opened import open_key
+from kmsbridge.cipher.session import configured_key
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import data_key_context
@@ -57,7 +57,7 @@ def _each(
         def open_trials(each: KeyConfig) -> KeyTrials | ConfigError:
             last_call = LastCall()
             try:
-                key = open_key(each, profile, Observers([audit, last_call]))
+                key = configured_key(each, profile, Observers([audit, last_call]))
             except ConfigError as error:
                 return error
             end.callback(key.close)

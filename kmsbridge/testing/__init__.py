@@ -1,7 +1,8 @@
-"""For authors of drivers: the contract suite. For authors of applications: a key service in memory.
+"""For authors of applications: a key service in memory. For authors of drivers: the contract suite.
 
-`DriverContract` is the suite, and `Harness` what it wants of a driver's author; it takes pytest, which
-`kmsbridge[testing]` brings. `FakeDriver` with `installed` does without. Nothing here is for production.
+`FakeDriver`, `installed` and what else a test of an application needs come with the library. `DriverContract`,
+which is the suite, `Harness` and all other names are in the distribution kmsbridge-testing, which
+`kmsbridge[testing]` installs; without it they raise `ImportError`. Nothing here is for production.
 """
 
 from __future__ import annotations
@@ -9,25 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kmsbridge.testing.calls import CallLog
-    from kmsbridge.testing.contract import DriverContract
-    from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
-    from kmsbridge.testing.fakes.harnesses import (
+    from kmsbridge_testing.contract import DriverContract
+    from kmsbridge_testing.fakes.harnesses import (
         FakeHarness,
         FakeHttpHarness,
         PublicKeyFakeHarness,
         UnboundFakeHarness,
     )
-    from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
-    from kmsbridge.testing.fakes.http_service import HttpKeyService
-    from kmsbridge.testing.fakes.public_fake import FakeKeyPair, PublicKeyFakeDriver
-    from kmsbridge.testing.fakes.service import FakeError, FakeKey, FakeService
-    from kmsbridge.testing.faults.certificates import LoopbackCertificates
-    from kmsbridge.testing.faults.proxied import ProxiedHarness
-    from kmsbridge.testing.faults.proxy import FaultProxy
-    from kmsbridge.testing.harness import Fault, Harness, KeyAddress, Misdirection, Role, Which
+    from kmsbridge_testing.fakes.http_fake import FakeHttpDriver
+    from kmsbridge_testing.fakes.http_service import HttpKeyService
+    from kmsbridge_testing.fakes.public_fake import FakeKeyPair, PublicKeyFakeDriver
+    from kmsbridge_testing.faults.certificates import LoopbackCertificates
+    from kmsbridge_testing.faults.proxied import ProxiedHarness
+    from kmsbridge_testing.faults.proxy import FaultProxy
+    from kmsbridge_testing.harness import Fault, Harness, KeyAddress, Misdirection, Which
+    from kmsbridge_testing.peers import register_peer
+
+    from kmsbridge.testing.calls import CallLog
+    from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
+    from kmsbridge.testing.fakes.service import FakeError, FakeKey, FakeService, Role
     from kmsbridge.testing.install import counted, installed
-    from kmsbridge.testing.peers import register_peer
 
 __all__ = [
     "CallLog",
@@ -60,31 +62,45 @@ __all__ = [
 ]
 
 _MODULES = {
-    "calls": ("CallLog",),
-    "contract": ("DriverContract",),
-    "fakes.fake": ("FakeDriver", "UnboundFakeDriver"),
-    "fakes.harnesses": ("FakeHarness", "FakeHttpHarness", "PublicKeyFakeHarness", "UnboundFakeHarness"),
-    "fakes.http_fake": ("FakeHttpDriver",),
-    "fakes.http_service": ("HttpKeyService",),
-    "fakes.public_fake": ("FakeKeyPair", "PublicKeyFakeDriver"),
-    "fakes.service": ("FakeError", "FakeKey", "FakeService"),
-    "faults.certificates": ("LoopbackCertificates",),
-    "faults.proxied": ("ProxiedHarness",),
-    "faults.proxy": ("FaultProxy",),
-    "harness": ("Fault", "Harness", "KeyAddress", "Misdirection", "Role", "Which"),
-    "install": ("counted", "installed"),
-    "peers": ("register_peer",),
+    "kmsbridge.testing.calls": ("CallLog",),
+    "kmsbridge.testing.fakes.fake": ("FakeDriver", "UnboundFakeDriver"),
+    "kmsbridge.testing.fakes.service": ("FakeError", "FakeKey", "FakeService", "Role"),
+    "kmsbridge.testing.install": ("counted", "installed"),
+    "kmsbridge_testing.contract": ("DriverContract",),
+    "kmsbridge_testing.fakes.harnesses": (
+        "FakeHarness",
+        "FakeHttpHarness",
+        "PublicKeyFakeHarness",
+        "UnboundFakeHarness",
+    ),
+    "kmsbridge_testing.fakes.http_fake": ("FakeHttpDriver",),
+    "kmsbridge_testing.fakes.http_service": ("HttpKeyService",),
+    "kmsbridge_testing.fakes.public_fake": ("FakeKeyPair", "PublicKeyFakeDriver"),
+    "kmsbridge_testing.faults.certificates": ("LoopbackCertificates",),
+    "kmsbridge_testing.faults.proxied": ("ProxiedHarness",),
+    "kmsbridge_testing.faults.proxy": ("FaultProxy",),
+    "kmsbridge_testing.harness": ("Fault", "Harness", "KeyAddress", "Misdirection", "Which"),
+    "kmsbridge_testing.peers": ("register_peer",),
 }
-_LATE = {name: f"kmsbridge.testing.{module}" for module, names in _MODULES.items() for name in names}
+_LATE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for alone (PEP 562), so that fakes do without pytest."""
+    """Import what is asked for alone (PEP 562), so that the fakes do without the suite and without pytest."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_LATE[name]), name)
+    try:
+        value = getattr(import_module(_LATE[name]), name)
+    except ModuleNotFoundError as missing:
+        if missing.name != "kmsbridge_testing":
+            raise
+        # No AttributeError: `from kmsbridge.testing import ...` would put a text of its own in place of this one.
+        raise ImportError(
+            f"{__name__}.{name} is in the package kmsbridge-testing; pip install 'kmsbridge[testing]'",
+            name=missing.name,
+        ) from None
     globals()[name] = value
     return value
 

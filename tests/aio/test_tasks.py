@@ -178,7 +178,7 @@ def test_an_error_that_is_no_refusal_ends_every_task(monkeypatch, cipher):
     def broken(*arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cipher._sync._encryption, "_make", broken)
+    monkeypatch.setattr(cipher._encryption.core.data_keys, "_make", broken)
 
     async def main():
         return await together(*(cipher.encrypt(b"x") for _ in range(10)))
@@ -188,7 +188,7 @@ def test_an_error_that_is_no_refusal_ends_every_task(monkeypatch, cipher):
 
 def test_one_cipher_serves_two_event_loops_at_once(monkeypatch, service, cipher):
     """A wrap that a task of one loop began is awaited by tasks of another."""
-    everyone = crowd(monkeypatch, cipher._sync._encryption.flights, 2)
+    everyone = crowd(monkeypatch, cipher._encryption.core.data_keys.flights, 2)
     service.before = lambda operation: everyone.wait(PATIENCE)
     messages = []
 
@@ -205,12 +205,14 @@ def test_one_cipher_serves_two_event_loops_at_once(monkeypatch, service, cipher)
 
 
 def test_threads_and_tasks_share_a_call(monkeypatch, service, cipher):
-    """The synchronous cipher inside waits for the same wrap."""
-    everyone = crowd(monkeypatch, cipher._sync._encryption.flights, 2)
+    """The synchronous core waits for the same wrap."""
+    everyone = crowd(monkeypatch, cipher._encryption.core.data_keys.flights, 2)
     service.before = lambda operation: everyone.wait(PATIENCE)
 
     async def main():
-        return await together(cipher.encrypt(b"x"), asyncio.to_thread(cipher._sync.encrypt, b"x"))
+        return await together(
+            cipher.encrypt(b"x"), asyncio.to_thread(cipher._encryption.core.encrypt, b"x", None, b"")
+        )
 
     assert all(isinstance(message, bytes) for message in asyncio.run(main()))
     assert service.app.calls == {"wrap": 1}

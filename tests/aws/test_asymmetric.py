@@ -5,12 +5,13 @@ import contextlib
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from kmsbridge_testing.contract.watch import network_events_of
 
 from kmsbridge import EnvelopeCipher
+from kmsbridge.cipher.base import from_profile
 from kmsbridge.driver import Capability, EncryptionContext, WrappedKey
 from kmsbridge.errors import LimitExceeded
 from kmsbridge.keys import ManagedKey
-from kmsbridge.testing.contract.watch import network_events_of
 from tests.backends.aws import REGION, AsymmetricAwsHarness, pem, plain_client
 
 ACCESS = {"access_key_id": "test", "secret_access_key": "test"}
@@ -136,16 +137,17 @@ def test_stock_tools_agree(driver_of, endpoint, kms, key):
 
 def test_message_moves_from_an_asymmetric_key_to_a_symmetric_one(end):
     """By unwrapping and wrapping: ReEncrypt would not know what the library bound."""
-    from kmsbridge.testing.contract.base import profile_of
+    from kmsbridge_testing.contract.base import profile_of
+
     from tests.backends.aws import AwsHarness
 
     source, target = (
         end.enter_context(contextlib.closing(kind())) for kind in (AsymmetricAwsHarness, AwsHarness)
     )
     here, there = source.address("first"), target.address("first")
-    with EnvelopeCipher(profile_of([here])) as cipher:
+    with from_profile(EnvelopeCipher, profile_of([here])) as cipher:
         message = cipher.encrypt(b"payload", context={"tenant": "acme"})
-    with EnvelopeCipher(profile_of([there], [here])) as moving:
+    with from_profile(EnvelopeCipher, profile_of([there], [here])) as moving:
         moved = moving.rewrap(message, context={"tenant": "acme"})
-    with EnvelopeCipher(profile_of([there])) as cipher:
+    with from_profile(EnvelopeCipher, profile_of([there])) as cipher:
         assert cipher.decrypt(moved, context={"tenant": "acme"}) == b"payload"

@@ -6,10 +6,10 @@ import pytest
 from botocore.exceptions import ClientError, NoRegionError
 from kmsbridge_aws import AwsKmsDriver
 from kmsbridge_aws.failures import UnfitKey
+from kmsbridge_testing.contract.base import Keys
 
 from kmsbridge.driver import EncryptionContext, KeyURI, Options
 from kmsbridge.errors import ConfigError, KmsInvalidRequest, KmsKeyNotFound
-from kmsbridge.testing.contract.base import Keys
 from tests.backends.aws import REGION, plain_client
 
 KEY = "12345678-1234-1234-1234-123456789012"

@@ -7,12 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from kmsbridge_testing.contract.base import Keys, bound, driver_of, profile_of
 
 from kmsbridge import EnvelopeCipher
+from kmsbridge.cipher.base import from_profile
 from kmsbridge.driver import take_request_id
 from kmsbridge.errors import KmsUnavailable
 from kmsbridge.testing import FaultProxy
-from kmsbridge.testing.contract.base import Keys, bound, driver_of, profile_of
 from tests.backends.aws import plain_client
 
 CANARY = b"canary-of-the-payload-0123456789"
@@ -125,13 +126,13 @@ def test_rotation_is_described(harness):
 def test_service_rewraps_between_two_keys(harness, end):
     """ReEncrypt, through the portable API: no data key is unwrapped here."""
     first, second = (harness.address(which) for which in ("first", "second"))
-    cipher = end.enter_context(EnvelopeCipher(profile_of([first])))
+    cipher = end.enter_context(from_profile(EnvelopeCipher, profile_of([first])))
     message = cipher.encrypt(b"payload", context={"tenant": "acme"})
     harness.front.counts.clear()
-    with EnvelopeCipher(profile_of([second], [first])) as moving:
+    with from_profile(EnvelopeCipher, profile_of([second], [first])) as moving:
         moved = moving.rewrap(message, context={"tenant": "acme"})
     assert {action for action, _ in harness.front.counts} == {"ReEncrypt"}
-    with EnvelopeCipher(profile_of([second])) as there:
+    with from_profile(EnvelopeCipher, profile_of([second])) as there:
         assert there.decrypt(moved, context={"tenant": "acme"}) == b"payload"
 
 

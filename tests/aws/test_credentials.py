@@ -111,7 +111,8 @@ def test_role_works_to_the_end(end):
     """A data key wrapped and unwrapped by an assumed role, at LocalStack itself."""
     harness = AwsHarness()
     end.callback(harness.close)
-    from kmsbridge.testing.contract.base import Keys
+    from kmsbridge_testing.contract.base import Keys
+
     from tests.backends import facts
 
     endpoint = facts("aws")["endpoint"]

@@ -5,10 +5,10 @@ import botocore.parsers
 import pytest
 from botocore.exceptions import ClientError
 from kmsbridge_aws.failures import KIND_OF_CODE, KIND_OF_TYPE, UnreadableAnswer, classify, details
+from kmsbridge_testing.contract.base import Keys, bound
 
 from kmsbridge import errors
 from kmsbridge.driver import ErrorKind
-from kmsbridge.testing.contract.base import Keys, bound
 
 CLASSES = {
     ErrorKind.UNAVAILABLE: errors.KmsUnavailable,

@@ -47,9 +47,9 @@ def roundtrip(cipher):
 
 
 LOCKS = {
-    "the cache of encryption": lambda cipher: cipher._encryption._cache._lock,
-    "the cache of decryption": lambda cipher: cipher._decryption._cache._lock,
-    "the cache of rewraps": lambda cipher: cipher._rewraps._lock,
+    "the cache of encryption": lambda cipher: cipher._encryption.data_keys._cache._lock,
+    "the cache of decryption": lambda cipher: cipher._decryption.data_keys._cache._lock,
+    "the cache of rewraps": lambda cipher: cipher._rewrapping._headers._lock,
 }
 
 

@@ -13,7 +13,7 @@ MIB = 2**20
 def open_with(clock=None, **policy):
     cipher = EnvelopeCipher.from_uri("fake:app", data_keys=policy)
     if clock is not None:
-        cipher._encryption._cache._clock = cipher._decryption._cache._clock = clock
+        cipher._encryption.data_keys._cache._clock = cipher._decryption.data_keys._cache._clock = clock
     return cipher
 
 
@@ -100,7 +100,7 @@ def test_no_more_data_keys_are_kept_than_allowed(service):
         for tenant in ("a", "b", "a", "c", "a"):
             cipher.encrypt(b"x", context={"tenant": tenant})
         assert service.app.calls["wrap"] == 3
-        assert len(cipher._encryption._cache) == 2
+        assert len(cipher._encryption.data_keys._cache) == 2
         cipher.encrypt(b"x", context={"tenant": "b"})
     assert service.app.calls["wrap"] == 4
 
@@ -110,7 +110,7 @@ def test_many_contexts_stay_within_the_bound(service):
     with open_with(max_entries=100) as cipher:
         for n in range(3_000):
             cipher.encrypt(b"x", context={"tenant": str(n)})
-        assert len(cipher._encryption._cache) == 100
+        assert len(cipher._encryption.data_keys._cache) == 100
 
 
 def test_contexts_share_no_data_key(service):

@@ -26,7 +26,7 @@ def salt_of(message):
 
 def test_64_threads_on_a_cold_cache_make_one_wrap(monkeypatch, service, cipher):
     """All of them wait for the first one's call, and get messages of one data key."""
-    everyone = crowd(monkeypatch, cipher._encryption.flights, THREADS)
+    everyone = crowd(monkeypatch, cipher._encryption.data_keys.flights, THREADS)
     service.before = lambda operation: everyone.wait(PATIENCE)
     outcomes = on_threads(THREADS, lambda: cipher.encrypt(b"x", context=CONTEXT))
     messages = [outcome.value for outcome in outcomes]
@@ -39,7 +39,7 @@ def test_64_threads_on_a_cold_cache_make_one_unwrap(monkeypatch, service, cipher
     """The same on the way back."""
     with EnvelopeCipher.from_uri("fake:app") as writer:
         message = writer.encrypt(b"x", context=CONTEXT)
-    everyone = crowd(monkeypatch, cipher._decryption.flights, THREADS)
+    everyone = crowd(monkeypatch, cipher._decryption.data_keys.flights, THREADS)
     service.before = lambda operation: everyone.wait(PATIENCE)
     outcomes = on_threads(THREADS, lambda: cipher.decrypt(message, context=CONTEXT))
     assert [outcome.value for outcome in outcomes] == [b"x"] * THREADS
@@ -48,14 +48,14 @@ def test_64_threads_on_a_cold_cache_make_one_unwrap(monkeypatch, service, cipher
 
 def test_one_who_looked_before_the_first_wrap_ended_makes_no_second(monkeypatch, service, cipher):
     """A thread that finds the cache cold, and gets to its own call when another's is over, uses that one's."""
-    run, first = cipher._encryption.flights.run, itertools.count()
+    run, first = cipher._encryption.data_keys.flights.run, itertools.count()
 
     def late(name, load, deadline):
         if next(first) == 0:
             assert Outcome(lambda: cipher.encrypt(b"in between")).join().value
         return run(name, load, deadline)
 
-    monkeypatch.setattr(cipher._encryption.flights, "run", late)
+    monkeypatch.setattr(cipher._encryption.data_keys.flights, "run", late)
     cipher.encrypt(b"x")
     assert service.app.calls == {"wrap": 1}
 
@@ -81,7 +81,7 @@ def test_different_contexts_do_not_wait_for_one_another(service, cipher):
 def test_all_who_waited_get_the_leaders_error_each_its_own(monkeypatch, service, cipher):
     """One refused call, 64 errors that say the same and are not one object."""
     service.app.fail("wrap", ErrorKind.ACCESS_DENIED)
-    everyone = crowd(monkeypatch, cipher._encryption.flights, THREADS)
+    everyone = crowd(monkeypatch, cipher._encryption.data_keys.flights, THREADS)
     service.before = lambda operation: everyone.wait(PATIENCE)
     errors = [outcome.error for outcome in on_threads(THREADS, lambda: cipher.encrypt(b"x"))]
     assert {type(error) for error in errors} == {KmsAccessDenied}
@@ -101,7 +101,7 @@ def test_a_failure_is_not_remembered(service, cipher):
 @pytest.mark.parametrize("interrupt", (KeyboardInterrupt, SystemExit), ids=lambda kind: kind.__name__)
 def test_a_leader_that_is_interrupted_does_not_poison_the_others(monkeypatch, service, cipher, interrupt):
     """It alone gets the interrupt; of the others one leads again, and all succeed."""
-    everyone = crowd(monkeypatch, cipher._encryption.flights, THREADS)
+    everyone = crowd(monkeypatch, cipher._encryption.data_keys.flights, THREADS)
     first = itertools.count()
 
     def interrupted_once(operation):

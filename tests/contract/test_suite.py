@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from kmsbridge_testing.contract.network import ERRORS, MAX_MEMORY, OVERCOME
+from kmsbridge_testing.contract.secrecy import Canaries
+from kmsbridge_testing.faults.proxied import FAULTS
 
 from kmsbridge import (
     EnvelopeCipher,
@@ -20,9 +23,6 @@ from kmsbridge import (
 )
 from kmsbridge.driver import ErrorKind
 from kmsbridge.testing import FakeDriver, Fault, Misdirection, UnboundFakeDriver, counted, installed
-from kmsbridge.testing.contract.network import ERRORS, MAX_MEMORY, OVERCOME
-from kmsbridge.testing.contract.secrecy import Canaries
-from kmsbridge.testing.faults.proxied import FAULTS
 
 REFERENCE = (Path(__file__).parents[2] / "docs/reference/contract-suite.md").read_text()
 
@@ -91,12 +91,17 @@ CASES = (
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     """What pytest prints of some cases, with nothing set up but the harnesses."""
-    folder = tmp_path_factory.mktemp("suite")
+    return printed(
+        tmp_path_factory.mktemp("suite"), "-p", "no:xdist", *(f"test_generated.py::{case}" for case in CASES)
+    )
+
+
+def printed(folder, *arguments):
     (folder / "test_generated.py").write_text(MODULE)
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-v", "-W", "error", "-p", "no:cacheprovider"),
-            *("-p", "no:xdist", "--rootdir", str(folder), *(f"test_generated.py::{case}" for case in CASES)),
+            *("--rootdir", str(folder), *arguments),
         ],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
@@ -141,10 +146,17 @@ def test_only_what_is_declared_is_left_out(output, left_out, left_in):
 
 
 def test_run_ends_with_what_was_declared(output):
-    """With the reasons, though nothing but the class enables it."""
+    """With the reasons, though no conftest.py enables it."""
     _, _, summary = output.partition("left out of the contract, as declared")
     assert "Declaring cannot rotate: its keys are for ever (1 case)" in summary
     assert "Declaring cannot status 503: it is always available (1 case)" in summary
+
+
+def test_run_on_several_processes_ends_with_it_too(tmp_path):
+    """Under pytest-xdist, where the process that prints the summary runs no case."""
+    output = printed(tmp_path, "-n", "1", f"test_generated.py::TestDeclaring::{ROTATION}")
+    _, _, summary = output.partition("left out of the contract, as declared")
+    assert "Declaring cannot rotate: its keys are for ever (1 case)" in summary
 
 
 def test_misspelt_declaration_fails(output):

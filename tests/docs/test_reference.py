@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from kmsbridge_testing import harness
 
 import kmsbridge
 from kmsbridge import aio, cipher, config, driver, driverkit, errors, registry, testing
@@ -23,7 +24,7 @@ from kmsbridge.config.profile import OWN
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.inspection import MessageInfo, RecipientInfo
 from kmsbridge.policy import BOUNDS
-from kmsbridge.testing import FakeKeyPair, harness
+from kmsbridge.testing import FakeKeyPair
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -72,10 +73,13 @@ def test_every_public_method_is_in_the_api_reference(cls: type) -> None:
 
 @pytest.mark.parametrize("cls", [cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher])
 def test_signatures_are_those_of_the_code(cls: type) -> None:
-    """Each method of the class stands in the reference with its parameters and defaults."""
+    """The class and each method of it stand in the reference with their parameters and defaults."""
     shown = text("reference/api.md")
-    for name in public_methods(cls):
-        parameters = list(inspect.signature(getattr(cls, name)).parameters.values())
+    for name in [cls.__name__, *public_methods(cls)]:
+        function = cls if name == cls.__name__ else getattr(cls, name)
+        if isinstance(function, property):
+            continue
+        parameters = list(inspect.signature(function).parameters.values())
         bare = [
             each.replace(annotation=inspect.Parameter.empty) for each in parameters if each.name != "self"
         ]
@@ -133,6 +137,16 @@ def test_every_enumerated_value_is_in_the_drivers_reference(cls: type[enum.Enum]
 def test_every_name_of_testing_is_in_the_suites_reference(name: str) -> None:
     """Whatever `kmsbridge.testing` exports."""
     assert name in words("reference/contract-suite.md")
+
+
+def test_the_suites_reference_says_what_comes_with_the_library() -> None:
+    """All other names are those of kmsbridge-testing."""
+    said = re.search(
+        r"^(`FakeDriver`[^.]*) come with\nthe library\.", text("reference/contract-suite.md"), re.MULTILINE
+    )
+    assert said
+    own = {name for name, module in testing._LATE.items() if module.startswith("kmsbridge.testing.")}
+    assert set(re.findall(r"`(\w+)`", said[1])) == own
 
 
 def test_every_ability_of_a_harness_is_in_the_suites_reference() -> None:

@@ -70,8 +70,8 @@ def test_a_disk_full_while_rewrapping_by_a_copy_keeps_the_message_whole(files, s
     with EnvelopeCipher.from_uri("fake:other") as other, open(files / "message", "wb") as target:
         other.encrypt_stream(io.BytesIO((files / "plain").read_bytes()), target)
     with EnvelopeCipher.from_uri("fake:app", decrypt_uris=["fake:other"]) as mover:
-        mover._encryption.wrap, wrap = None, mover._encryption.wrap
-        mover._encryption.wrap = lambda *a, **o: _longer(wrap(*a, **o))
+        mover._encryption.data_keys.wrap, wrap = None, mover._encryption.data_keys.wrap
+        mover._encryption.data_keys.wrap = lambda *a, **o: _longer(wrap(*a, **o))
         whole = len((files / "message").read_bytes()) + 1024
         before = snapshot(files)
         limited(whole - missing - 1024, lambda: mover.rewrap_file(files / "message"))

@@ -61,10 +61,10 @@ def test_no_failure_of_the_first_key_keeps_the_second_from_being_tried(service, 
 def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeypatch, service, both):
     """An alias that must be resolved at a service that is down."""
     message = both.encrypt(b"x")
-    app = both._keys["app"]
+    app = both._session.keys["app"]
     app._identity.key_id = ""
     monkeypatch.setattr(type(app.driver), "resolve", _unreachable)
-    both._keys["other"]._identity.key_id = "fake:other"
+    both._session.keys["other"]._identity.key_id = "fake:other"
     assert both.decrypt(message) == b"x"
     assert both.decrypt_many([message]) == [b"x"]
 
@@ -72,9 +72,9 @@ def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeyp
 def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, service, both, caplog):
     """Though another key helps."""
     message = both.encrypt(b"x")
-    both._keys["app"]._identity.key_id = ""
-    monkeypatch.setattr(type(both._keys["app"].driver), "resolve", _unreachable)
-    both._keys["other"]._identity.key_id = "fake:other"
+    both._session.keys["app"]._identity.key_id = ""
+    monkeypatch.setattr(type(both._session.keys["app"].driver), "resolve", _unreachable)
+    both._session.keys["other"]._identity.key_id = "fake:other"
     caplog.set_level("INFO", "kmsbridge.audit")
     assert both.decrypt(message) == b"x"
     events = [(record.kmsbridge["operation"], record.kmsbridge["outcome"]) for record in caplog.records]
@@ -90,9 +90,9 @@ def _unreachable(driver, *, timeout):
 def test_where_no_key_could_tell_its_id_the_failure_is_told(monkeypatch, service, both):
     """`KmsUnavailable`, not `NoMatchingKey`: it may match."""
     message = both.encrypt(b"x")
-    for key in both._keys.values():
+    for key in both._session.keys.values():
         key._identity.key_id = ""
-    monkeypatch.setattr(type(both._keys["app"].driver), "resolve", _unreachable)
+    monkeypatch.setattr(type(both._session.keys["app"].driver), "resolve", _unreachable)
     with pytest.raises(KmsUnavailable):
         both.decrypt(message)
 
@@ -198,10 +198,10 @@ def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch,
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     assert patient.decrypt(message) == b"x"
     service.app.heal()
-    app = patient._keys["app"]
+    app = patient._session.keys["app"]
     assert app.unhealthy
     threads = []
-    for key in patient._keys.values():
+    for key in patient._session.keys.values():
         monkeypatch.setattr(key, "unwrap", recording(threads, key.unwrap))
     monkeypatch.setattr(app._calls.health.breaker, "_next_probe", 0.0)
     assert patient.decrypt(message) == b"x"
@@ -219,7 +219,7 @@ def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patie
     """What was found failing by many readers is found well again, too."""
     message = patient.encrypt(b"x")
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
-    app = patient._keys["app"]
+    app = patient._session.keys["app"]
     for _ in range(40):
         app._calls.health.breaker.failed()
     assert not app._calls.health.breaker.allows()

@@ -14,13 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from kmsbridge_testing.faults.certificates import LoopbackCertificates
 
 from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import ConfigError, KmsTimeout, KmsUnauthenticated, KmsUnavailable
 from kmsbridge.keys import ManagedKey
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing import FaultProxy
-from kmsbridge.testing.faults.certificates import LoopbackCertificates
 from tests.backends.gcp import open_one
 
 ONCE = CallPolicy(attempt_timeout=5, deadline=5, max_attempts=1)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-LIBRARY = Path(__file__).parents[2] / "kmsbridge"
+ROOT = Path(__file__).parents[2]
+LIBRARY = ROOT / "kmsbridge"
+SUITE = ROOT / "plugins" / "testing" / "kmsbridge_testing"
 
 # A part is a module or a folder of kmsbridge/. It may import from its own level and from those above it
 # in this table, which know nothing of it.
@@ -37,9 +39,9 @@ IMPORTED_ONLY_BY = {"cli": set(), "drivers": {"cli"}, "testing": set()}
 # The only users of other distributions. What is not here is used by nobody: no provider's SDK is.
 DISTRIBUTIONS = {
     "click": {"cli"},
-    "cryptography": {"driverkit", "drivers", "message", "testing"},  # testing: certificates for its servers
+    "cryptography": {"driverkit", "drivers", "message"},
+    "kmsbridge_testing": {"testing"},
     "opentelemetry": {"audit"},
-    "pytest": {"testing"},
     "rich": {"cli"},
     "stevedore": {"registry"},
 }
@@ -77,7 +79,7 @@ def from_import(node, module, *, package):
         base = ".".join(kept + ([base] if base else []))
     # `from kmsbridge import errors` imports that module; `from kmsbridge import Encryptor` the public names.
     inside = [f"{base}.{alias.name}" for alias in node.names]
-    return [name if name in modules() else base for name in inside]
+    return [name if name in modules() or name in suite() else base for name in inside]
 
 
 def broken_lines(source, module, *, package=False):
@@ -111,13 +113,23 @@ def refusal(part, name):
 @cache
 def modules():
     """Module name -> file, for all of the library."""
-    files = sorted(LIBRARY.rglob("*.py"))
-    parts = {file: file.relative_to(LIBRARY.parent).with_suffix("").parts for file in files}
+    return named(LIBRARY)
+
+
+@cache
+def suite():
+    """The same for the contract suite, whose names `kmsbridge.testing` gives."""
+    return named(SUITE)
+
+
+def named(folder):
+    files = sorted(folder.rglob("*.py"))
+    parts = {file: file.relative_to(folder.parent).with_suffix("").parts for file in files}
     return {".".join(parts[file]).removesuffix(".__init__"): file for file in files}
 
 
 def is_package(module):
-    return modules()[module].name == "__init__.py"
+    return (modules() | suite())[module].name == "__init__.py"
 
 
 def sources():
@@ -146,10 +158,23 @@ def test_no_part_imports_itself_through_another():
 def test_no_module_imports_itself_through_others():
     """Not even later, inside a function, or for types only: what two modules need stands below both.
 
-    What a package imports when it is first asked for it counts: it imports that for types too, as below.
+    What a package imports when it is first asked for it counts: it imports that for types too, as below. The
+    contract suite imports the library, and the library gives the suite's names.
     """
-    found = circle(module_graph(sources()))
+    found = circle(module_graph(sources() | {module: file.read_text() for module, file in suite().items()}))
     assert found is None
+
+
+def test_one_module_alone_imports_the_contract_suite():
+    """It may not be installed."""
+    importers = {
+        module
+        for module, text in sources().items()
+        if any(
+            name.split(".")[0] == SUITE.name for name in imported(text, module, package=is_package(module))
+        )
+    }
+    assert importers == {"kmsbridge.testing"}
 
 
 @pytest.mark.parametrize("package", [module for module, text in sources().items() if "\n_LATE = " in text])
@@ -162,8 +187,9 @@ def test_what_a_package_imports_late_it_imports_for_types_too(package):
 
 def module_graph(texts):
     """Module -> the modules that it imports by name; that a package runs before its modules is no import."""
+    ours = modules() | suite()
     return {
-        module: {name for name in imported(text, module, package=is_package(module)) if name in modules()}
+        module: {name for name in imported(text, module, package=is_package(module)) if name in ours}
         for module, text in texts.items()
     }
 
@@ -172,7 +198,7 @@ def part_graph(graph):
     parts = {part: set() for part in LEVEL_OF}
     for module, names in graph.items():
         part = part_of(module)
-        parts[part] |= {part_of(name) for name in names} - {part}
+        parts[part] |= {part_of(name) for name in names if name in modules()} - {part}
     return parts
 
 
@@ -234,6 +260,12 @@ def circle(graph):
         ("kmsbridge.aio", "import google.cloud.kms", "aio may not use google"),
         ("kmsbridge.cipher", "import click", "cipher may not use click"),
         ("kmsbridge.cli.app", "import pytest", "cli may not use pytest"),
+        ("kmsbridge.testing.install", "import pytest", "testing may not use pytest"),
+        (
+            "kmsbridge.cli.app",
+            "from kmsbridge_testing.faults import proxy",
+            "cli may not use kmsbridge_testing",
+        ),
         ("kmsbridge.cli.app", "import kmsbridge.novelty", "novelty stands at no level"),
     ),
 )

@@ -9,7 +9,7 @@ LIBRARY = Path(__file__).parents[2] / "kmsbridge"
 
 # Where a secret may be turned into bytes: data keys do, drivers do with theirs, and the payload of a direct message
 # is the caller's own.
-REVEALS = ("datakeys/", "drivers/", "testing/", "cli/passphrase.py", "cipher/direct.py", "secret.py")
+REVEALS = ("datakeys/", "drivers/", "cli/passphrase.py", "cipher/direct.py", "secret.py")
 
 # What takes the bytes of a key, and who may call it.
 TAKES_A_KEY = {

@@ -12,8 +12,8 @@ WORDS = re.compile(
     r"transit(?![a-z])|pkcs|softhsm|localstack)",
     re.IGNORECASE,
 )
-# The command line shows examples of keys; the testing package is of every driver; one table names packages to install.
-NOT_EXAMINED = ("cli", "testing")
+# The command line shows examples of keys; one table names packages to install.
+NOT_EXAMINED = ("cli",)
 TABLE = ("registry.py", "PACKAGES")
 
 

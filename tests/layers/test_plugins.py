@@ -1,4 +1,4 @@
-"""What the driver packages may import, and what importing them brings along."""
+"""What the packages of `plugins/` may import, and what importing them brings along."""
 
 import ast
 import json
@@ -21,6 +21,24 @@ SDKS = {
 EMULATOR = "kmsbridge_gcp_emulator"
 OF_THE_EMULATOR = {"cryptography", "google", "grpc", "pytest"}
 OF_THE_GCP_DRIVER = {"crc32c", "naming"}
+# The contract suite uses a driver as the library does. It knows the fakes by their modules: `kmsbridge.testing` itself
+# gives the suite's names.
+SUITE = "kmsbridge_testing"
+OF_THE_SUITE = {"cryptography", "pytest"}
+FOR_THE_SUITE = {
+    *(
+        "Decryptor",
+        "Encryptor",
+        "EnvelopeCipher",
+        "inspect",
+        "cipher",
+        "config",
+        "context",
+        "driver",
+        "driverkit",
+    ),
+    *("errors", "keys", "message", "policy", "registry", "testing.calls", "testing.fakes", "testing.install"),
+}
 
 
 def named():
@@ -36,8 +54,8 @@ def named():
 def broken_lines(module, source):
     """What a module imports and may not."""
     package = module.split(".")[0]
-    allowed = SDKS.get(package, OF_THE_EMULATOR)
-    shared = {"kmsbridge": OF_THE_LIBRARY}
+    allowed = SDKS.get(package) or {EMULATOR: OF_THE_EMULATOR, SUITE: OF_THE_SUITE}[package]
+    shared = {"kmsbridge": FOR_THE_SUITE if package == SUITE else OF_THE_LIBRARY}
     if package == EMULATOR:
         shared = {"kmsbridge": set(), "kmsbridge_gcp": OF_THE_GCP_DRIVER}
     broken = []
@@ -52,7 +70,7 @@ def broken_lines(module, source):
         for name in names:
             top, _, rest = name.partition(".")
             if top in shared:
-                if rest.split(".")[0] not in shared[top]:
+                if not any(f"{rest}.".startswith(f"{each}.") for each in shared[top]):
                     broken.append(name)
             elif top not in allowed | {package} and top not in sys.stdlib_module_names:
                 broken.append(name)
@@ -61,7 +79,7 @@ def broken_lines(module, source):
 
 @pytest.mark.parametrize("module", named())
 def test_a_driver_imports_the_interface_and_its_own_sdk(module):
-    """Nothing else of the library, and no other provider's. The emulator imports nothing of the library."""
+    """Nothing else of the library, and no other provider's. The emulator imports nothing of the library, the suite no SDK."""
     assert broken_lines(module, named()[module].read_text()) == []
 
 
@@ -74,6 +92,7 @@ def test_a_driver_imports_the_interface_and_its_own_sdk(module):
         "import kmsbridge_vault",
         "from kmsbridge.testing import FakeDriver",
         "from kmsbridge_gcp_emulator import Emulator",
+        "from kmsbridge_testing.harness import Harness",
         "def f():\n    from cryptography import x509",
     ),
 )
@@ -87,6 +106,19 @@ def test_a_line_that_breaks_the_rule_is_caught(source):
 )
 def test_a_line_of_the_emulator_that_breaks_the_rule_is_caught(source):
     assert broken_lines(f"{EMULATOR}.service", source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    (
+        "from kmsbridge.testing import FakeDriver",
+        "from kmsbridge.drivers.local import LocalDriver",
+        "from kmsbridge_aws import AwsKmsDriver",
+        "import boto3",
+    ),
+)
+def test_a_line_of_the_suite_that_breaks_the_rule_is_caught(source):
+    assert broken_lines(f"{SUITE}.harness", source)
 
 
 @pytest.mark.parametrize("package", SDKS)

@@ -1,9 +1,11 @@
-"""The distributions together: what is in the wheels of the drivers and of the emulator, and that they work from an environment of their own."""
+"""The distributions together: what is in the wheels of `plugins/`, and that they work from an environment of their own."""
 
 import configparser
 import contextlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import tarfile
 import tomllib
@@ -22,15 +24,18 @@ DRIVERS = {
     "vault-transit": "kmsbridge_vault:VaultTransitDriver",
 }
 EMULATOR = "kmsbridge-gcp-emulator"
-"""For tests: no production install has it."""
-IN_PLUGINS = (*PLUGINS, EMULATOR)
+SUITE = "kmsbridge-testing"
+FOR_TESTS = (EMULATOR, SUITE)
+"""No production install has them."""
+IN_PLUGINS = (*PLUGINS, *FOR_TESTS)
 URIS = {
     "aws-kms": "aws-kms://alias/app?region=eu-west-1",
     "gcp-kms": "gcp-kms://projects/p/locations/global/keyRings/r/cryptoKeys/k",
     "vault-transit": "vault-transit://transit/app",
 }
 PROGRAM = ROOT / "examples" / "protect.py"
-FOR_TESTS = ("kmsbridge.testing.", "kmsbridge_gcp_emulator.", "pytest.")
+NOT_IN_PRODUCTION = ("kmsbridge.testing.", "kmsbridge_testing.", "kmsbridge_gcp_emulator.", "pytest.")
+STRANGER = ROOT / "tests" / "out_of_tree" / "stranger"
 NAMING_WHAT_IT_IMPORTS = """
 import json, runpy, sys
 
@@ -67,6 +72,14 @@ def for_tests(wheels, tmp_path_factory):
     """One made as by `pip install 'kmsbridge[all,testing]' kmsbridge-gcp-emulator`."""
     make = partial(make_environment, wheels.values(), ["cli", "testing"])
     return once(tmp_path_factory, "environment-tests", make) / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def for_authors(wheels, tmp_path_factory):
+    """One that has somebody's driver, made as by `pip install kms-sqlite 'kmsbridge[testing]'`."""
+    (driver,) = once(tmp_path_factory, "dist-kms-sqlite", partial(build, STRANGER)).glob("*.whl")
+    make = partial(make_environment, [wheels["kmsbridge"], wheels[SUITE], driver], ["testing"])
+    return once(tmp_path_factory, "environment-authors", make) / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +131,11 @@ def test_the_emulators_wheel_names_its_command_and_no_driver(wheels):
     assert entry_points(contents_of(wheels[EMULATOR])) == {"console_scripts": script}
 
 
+def test_the_suites_wheel_names_its_pytest_plugin_and_no_driver(wheels):
+    plugin = {"kmsbridge": "kmsbridge_testing.plugin"}
+    assert entry_points(contents_of(wheels[SUITE])) == {"pytest11": plugin}
+
+
 @pytest.mark.parametrize("name", ["kmsbridge", *PLUGINS])
 def test_no_other_wheel_holds_the_emulator_or_asks_for_it(wheels, name):
     """No module of it, no command, no import, and no extra that installs it."""
@@ -129,6 +147,24 @@ def test_no_other_wheel_holds_the_emulator_or_asks_for_it(wheels, name):
     required = metadata_of(contents).get_all("Requires-Dist")
     assert required
     assert [line for line in required if EMULATOR in line] == []
+
+
+@pytest.mark.parametrize("name", ["kmsbridge", *PLUGINS, EMULATOR])
+def test_no_other_wheel_holds_the_suite_or_asks_for_it(wheels, name):
+    """But for the extra `testing`, and the package that gives the suite's names."""
+    contents = contents_of(wheels[name])
+    assert [each for each in contents if "kmsbridge_testing" in each or "contract" in each] == []
+    namers = [
+        each for each, text in contents.items() if each.endswith(".py") and b"kmsbridge_testing" in text
+    ]
+    asked = [
+        line for line in metadata_of(contents).get_all("Requires-Dist") if SUITE in line or "pytest" in line
+    ]
+    if name == "kmsbridge":
+        assert namers == ["kmsbridge/testing/__init__.py"]
+        assert [line.partition(";")[2].strip() for line in asked] == ["extra == 'testing'"]
+    else:
+        assert (namers, asked) == ([], [])
 
 
 @pytest.mark.parametrize("name", IN_PLUGINS)
@@ -151,7 +187,7 @@ def test_a_plugins_metadata_says_what_an_index_shows(wheels, name):
 
 
 def test_all_have_one_version_and_require_it_of_each_other():
-    """A driver works with the library of its own version, the emulator with the driver's; the extras bring the drivers."""
+    """A driver and the suite work with the library of their own version, the emulator with the driver's; the extras bring the others."""
     version = project("kmsbridge")["version"]
     extras = project("kmsbridge")["optional-dependencies"]
     for name in PLUGINS:
@@ -160,6 +196,9 @@ def test_all_have_one_version_and_require_it_of_each_other():
         assert extras[name.removeprefix("kmsbridge-")] == [f"{name}=={version}"]
     assert project(EMULATOR)["version"] == version
     assert f"kmsbridge-gcp=={version}" in project(EMULATOR)["dependencies"]
+    assert project(SUITE)["version"] == version
+    assert f"kmsbridge=={version}" in project(SUITE)["dependencies"]
+    assert extras["testing"] == [f"{SUITE}=={version}"]
     (everything,) = extras["all"]
     assert everything == "kmsbridge[aws,gcp,vault,cli]"
 
@@ -186,10 +225,11 @@ def test_what_the_wheels_require_is_enough(installed, backend, tmp_path):
     assert output.startswith("kmsb1_")
 
 
-def test_everything_for_production_is_without_the_emulator(installed):
-    """`kmsbridge[all]` installs neither its module nor its command."""
-    code = "from importlib.util import find_spec; print(find_spec('kmsbridge_gcp_emulator'))"
-    assert run(installed, "-I", "-c", code) == "None\n"
+def test_everything_for_production_is_without_what_is_for_tests(installed):
+    """`kmsbridge[all]` installs neither the emulator's module nor its command, nor the contract suite and pytest."""
+    names = ("kmsbridge_gcp_emulator", "kmsbridge_testing", "pytest", "kmsbridge_vault")
+    code = f"from importlib.util import find_spec; print([each for each in {names} if find_spec(each)])"
+    assert run(installed, "-I", "-c", code) == "['kmsbridge_vault']\n"
     assert not installed.with_name("kmsbridge-gcp-emulator").exists()
 
 
@@ -201,6 +241,23 @@ def test_the_emulator_runs_from_its_wheel(for_tests):
     assert run(for_tests, "-I", "-c", code).startswith(
         "projects/test/locations/global/keyRings/test/cryptoKeys/"
     )
+
+
+def test_a_drivers_tests_run_from_the_suites_wheel(for_authors, tmp_path):
+    """With what the wheels require and no more; the run ends with what was left out."""
+    shutil.copy(STRANGER / "test_contract.py", tmp_path)
+    options = (
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "length or fresh or wrong or rotation or hostile",
+    )
+    output = run(for_authors, "-I", "-m", "pytest", *options, "test_contract.py", cwd=tmp_path)
+    assert int(re.search(r"(\d+) passed", output)[1]) >= 50
+    assert "SqliteHarness cannot " in output
 
 
 @pytest.mark.parametrize("backend", ["local", "aws", "gcp", "vault"])
@@ -217,7 +274,7 @@ def test_a_program_imports_nothing_that_is_for_tests(for_tests, backend, tmp_pat
     assert message.startswith("kmsb1_")
     modules = json.loads(imported)
     assert {"local": "kmsbridge.drivers.local"}.get(backend, f"kmsbridge_{backend}") in modules
-    assert [each for each in modules if f"{each}.".startswith(FOR_TESTS)] == []
+    assert [each for each in modules if f"{each}.".startswith(NOT_IN_PRODUCTION)] == []
 
 
 @pytest.mark.parametrize(("name", "scheme"), PLUGINS.items(), ids=PLUGINS)

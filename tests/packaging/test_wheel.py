@@ -43,6 +43,16 @@ with EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
     decryptor: Decryptor = cipher
 """
 
+FAKE = """
+from kmsbridge import EnvelopeCipher
+from kmsbridge.testing import CallLog, FakeDriver, FakeError, FakeKey, FakeService, UnboundFakeDriver, counted, installed
+
+FakeDriver.service.create("app")
+with installed(FakeDriver), counted(FakeDriver) as calls, EnvelopeCipher.from_uri("fake:app") as cipher:
+    assert cipher.decrypt(cipher.encrypt(b"text")) == b"text"
+print(dict(calls))
+"""
+
 WRONG = {
     "text for bytes": ('cipher.encrypt("text")', "arg-type"),
     "an encryptor that decrypts": ("Encryptor.from_config().decrypt(b'')", "attr-defined"),
@@ -87,6 +97,15 @@ def test_the_wheel_holds_the_library_and_nothing_else(contents):
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "kmsbridge").rglob("*.py")}
     packed = {name for name in contents if ".dist-info/" not in name}
     assert packed == modules | {"kmsbridge/py.typed"}
+
+
+def test_the_wheel_holds_what_applications_test_with_and_nothing_for_drivers_authors(contents):
+    """The contract suite is in a wheel of its own."""
+    for_tests = {name.removeprefix("kmsbridge/testing/") for name in contents if "/testing/" in name}
+    assert for_tests == {
+        *("__init__.py", "calls.py", "install.py"),
+        *("fakes/__init__.py", "fakes/fake.py", "fakes/service.py"),
+    }
 
 
 def test_the_wheel_holds_no_mutants(contents):
@@ -140,6 +159,23 @@ def test_the_wheel_works_with_only_what_it_requires(installed, tmp_path):
     assert Path(output.strip()).is_relative_to(installed.parents[1])
 
 
+def test_an_application_is_tested_with_the_library_alone(installed, tmp_path):
+    """The fake driver needs neither the contract suite nor pytest."""
+    output = run(installed, "-I", "-W", "error", "-c", FAKE, cwd=tmp_path)
+    assert output == "{'wrap': 1, 'unwrap': 1}\n"
+
+
+@pytest.mark.parametrize("name", ["DriverContract", "Harness", "FakeHttpDriver", "FaultProxy"])
+def test_the_suite_without_its_extra_says_what_to_install(installed, name):
+    """The error of the import itself, as its user sees it."""
+    command = [installed, "-I", "-c", f"from kmsbridge.testing import {name}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"ImportError: kmsbridge.testing.{name} is in the package kmsbridge-testing")
+    assert last.endswith("pip install 'kmsbridge[testing]'")
+
+
 def test_the_command_without_its_extra_says_what_to_install(installed):
     """One line, no traceback."""
     done = subprocess.run([installed.with_name("kmsbridge"), "--help"], capture_output=True, text=True)
@@ -158,6 +194,13 @@ def check_types(python, source, folder):
 def test_a_users_right_code_passes_mypy(installed, tmp_path):
     done = check_types(installed, RIGHT, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_users_tests_pass_mypy_without_the_suite(installed, tmp_path):
+    """The fakes have their types where the contract suite is not installed."""
+    source = "from kmsbridge.testing import FakeDriver, FakeKey\n\nkey: FakeKey = FakeDriver.service.create('app')\n"
+    done = check_types(installed, source + "key.rotate(1)\n", tmp_path)
+    assert re.findall(r"error: .*\[([\w-]+)\]$", done.stdout, re.MULTILINE) == ["call-arg"], done.stdout
 
 
 def test_a_users_mistakes_are_found_by_mypy(installed, tmp_path):

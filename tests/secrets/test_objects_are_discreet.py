@@ -1,5 +1,6 @@
 """No object of the library shows a secret in its repr, nor lets one into a pickle or a copy."""
 
+import asyncio
 import copy
 import gc
 import io
@@ -30,7 +31,7 @@ def objects(service, tmp_path):
     fake = EnvelopeCipher.from_uri("fake:app", token=PASSPHRASE.text(), **options)
     local = EnvelopeCipher.from_uri(f"local:{path}", decrypt_uris=["fake:app"])
     direct = EnvelopeCipher.from_uri("fake:app", direct=True)
-    asynchronous = aio.EnvelopeCipher(fake)
+    asynchronous = aio.EnvelopeCipher.from_uri("fake:app", token=PASSPHRASE.text())
     message = fake.encrypt(PLAINTEXT.reveal())
     files = [io.BytesIO(message), io.BytesIO(direct.encrypt(PLAINTEXT.reveal()))]
     readers = [fake.open(file) for file in files]
@@ -43,6 +44,7 @@ def objects(service, tmp_path):
         chunked.BodyDecryptor(DATA_KEY.reveal(), b""),
     )
     yield [*ours(), sealer, opener, asynchronous]
+    asyncio.run(asynchronous.close())
     for cipher in (fake, local, direct):
         cipher.close()
 
@@ -107,7 +109,7 @@ def test_ciphers_and_readers_cannot_be_pickled(cipher, kind):
     """A process gets its own from the configuration."""
     thing = {
         "cipher": cipher,
-        "async cipher": aio.EnvelopeCipher(cipher),
+        "async cipher": aio.EnvelopeCipher.from_uri("fake:app"),
         "reader": cipher.open(io.BytesIO(cipher.encrypt(b"x"))),
     }[kind]
     with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):

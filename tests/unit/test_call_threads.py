@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from kmsbridge_testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
 
 from kmsbridge import errors
 from kmsbridge.context import EncryptionContext
@@ -18,7 +19,6 @@ from kmsbridge.keys.attempt import AT_ONCE
 from kmsbridge.keys.health import KeyHealth
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing import CallLog
-from kmsbridge.testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
 from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.support import PATIENCE, Outcome
 

@@ -9,12 +9,11 @@ import sys
 import pytest
 
 from kmsbridge import EnvelopeCipher
-from kmsbridge.cipher import opened
+from kmsbridge.cipher import session
 from kmsbridge.drivers.local.keyfile import KeyFile
 
 PROGRAM = """
-from kmsbridge import ClosedError, EnvelopeCipher
-from kmsbridge.cipher import opened
+from kmsbridge import EnvelopeCipher
 cipher = EnvelopeCipher.from_uri("local:keys.json#app", audit={"file": "audit.jsonl"})
 for message in [cipher.encrypt(b"x") for _ in range(10)]:
     cipher.decrypt(message)
@@ -48,8 +47,8 @@ def test_one_that_cannot_report_at_the_end_does_not_keep_the_others_from_it(serv
 
     told = []
     for each in ciphers[:2]:
-        monkeypatch.setattr(each, "_report", broken)
-    monkeypatch.setattr(ciphers[2], "_report", lambda: told.append(ciphers[2]))
+        monkeypatch.setattr(each._session, "report", broken)
+    monkeypatch.setattr(ciphers[2]._session, "report", lambda: told.append(ciphers[2]))
     with pytest.raises(OSError, match="broken"):
-        opened._report_all()
+        session._report_all()
     assert told == [ciphers[2]]

@@ -16,7 +16,7 @@ from kmsbridge import (
     inspect_file,
 )
 from kmsbridge import message as wire
-from kmsbridge.cipher import envelope
+from kmsbridge.cipher import rewrapping
 from kmsbridge.driver import ErrorKind
 from kmsbridge.drivers.local.keyfile import KeyFile
 
@@ -62,13 +62,13 @@ def test_a_rotated_key_needs_a_rewrap_to_its_new_version(service, cipher):
 def test_versions_are_asked_for_every_ten_seconds_at_most(monkeypatch, service, cipher):
     """And a rotation is seen after that."""
     now = [100.0]
-    monkeypatch.setattr(envelope, "age", lambda: now[0])
+    monkeypatch.setattr(rewrapping, "age", lambda: now[0])
     message = cipher.encrypt(b"x")
     for _ in range(100):
         assert not cipher.needs_rewrap(message)
     assert service.app.calls["describe"] == 1
     service.app.rotate()
-    now[0] += envelope.CURRENT_FOR
+    now[0] += rewrapping.CURRENT_FOR
     assert cipher.needs_rewrap(message)
 
 

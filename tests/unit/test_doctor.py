@@ -8,6 +8,8 @@ import threading
 import time
 
 import pytest
+from kmsbridge_testing.contract.interruption import interrupted
+from kmsbridge_testing.fakes.http_fake import FakeHttpDriver
 
 from kmsbridge import Encryptor, config
 from kmsbridge import message as wire
@@ -15,9 +17,7 @@ from kmsbridge.doctor import examine
 from kmsbridge.driver import Capability, ErrorKind, KeyDescription, KeyState, WrappedKey
 from kmsbridge.errors import AuditError, UnsupportedMessage
 from kmsbridge.message import parse_header
-from kmsbridge.testing.contract.interruption import interrupted
 from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
-from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
 from kmsbridge.testing.fakes.service import ALLOWED
 from tests.support import Outcome, install
 

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from kmsbridge_testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
 
 from kmsbridge import EnvelopeCipher, errors
 from kmsbridge.context import EncryptionContext
@@ -16,7 +17,6 @@ from kmsbridge.drivers.local.document import Cost
 from kmsbridge.drivers.local.driver import LocalDriver
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.keys import ManagedKey
-from kmsbridge.testing.contract.interruption import FOREIGN, SoftTimeLimit, interrupted
 from kmsbridge.testing.fakes.fake import FakeDriver
 from tests.support import PATIENCE, Outcome
 
@@ -199,7 +199,7 @@ def test_another_thread_of_a_signal_handler_waits_no_longer_than_its_deadline(tm
     KeyFile.create(path, "app", Secret(WORD.encode()), cost=Cost(1, 8, 1))
     calls = {"attempt_timeout": 0.3, "deadline": 0.5, "max_attempts": 1}
     with EnvelopeCipher.from_uri(f"local:{path}#app", passphrase=WORD, calls=calls) as cipher:
-        (key,) = cipher._keys.values()
+        (key,) = cipher._session.keys.values()
         with key.driver._file._unlocker._lock:
             error = Outcome(lambda: cipher.encrypt(b"x")).join().error
         assert isinstance(error, errors.KmsTimeout)

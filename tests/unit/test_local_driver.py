@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from kmsbridge_testing.contract import base as contract
 
 from kmsbridge.context import EMPTY, EncryptionContext
 from kmsbridge.driver import (
@@ -34,7 +35,6 @@ from kmsbridge.errors import AuthenticationError, ClosedError, ConfigError, KmsB
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import chunked
 from kmsbridge.registry import driver_class
-from kmsbridge.testing.contract import base as contract
 
 FAST = Cost(iterations=1, memory_kib=64, lanes=1)
 CONTEXT = EncryptionContext.of({"tenant": "acme", "table": "users"})

@@ -4,8 +4,9 @@ import logging
 import threading
 
 import pytest
+from kmsbridge_testing.contract.interruption import interrupted
 
-from kmsbridge import errors
+from kmsbridge import Encryptor, EnvelopeCipher, errors
 from kmsbridge.audit import AuditTrail
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyURI, Options
@@ -14,7 +15,6 @@ from kmsbridge.keys import ManagedKey
 from kmsbridge.observer import Event, Observer, Observers
 from kmsbridge.policy import AuditPolicy, CallPolicy
 from kmsbridge.testing import CallLog
-from kmsbridge.testing.contract.interruption import interrupted
 from kmsbridge.testing.fakes.fake import FakeDriver
 
 CONTEXT = EncryptionContext.of({"tenant": "acme"})
@@ -210,3 +210,35 @@ def test_a_key_that_cannot_tell_its_id_is_audited_as_that(service, open_key, cap
         key.wrap(DATA_KEY, CONTEXT)
     ((operation, outcome),) = ((r.kmsbridge["operation"], r.kmsbridge["outcome"]) for r in caplog.records)
     assert (operation, outcome) == ("resolve", "KmsAccessDenied")
+
+
+def test_a_cipher_tells_the_observers_that_it_is_given(service, log):
+    """Beside the audit trail: of calls, of refusals, and of what each data key served; and it closes them."""
+    closed = []
+    log.close = lambda: closed.append(True)
+    with EnvelopeCipher.from_uri("fake:app", observers=[log]) as cipher:
+        message = cipher.encrypt(b"x", context=CONTEXT)
+        for _ in range(3):
+            cipher.decrypt(message, context=CONTEXT)
+        with pytest.raises(errors.NoMatchingKey):
+            cipher.decrypt(message.replace(b"fake:app", b"fake:abc"), context=CONTEXT)
+    assert [call.operation for call, _ in log.finished] == ["resolve", "wrap", "unwrap"]
+    assert {(each.operation, each.outcome, each.messages) for each in log.events} == {
+        ("refusal", "NoMatchingKey", 0),
+        ("encrypt", "ok", 1),
+        ("decrypt", "ok", 3),
+    }
+    assert closed == [True]
+
+
+def test_a_cipher_of_driver_objects_tells_observers_too(service, log):
+    driver = type("Driver", (FakeDriver,), {"service": service}).open(KeyURI.parse("fake:app"), Options({}))
+    with Encryptor(encrypt_to=[driver], observers=[log]) as encryptor:
+        encryptor.encrypt(b"x")
+    assert [call.operation for call, _ in log.finished] == ["resolve", "wrap"]
+
+
+@pytest.mark.parametrize("observers", (Observer(), [Observer], ["log"]), ids=("one", "a class", "text"))
+def test_what_is_no_list_of_observers_is_refused(service, observers):
+    with pytest.raises(TypeError, match="observers.* must be "):
+        EnvelopeCipher.from_uri("fake:app", observers=observers)

@@ -52,7 +52,7 @@ def test_what_is_too_old_leaves_memory_by_itself(service):
         use(cipher)
         assert in_memory() - before > CONTEXTS
         eventually(lambda: in_memory() == before)
-        assert len(cipher._encryption._cache) == len(cipher._decryption._cache) == 0
+        assert len(cipher._encryption.data_keys._cache) == len(cipher._decryption.data_keys._cache) == 0
         use(cipher)
         eventually(lambda: in_memory() == before)
 
@@ -62,7 +62,9 @@ def test_the_counts_of_what_was_swept_are_in_the_audit_trail(service, caplog):
     caplog.set_level("INFO", "kmsbridge.audit")
     with EnvelopeCipher.from_uri("fake:app", data_keys={"max_age": 0.2}) as cipher:
         use(cipher)
-        eventually(lambda: len(cipher._encryption._cache) == len(cipher._decryption._cache) == 0)
+        eventually(
+            lambda: len(cipher._encryption.data_keys._cache) == len(cipher._decryption.data_keys._cache) == 0
+        )
 
         def counted():
             events = [record.kmsbridge for record in caplog.records]
@@ -94,10 +96,10 @@ def test_a_key_put_while_the_thread_sleeps_long_is_swept_in_its_own_time(service
         long.encrypt(b"x")
         time.sleep(0.1)
         short.encrypt(b"x")
-        eventually(lambda: len(short._encryption._cache) == 0)
-        assert len(long._encryption._cache) == 1
+        eventually(lambda: len(short._encryption.data_keys._cache) == 0)
+        assert len(long._encryption.data_keys._cache) == 1
         short.encrypt(b"x")
-        eventually(lambda: len(short._encryption._cache) == 0)
+        eventually(lambda: len(short._encryption.data_keys._cache) == 0)
 
 
 def test_a_sink_that_fails_does_not_end_the_sweeping(monkeypatch, service):
@@ -112,6 +114,8 @@ def test_a_sink_that_fails_does_not_end_the_sweeping(monkeypatch, service):
 
         broken.encrypt(b"x")
         sound.encrypt(b"x")
-        monkeypatch.setattr(broken._observer, "record", fail)
-        eventually(lambda: len(sound._encryption._cache) == len(broken._encryption._cache) == 0)
+        monkeypatch.setattr(broken._session.observer, "record", fail)
+        eventually(
+            lambda: len(sound._encryption.data_keys._cache) == len(broken._encryption.data_keys._cache) == 0
+        )
         monkeypatch.undo()

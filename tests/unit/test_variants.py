@@ -49,7 +49,7 @@ def message(service):
 
 def held(cipher):
     """Bytes that the cache says it holds."""
-    return cipher._decryption._cache._weight
+    return cipher._decryption.data_keys._cache._weight
 
 
 @pytest.mark.parametrize("way", ("decrypt", "decrypt_many"))
@@ -63,8 +63,8 @@ def test_a_thousand_variants_of_a_message_cost_one_unwrap_and_one_place(service,
         plaintexts = cipher.decrypt_many(variants, context=CONTEXT)
     assert plaintexts == [b"payload"] * VARIANTS
     assert service.app.calls["unwrap"] + service.app.calls["unwrap_many"] == 1
-    assert len(cipher._decryption._cache) == 1
-    assert len(cipher._decryption._cache._aliases) == 1
+    assert len(cipher._decryption.data_keys._cache) == 1
+    assert len(cipher._decryption.data_keys._cache._aliases) == 1
     assert held(cipher) < 2 * wire.MAX_HEADER
 
 
@@ -98,9 +98,9 @@ def test_a_header_is_no_alias_before_a_body_opened_by_it(cipher, message):
     damaged = message[:-1] + bytes((message[-1] ^ 1,))
     with pytest.raises(AuthenticationError):
         cipher.decrypt(damaged, context=CONTEXT)
-    assert not cipher._decryption._cache._aliases
+    assert not cipher._decryption.data_keys._cache._aliases
     assert cipher.decrypt(message, context=CONTEXT) == b"payload"
-    assert len(cipher._decryption._cache._aliases) == 1
+    assert len(cipher._decryption.data_keys._cache._aliases) == 1
 
 
 def test_what_the_cache_holds_is_bounded_in_bytes(monkeypatch, service):
@@ -111,16 +111,16 @@ def test_what_the_cache_holds_is_bounded_in_bytes(monkeypatch, service):
             context = {"n": str(n), "filler": "x" * 1000}
             cipher.decrypt(cipher.encrypt(b"x", context=context), context=context)
             assert held(cipher) <= 100_000
-            assert cipher._encryption._cache._weight <= 100_000
-        assert 1 < len(cipher._decryption._cache) < 100
-        cipher._decryption._cache.close()
+            assert cipher._encryption.data_keys._cache._weight <= 100_000
+        assert 1 < len(cipher._decryption.data_keys._cache) < 100
+        cipher._decryption.data_keys._cache.close()
         assert held(cipher) == 0
 
 
 def test_a_wrapped_key_that_was_called_not_authentic_is_not_asked_for_again_at_once(service, cipher, message):
     """The service gets one call for a thousand tries, and another when some seconds have passed."""
     clock = Clock()
-    cipher._decryption._refusals._clock = clock
+    cipher._decryption.data_keys._refusals._clock = clock
     for _ in range(VARIANTS):
         with pytest.raises(AuthenticationError):
             cipher.decrypt(message, context={"tenant": "another"})
@@ -171,8 +171,8 @@ def test_no_other_failure_is_remembered(service, message, kind):
 def test_refusals_are_bounded_in_number(service, cipher, message):
     """The oldest are forgotten."""
     for n in range(3 * refusals.MOST):
-        cipher._decryption._refusals.add(n)
-    assert len(cipher._decryption._refusals._until) <= refusals.MOST
+        cipher._decryption.data_keys._refusals.add(n)
+    assert len(cipher._decryption.data_keys._refusals._until) <= refusals.MOST
 
 
 def test_a_data_key_at_hand_is_used_for_its_own_context_only(service, cipher, message):

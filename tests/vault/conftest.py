@@ -4,12 +4,12 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from kmsbridge_testing.contract.base import bound
 from kmsbridge_vault import VaultTransitDriver
 
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.keys import ManagedKey
 from kmsbridge.observer import NOBODY
-from kmsbridge.testing.contract.base import bound
 from tests.backends.vault import Vault
 
 

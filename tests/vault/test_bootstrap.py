@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from kmsbridge_testing.contract.base import bound
+from kmsbridge_testing.contract.lifetime import in_child
 from kmsbridge_vault.failures import VaultFailure
 
 from kmsbridge import Encryptor
 from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import ConfigError, KmsCredentialMisused, KmsUnauthenticated, KmsUnavailable
 from kmsbridge.testing import FaultProxy
-from kmsbridge.testing.contract.base import bound
-from kmsbridge.testing.contract.lifetime import in_child
 
 PATH = "wrapped-secret-id"
 VARIABLE = "KMSBRIDGE_TEST_WRAPPED_SECRET_ID"

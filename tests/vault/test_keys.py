@@ -7,9 +7,11 @@ import secrets
 import subprocess
 
 import pytest
+from kmsbridge_testing.contract.base import bound
 from kmsbridge_vault import VaultTransitDriver
 
 from kmsbridge import Decryptor, EnvelopeCipher
+from kmsbridge.cipher.base import from_profile
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.driver import Capability, ErrorKind, KeyState, KeyURI, Options, WrappedKey
 from kmsbridge.errors import (
@@ -23,7 +25,6 @@ from kmsbridge.errors import (
 )
 from kmsbridge.policy import DataKeyPolicy
 from kmsbridge.testing import counted
-from kmsbridge.testing.contract.base import bound
 from localstack.openbao import program
 
 DERIVED = {"derived": True}
@@ -356,13 +357,13 @@ def test_many_messages_of_200_data_keys_are_one_request(vault, root):
         Options({"address": vault.address, **root}, name="keys.app"),
     )
     policy = DataKeyPolicy(max_messages=50)
-    with EnvelopeCipher(Profile("many", (config,), (config,), data_keys=policy)) as cipher:
+    with from_profile(EnvelopeCipher, Profile("many", (config,), (config,), data_keys=policy)) as cipher:
         sent = [str(number).encode() for number in range(10_000)]
         messages = cipher.encrypt_many(sent, context={"tenant": "acme"})
     since = vault.audit_file.stat().st_size
     with (
         counted(VaultTransitDriver) as calls,
-        Decryptor(Profile("many", (), (config,))) as decryptor,
+        from_profile(Decryptor, Profile("many", (), (config,))) as decryptor,
     ):
         assert decryptor.decrypt_many(messages, context={"tenant": "acme"}) == sent
     paths = [each["path"] for each in vault.audited(since)]

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from kmsbridge_testing.contract.base import bound
 from kmsbridge_vault import VaultTransitDriver
 
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.errors import ConfigError, KmsAccessDenied, KmsUnauthenticated
 from kmsbridge.testing import LoopbackCertificates
-from kmsbridge.testing.contract.base import bound
 
 BOTH = ("encryptor", "decryptor")
 

@@ -11,6 +11,7 @@ import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from kmsbridge_testing.contract.base import bound
 from kmsbridge_vault.failures import VaultFailure
 
 from kmsbridge import EnvelopeCipher
@@ -19,7 +20,6 @@ from kmsbridge.driverkit import http
 from kmsbridge.driverkit.deadline import left, within
 from kmsbridge.errors import KmsAccessDenied, KmsKeyNotFound, KmsUnauthenticated, KmsUnavailable
 from kmsbridge.testing import CallLog, FaultProxy, LoopbackCertificates
-from kmsbridge.testing.contract.base import bound
 from localstack.openbao import OpenBaoProduction
 
 TOKEN = "canary-token"

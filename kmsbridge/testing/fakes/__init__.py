@@ -1,1 +1,1 @@
-"""The fake key service and its drivers: in memory, behind HTTP, and with a key pair; and their harnesses."""
+"""The fake key service and the drivers that call it, in memory."""

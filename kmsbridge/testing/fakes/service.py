@@ -16,8 +16,8 @@ from kmsbridge import forks
 from kmsbridge.driver import DriverError, ErrorKind, KeyState, Secret
 from kmsbridge.errors import AuthenticationError
 from kmsbridge.message import chunked, cobblestone
-from kmsbridge.testing.harness import Role
 
+Role = Literal["both", "encrypt-only", "decrypt-only"]
 Operation = Literal["wrap", "wrap_many", "unwrap", "unwrap_many", "rewrap", "describe", "rotate"]
 
 MAX_PLAINTEXT: Final = 4096

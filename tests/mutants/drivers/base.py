@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from kmsbridge_testing.fakes.harnesses import FakeHarness
+from kmsbridge_testing.harness import Harness
+
 from kmsbridge.driver import KeyDriver
-from kmsbridge.testing.fakes.harnesses import FakeHarness
-from kmsbridge.testing.harness import Harness
 
 Driver = TypeVar("Driver", bound=type[KeyDriver])
 

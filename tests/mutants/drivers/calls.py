@@ -8,11 +8,12 @@ import ssl
 import time
 from typing import Any
 
+from kmsbridge_testing.fakes.harnesses import FakeHttpHarness
+from kmsbridge_testing.fakes.http_fake import FakeHttpDriver
+
 from kmsbridge.driver import EncryptionContext, ErrorKind, KeyDescription, KeyState, WrappedKey
 from kmsbridge.driverkit.deadline import left
 from kmsbridge.testing.fakes.fake import FakeDriver
-from kmsbridge.testing.fakes.harnesses import FakeHttpHarness
-from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
 from kmsbridge.testing.fakes.service import Caller, FakeError, Operation
 from tests.mutants.drivers.base import caught_by
 

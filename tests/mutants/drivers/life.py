@@ -9,11 +9,12 @@ import os
 import socket
 from typing import Any, ClassVar, Self
 
+from kmsbridge_testing.fakes.harnesses import FakeHttpHarness
+from kmsbridge_testing.fakes.http_fake import FakeHttpDriver
+
 from kmsbridge.driver import DriverError, EncryptionContext, ErrorDetails, KeyURI, Options, WrappedKey
 from kmsbridge.errors import ConfigError
 from kmsbridge.testing.fakes.fake import FakeDriver, caller_of
-from kmsbridge.testing.fakes.harnesses import FakeHttpHarness
-from kmsbridge.testing.fakes.http_fake import FakeHttpDriver
 from kmsbridge.testing.fakes.service import FakeError, Operation
 from tests.mutants.drivers.base import caught_by
 

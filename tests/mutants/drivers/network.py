@@ -9,13 +9,14 @@ import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
+from kmsbridge_testing.fakes.harnesses import FakeHttpHarness, PublicKeyFakeHarness
+from kmsbridge_testing.fakes.http_fake import FakeHttpDriver, HttpStatusError
+from kmsbridge_testing.fakes.http_service import from_json, to_json
+from kmsbridge_testing.fakes.public_fake import PublicKeyFakeDriver
+
 from kmsbridge.driver import EncryptionContext, ErrorKind, Operation, WrappedKey
 from kmsbridge.driverkit.deadline import is_over
 from kmsbridge.testing.fakes.fake import FakeDriver
-from kmsbridge.testing.fakes.harnesses import FakeHttpHarness, PublicKeyFakeHarness
-from kmsbridge.testing.fakes.http_fake import FakeHttpDriver, HttpStatusError
-from kmsbridge.testing.fakes.http_service import from_json, to_json
-from kmsbridge.testing.fakes.public_fake import PublicKeyFakeDriver
 from tests.mutants.drivers.base import caught_by
 
 FAULT = "test_fault_is_told_and_survived"

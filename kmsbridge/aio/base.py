@@ -1,0 +1,55 @@
+"""What the classes for asyncio have in common: how they are closed, and how errors leave them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+from kmsbridge.cipher.base import Cipher
+from kmsbridge.errors import forget_locals
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+
+def guarded(method: MethodT) -> MethodT:
+    """Have an error that leaves a public coroutine method recorded, where it is a refusal, and show no local variables.
+
+    The same as `kmsbridge.cipher.base.guarded`, for a method that must be awaited within the guard.
+    """
+
+    @functools.wraps(method)
+    async def guard(self: AsyncCipher, *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return await method(self, *args, **kwargs)
+            except BaseException as error:
+                self._session.failed(error, kwargs.get("context"))
+                raise
+        except BaseException as error:
+            del args, kwargs
+            forget_locals(error)
+            raise
+
+    return cast("MethodT", guard)
+
+
+class AsyncCipher(Cipher):
+    """Closing, for the classes that are for asyncio. One object may serve several event loops."""
+
+    async def close(self) -> None:
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises `ClosedError`."""
+        await asyncio.to_thread(self._closes.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"aio.{super().__repr__()}"

@@ -1,0 +1,77 @@
+"""How encrypting is done without blocking the event loop: the waiting, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from kmsbridge import message as wire
+from kmsbridge.aio import streams
+from kmsbridge.aio.threads import shared_load, stoppable
+from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.arguments import Buffer, as_aad, check_bytes, text_to_bytes
+from kmsbridge.cipher.encryption import Encryption
+from kmsbridge.cipher.files import Progress
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys import DataKey, Pairs, context_key
+
+INLINE: Final = 2**20
+"""Payloads up to this many bytes are encrypted and decrypted on the event loop: less than a millisecond."""
+
+
+class AsyncEncryption:
+    """Encrypts by `core` where no wait is due, and else waits for threads that do."""
+
+    def __init__(self, core: Encryption) -> None:
+        self.core = core
+
+    async def encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
+        """Return the message that holds `plaintext`; at once where its data key is at hand."""
+        check_bytes(plaintext, "plaintext", "encrypt_text")
+        if self.core.direct or len(plaintext) > INLINE:
+            return await asyncio.to_thread(self.core.encrypt, plaintext, context, aad)
+        message = self.core.encrypt_at_hand(plaintext, context, aad)
+        if message is None:
+            data_key = await self._load(context, len(plaintext))
+            message = data_key.encrypt(plaintext, aad)
+        return message
+
+    async def encrypt_text(self, text: str, context: Pairs, aad: Buffer) -> str:
+        """Return the armored message that holds `text` as UTF-8."""
+        return wire.armor(await self.encrypt(text_to_bytes(text), context, aad))
+
+    async def encrypt_many(
+        self, plaintexts: Iterable[Buffer], context: Pairs, aads: Sequence[Buffer] | None
+    ) -> list[bytes]:
+        """Return a message for each plaintext, in order."""
+        return await asyncio.to_thread(self.core.encrypt_many, plaintexts, context, aads)
+
+    async def encrypt_file(
+        self, source: PathLike, target: PathLike, context: Pairs, aad: Buffer, progress: Progress | None
+    ) -> None:
+        """Encrypt the file `source` into `target`; when cancelled it stops, and leaves no target."""
+        await stoppable(lambda tick: self.core.encrypt_file(source, target, context, aad, tick), progress)
+
+    async def encrypt_stream(
+        self, reader: streams.AsyncReader, writer: streams.AsyncWriter, context: Pairs, aad: Buffer
+    ) -> None:
+        """Encrypt what `reader` holds to its end into `writer`."""
+        aad, keys = as_aad(aad), self.core.data_keys
+        self.core.check_may_stream()
+        data_key = keys.cached(context, 0) or await self._load(context, 0)
+        encryptor = data_key.body_encryptor(aad)
+        await streams.write_all(writer, data_key.header)
+        keys.count(data_key, await streams.encrypt_stream(encryptor, reader, writer, keys.check_open))
+
+    async def _load(self, pairs: Pairs, size: int) -> DataKey:
+        """Return the data key for one more message of `size` bytes, made and wrapped by a thread."""
+        context, keys = EncryptionContext.of(pairs), self.core.data_keys
+        keys.check_open()
+        if not keys.shared:
+            return await asyncio.to_thread(keys.get, context, size)
+        name, data_key = context_key(context), None
+        while data_key is None:
+            loaded = await shared_load(keys.flights, name, lambda: keys.load(name, context))
+            data_key = keys.take(loaded, size)
+        return data_key

@@ -1,0 +1,155 @@
+"""What the public classes have in common: how they are made and closed, and how errors leave them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeVar, cast
+
+from kmsbridge import config, message
+from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.driver_objects import CipherOptions, check_drivers, check_observers, profile_of
+from kmsbridge.cipher.session import Session
+from kmsbridge.config import Profile
+from kmsbridge.driver import KeyDriver
+from kmsbridge.errors import RoleError, discreet, forget_locals
+from kmsbridge.observer import Observer
+
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+CipherT = TypeVar("CipherT", bound="Cipher")
+
+
+class Closable(Protocol):
+    """A session, or the part of one that a part of a cipher is for."""
+
+    def close(self) -> None: ...
+
+
+def guarded(method: MethodT) -> MethodT:
+    """Have an error that leaves a public method recorded, where it is a refusal, and show no local variables.
+
+    As `errors.discreet`, whose reasons hold here: the exception of a signal handler can arrive at any line.
+    """
+
+    @functools.wraps(method)
+    def guard(self: Cipher, *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return method(self, *args, **kwargs)
+            except BaseException as error:
+                self._session.failed(error, kwargs.get("context"))
+                raise
+        except BaseException as error:
+            del args, kwargs
+            forget_locals(error)
+            raise
+
+    return cast("MethodT", guard)
+
+
+class Cipher:
+    """What the three public classes and their namesakes for asyncio have in common."""
+
+    _uses: ClassVar[tuple[str, ...]]
+    """The lists of a profile that it has keys of: `encrypt_to`, `decrypt_with`."""
+    _session: Session
+    _closes: Closable
+
+    @classmethod
+    @discreet
+    def from_config(
+        cls,
+        path: PathLike | None = None,
+        *,
+        profile: str | None = None,
+        env: Mapping[str, str] | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Self:
+        """Return one for a profile of a configuration file; touches no network.
+
+        `path=None` looks at `KMSBRIDGE_CONFIG`, `KMSBRIDGE_KEY`, then `./kmsbridge.toml`;
+        `profile=None` at `KMSBRIDGE_PROFILE`, then `default_profile`; `env=None` means the process's
+        environment. `observers` are told of every call to a key service (see `kmsbridge.observer`), beside the
+        audit trail. Raises `ConfigError`, and `RoleError` where the profile does not allow this class.
+        """
+        check_observers(observers)
+        return from_profile(cls, config.load(path, profile=profile, env=env), observers)
+
+    @classmethod
+    @discreet
+    def from_uri(
+        cls,
+        uri: str,
+        *,
+        decrypt_uris: Sequence[str] = (),
+        observers: Sequence[Observer] = (),
+        **options: Any,
+    ) -> Self:
+        """Return one for the key that `uri` names; `decrypt_uris` name more to decrypt with. Touches no network.
+
+        `options` are what a key's table, or a profile's, would hold; `observers` as for `from_config`. Raises
+        `ConfigError`.
+        """
+        check_observers(observers)
+        found = config.from_uri(uri, decrypt_uris=decrypt_uris, options=options)
+        return from_profile(cls, found, observers)
+
+    def _begin(self, session: Session) -> None:
+        """Begin to work with the keys of `session`."""
+        raise NotImplementedError
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} cannot be pickled or copied: open one in each process")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(profile={self._session.profile.name!r})"
+
+
+class SyncCipher(Cipher):
+    """Closing, for the classes that are not for asyncio."""
+
+    def close(self) -> None:
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises `ClosedError`."""
+        self._closes.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def from_profile(cls: type[CipherT], profile: Profile, observers: Sequence[Observer] = ()) -> CipherT:
+    """Return a `cls` for `profile`. Raises `RoleError` where the profile does not allow it, and `ConfigError`."""
+    for setting in cls._uses:
+        if not getattr(profile, setting):
+            raise RoleError(
+                f"profile {profile.name!r} has no {setting}",
+                remedy=f"use another profile, or add {setting}",
+            )
+    keys = {setting: getattr(profile, setting) for setting in cls._uses}
+    return make_cipher(cls, Session(profile, **keys, observers=observers))
+
+
+def driver_session(options: CipherOptions, **drivers: Sequence[KeyDriver]) -> Session:
+    """Return a session with these driver objects, by the names of the lists that they are for.
+
+    Raises `TypeError`, `RoleError` or `ConfigError` for what cannot be; then no driver was touched.
+    """
+    profile, observers = profile_of(options), options.get("observers", ())
+    check_observers(observers)
+    for name, given in drivers.items():
+        check_drivers(given, name)
+    if profile.direct and "encrypt_to" in drivers:
+        message.check_direct(len(drivers["encrypt_to"]))
+    return Session(profile, **drivers, observers=observers)
+
+
+def make_cipher(cls: type[CipherT], session: Session, *parts: Any) -> CipherT:
+    """Return a `cls` over `session`, or over these parts of one."""
+    cipher = cls.__new__(cls)
+    cls._begin(cipher, session, *parts)
+    return cipher

@@ -1,0 +1,1 @@
+"""The contract suite for drivers of kmsbridge. `kmsbridge.testing` has its public names."""

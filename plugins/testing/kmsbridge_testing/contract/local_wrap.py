@@ -1,0 +1,48 @@
+"""Group 12: who holds a public key asks nobody to wrap."""
+
+from __future__ import annotations
+
+import pytest
+
+from kmsbridge.driver import Capability
+from kmsbridge.errors import KmsUnavailable
+from kmsbridge_testing.contract.base import Cases, Keys, bound, needs, refused
+from kmsbridge_testing.contract.watch import network_events_of
+from kmsbridge_testing.harness import Fault, Harness
+
+
+class LocalWrapCases(Cases):
+    """`LOCAL_WRAP`, where the harness pins the public key; without it, a wrap is the service's to do."""
+
+    @needs("break_network")
+    @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.HANG], ids=lambda fault: fault.value)
+    def test_local_wrap_works_without_a_network(
+        self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault
+    ) -> None:
+        """By a driver that never had one; what it wrapped opens when the network is back."""
+        key = keys.open()
+        if Capability.LOCAL_WRAP not in key.capabilities:
+            harness.break_network(Fault.REFUSED)
+            refused(lambda: key.wrap(plaintext, bound()), KmsUnavailable)
+            return
+        harness.break_network(fault)
+        wrapped = key.wrap(plaintext, bound())
+        assert harness.arrivals() == 0
+        harness.heal_network()
+        assert keys.open().unwrap(wrapped, bound()) == plaintext
+
+    def test_local_wrap_touches_no_network(self, keys: Keys, plaintext: bytes) -> None:
+        """Not even once the key was used."""
+        key = keys.open()
+        if Capability.LOCAL_WRAP in key.capabilities:
+            assert key.unwrap(key.wrap(plaintext, bound()), bound()) == plaintext
+            assert not network_events_of(lambda: key.wrap(plaintext, bound()))
+
+    @needs("calls")
+    def test_wrap_costs_one_call_or_none(self, harness: Harness, keys: Keys, plaintext: bytes) -> None:
+        """None where it is declared to be local."""
+        key = keys.open()
+        before = harness.calls("first")
+        key.wrap(plaintext, bound())
+        local = Capability.LOCAL_WRAP in key.capabilities
+        assert harness.calls("first") - before == (0 if local else 1)

@@ -1,0 +1,166 @@
+"""Group 11: what the service wraps anew, without showing it."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
+
+import pytest
+
+from kmsbridge.driver import Capability, ErrorKind, WrappedKey
+from kmsbridge.errors import AuthenticationError, KmsKeyDisabled
+from kmsbridge.keys import ManagedKey
+from kmsbridge_testing.contract.base import TIMEOUT, Cases, Keys, bound, kind_of, needs, refused
+from kmsbridge_testing.contract.binding import WRONG, Pairs
+from kmsbridge_testing.contract.refusals import rewrapped
+from kmsbridge_testing.contract.tampering import REFUSALS
+from kmsbridge_testing.contract.watch import network_events_of
+from kmsbridge_testing.harness import Harness
+
+THREADS: Final = 64
+STEP: Final = 7
+"""Of so many bytes of a wrapped key one is flipped: `TamperingCases` tries them all."""
+CONTEXTS: Final = ("no context", "last value changed", "first name changed", "case of a value")
+STRANGERS: Final = {
+    "nothing": "",
+    "no scheme": "{name}",
+    "no name": "{scheme}:",
+    "another scheme": "elsewhere:{name}",
+    "longer scheme": "{scheme}x:{name}",
+    "scheme in capitals": "{SCHEME}:{name}",
+    "line end": "{scheme}:{name}\n",
+}
+
+wrong = pytest.mark.parametrize(("closed", "opened"), [WRONG[name] for name in CONTEXTS], ids=CONTEXTS)
+stranger = pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS)
+
+
+class RewrapCases(Cases):
+    """`Key.rewrap` where the driver declares `SERVER_REWRAP`, and what stands in for it where it does not."""
+
+    @pytest.fixture
+    def wrapped(self, key: ManagedKey, plaintext: bytes) -> WrappedKey:
+        """What is to be rewrapped."""
+        return key.wrap(plaintext, bound())
+
+    def test_rewrap_is_there_where_declared(self, keys: Keys, key: ManagedKey, wrapped: WrappedKey) -> None:
+        """With SERVER_REWRAP a key rewraps its own; without, the method says that it is not there."""
+        declared = Capability.SERVER_REWRAP in key.capabilities
+        assert key.rewraps_from(key.key_id) is (declared and key.binds_context)
+        if not declared:
+            with pytest.raises(NotImplementedError):
+                keys.driver().rewrap(wrapped, bound(), timeout=TIMEOUT)
+
+    def test_rewrapped_key_opens(
+        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
+        """To the same payload, by any driver of the key; it differs, and what it was made from still opens."""
+        again = rewrapped(key, wrapped)
+        assert again.key_id == key.key_id
+        assert again.ciphertext != wrapped.ciphertext
+        assert again.version == key.describe().version
+        assert [keys.open().unwrap(each, bound()) for each in (again, wrapped)] == [plaintext] * 2
+
+    def test_rewrap_by_the_service_keeps_the_binding(
+        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
+        """What the service rewraps opens in its context alone, and in no other can it be rewrapped."""
+        if Capability.SERVER_REWRAP not in key.capabilities:
+            return
+        driver = keys.driver()
+        again = driver.rewrap(wrapped, bound(), timeout=TIMEOUT)
+        assert key.unwrap(again, bound()) == plaintext
+        refused(lambda: key.unwrap(again, bound({"a": "b"})), AuthenticationError)
+        if key.binds_context:
+            with pytest.raises(Exception) as caught:  # noqa: PT011 - the driver's own
+                driver.rewrap(wrapped, bound({"a": "b"}), timeout=TIMEOUT)
+            assert kind_of(driver, caught.value, "rewrap") is ErrorKind.NOT_AUTHENTIC
+
+    @needs("rotate")
+    def test_rewrap_by_the_service_carries_the_new_version(
+        self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
+        """It is what a rewrap is for; by the driver that was open, and by one that is opened then."""
+        harness.rotate("first")
+        for each in (key, keys.open()):
+            again = rewrapped(each, wrapped)
+            assert again.version == key.describe().version
+            assert (again.version != wrapped.version) is (Capability.REPORTS_VERSION in key.capabilities)
+            assert key.unwrap(again, bound()) == plaintext
+
+    @wrong
+    def test_rewrap_in_wrong_context_is_refused(
+        self, key: ManagedKey, plaintext: bytes, closed: Pairs, opened: Pairs
+    ) -> None:
+        """`AuthenticationError`, as to unwrap; and the service does not change the context either."""
+        wrapped = key.wrap(plaintext, bound(closed))
+        refused(lambda: rewrapped(key, wrapped, opened), AuthenticationError)
+        again = rewrapped(key, wrapped, closed)
+        refused(lambda: key.unwrap(again, bound(opened)), AuthenticationError)
+        assert key.unwrap(again, bound(closed)) == plaintext
+
+    def test_changed_wrapped_key_is_not_rewrapped(self, key: ManagedKey, wrapped: WrappedKey) -> None:
+        """Flipped, cut, longer, random, empty: refused as to unwrap."""
+        ciphertext = wrapped.ciphertext
+        changed = [ciphertext[:-1], ciphertext[1:], ciphertext + b"\0", secrets.token_bytes(100), b""]
+        for place in range(0, len(ciphertext), STEP):
+            flipped = bytearray(ciphertext)
+            flipped[place] ^= 0x20
+            changed.append(bytes(flipped))
+        for each in changed:
+            refused(partial(rewrapped, key, wrapped._replace(ciphertext=each)), *REFUSALS)
+
+    # --- from one key to another ------------------------------------------------------------------
+
+    def test_key_rewraps_from_another_where_it_says_so(
+        self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
+    ) -> None:
+        """Then the second key alone opens it, in its context alone."""
+        second = keys.open("second")
+        if not second.rewraps_from(key.key_id):
+            return
+        moved = second.rewrap(wrapped, bound())
+        assert (moved.key_id, moved.version) == (second.key_id, second.describe().version)
+        assert second.unwrap(moved, bound()) == plaintext
+        refused(lambda: second.unwrap(moved, bound({"a": "b"})), AuthenticationError)
+        refused(lambda: second.rewrap(wrapped, bound({"a": "b"})), AuthenticationError)
+        # As though it were its own: whoever can write messages can put any id in front.
+        refused(lambda: second.rewrap(wrapped._replace(key_id=second.key_id), bound()), *REFUSALS)
+
+    @needs("disable")
+    def test_disabled_source_is_told(
+        self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey
+    ) -> None:
+        """Another key is no way around the end of one."""
+        second = keys.open("second")
+        if second.rewraps_from(key.key_id):
+            harness.disable("first")
+            refused(lambda: second.rewrap(wrapped, bound()), KmsKeyDisabled)
+
+    @stranger
+    def test_no_key_rewraps_from_a_stranger(self, keys: Keys, key: ManagedKey, stranger: str) -> None:
+        """What is not certainly a key that the service can open is none: the library unwraps it itself."""
+        scheme, _, name = key.key_id.partition(":")
+        foreign = stranger.format(scheme=scheme, SCHEME=scheme.upper(), name=name)
+        assert key.rewraps_from(foreign) is False
+        if Capability.SERVER_REWRAP in key.capabilities:
+            assert keys.driver().rewraps_from(foreign) is False
+
+    def test_whence_it_rewraps_costs_no_call(self, keys: Keys, key: ManagedKey) -> None:
+        """Where the ids are known: it is asked for every recipient."""
+        second = keys.open("second")
+        known = second.key_id, key.key_id
+        assert not network_events_of(lambda: [second.rewraps_from(each) for each in known])
+
+    def test_many_threads_rewrap(self, key: ManagedKey) -> None:
+        """64 at once: each gets its own payload rewrapped, in its own context."""
+
+        def work(number: int) -> bool:
+            pairs, plaintext = {"thread": str(number)}, secrets.token_bytes(32)
+            again = rewrapped(key, key.wrap(plaintext, bound(pairs)), pairs)
+            return key.unwrap(again, bound(pairs)) == plaintext
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            assert all(pool.map(work, range(THREADS)))
