@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from kmsbridge.driver import Operation
 from kmsbridge.errors import KmsBridgeError, is_from_signal_handler
 
 __all__ = ["NOBODY", "Call", "CallResult", "Event", "Observer", "Observers"]
@@ -26,12 +27,12 @@ class Call(NamedTuple):
     `operation` is `resolve`, `wrap`, `unwrap`, `rewrap`, `describe` or `rotate`. `key_id` is the key's id; before
     that is known, a description of the key. `context` is what the service is given, with the library's own
     pair `kmsbridge`; empty for calls that use no key. `key_version` is what the wrapped key says of
-    its version, and empty where nothing is unwrapped. `purpose` is `rewrap` where a data key is wrapped anew by
-    unwrapping and wrapping; else it is the operation. `batch` is how many items were sent with this one, itself included: each item
+    its version, and empty where nothing is unwrapped. `purpose` is `rewrap` where a data key
+    is wrapped for rewrapping a message; else empty. `batch` is how many items were sent with this one, itself included: each item
     of a batch is told as a call of its own.
     """
 
-    operation: str
+    operation: Operation
     key_id: str
     context: Mapping[str, str] = _NO_CONTEXT
     key_version: str = ""

@@ -201,8 +201,10 @@ def in_parallel(work: Callable[[A], T], items: Sequence[A], deadline: Deadline |
     comes to the waiting thread from outside is raised at once, and nobody waits for the rest. Work that keeps
     a deadline is given up on a little after it, with `KmsTimeout`.
     """
-    if len(items) <= 1:
-        return [work(item) for item in items]
+    if not items:
+        return []
+    if len(items) == 1:
+        return [work(items[0])]
     workers = Workers("parallel", min(len(items), AT_ONCE))
     outcomes: list[Outcome[T]] = []
     try:

@@ -21,21 +21,11 @@ from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import KmsBridgeError, forget_locals
 
 
-class Decryptor(AsyncCipher):
-    """Decrypts, and has no way to encrypt. Made like `kmsbridge.Decryptor`, from a configuration or driver objects.
+class DecryptMethods:
+    """The methods of `Decryptor` that decrypt, which `EnvelopeCipher` has as well."""
 
-    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
-    """
-
-    _uses = ("decrypt_with",)
-
-    def __init__(self, *, decrypt_with: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
-        self._begin(driver_session(options, decrypt_with=decrypt_with))
-
-    def _begin(self, session: Session, decryption: AsyncDecryption | None = None) -> None:
-        self._session = session
-        self._decryption = decryption or AsyncDecryption(session.add_part(Decryption))
-        self._closes = decryption.core if decryption else session
+    _session: Session
+    _decryption: AsyncDecryption
 
     async def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """Return the plaintext of `message`, once all of it is verified.
@@ -137,3 +127,20 @@ class Decryptor(AsyncCipher):
         Raises what `decrypt` raises, `OSError`, and `TypeError` for a file that cannot seek.
         """
         return await self._decryption.open_file(source, context, aad)
+
+
+class Decryptor(DecryptMethods, AsyncCipher):
+    """Decrypts, and has no way to encrypt. Made like `kmsbridge.Decryptor`, from a configuration or driver objects.
+
+    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
+    """
+
+    _uses = ("decrypt_with",)
+
+    def __init__(self, *, decrypt_with: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
+        self._begin(driver_session(options, decrypt_with=decrypt_with))
+
+    def _begin(self, session: Session, decryption: AsyncDecryption | None = None) -> None:
+        self._session = session
+        self._decryption = decryption or AsyncDecryption(session.add_part(Decryption))
+        self._closes = decryption.core if decryption else session

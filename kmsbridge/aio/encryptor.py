@@ -20,21 +20,11 @@ from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import forget_locals
 
 
-class Encryptor(AsyncCipher):
-    """Encrypts, and has no way to decrypt. Made like `kmsbridge.Encryptor`, from a configuration or driver objects.
+class EncryptMethods:
+    """The methods of `Encryptor` that encrypt, which `EnvelopeCipher` has as well."""
 
-    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
-    """
-
-    _uses = ("encrypt_to",)
-
-    def __init__(self, *, encrypt_to: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
-        self._begin(driver_session(options, encrypt_to=encrypt_to))
-
-    def _begin(self, session: Session, encryption: AsyncEncryption | None = None) -> None:
-        self._session = session
-        self._encryption = encryption or AsyncEncryption(session.add_part(Encryption))
-        self._closes = encryption.core if encryption else session
+    _session: Session
+    _encryption: AsyncEncryption
 
     async def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """Return the message that holds `plaintext`, bound to `context` and `aad`.
@@ -101,3 +91,20 @@ class Encryptor(AsyncCipher):
         Raises what `encrypt` raises, and `ConfigError` in direct mode.
         """
         await self._encryption.encrypt_stream(reader, writer, context, aad)
+
+
+class Encryptor(EncryptMethods, AsyncCipher):
+    """Encrypts, and has no way to decrypt. Made like `kmsbridge.Encryptor`, from a configuration or driver objects.
+
+    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
+    """
+
+    _uses = ("encrypt_to",)
+
+    def __init__(self, *, encrypt_to: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
+        self._begin(driver_session(options, encrypt_to=encrypt_to))
+
+    def _begin(self, session: Session, encryption: AsyncEncryption | None = None) -> None:
+        self._session = session
+        self._encryption = encryption or AsyncEncryption(session.add_part(Encryption))
+        self._closes = encryption.core if encryption else session

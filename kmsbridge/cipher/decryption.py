@@ -24,7 +24,7 @@ from kmsbridge.cipher.arguments import (
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
-from kmsbridge.datakeys.decryption import DecryptionKeys, Known
+from kmsbridge.datakeys.decryption import DecryptionKeys, KnownKeys
 from kmsbridge.errors import AuthenticationError, ClosedError, KmsBridgeError, MessageError
 from kmsbridge.message import Header, chunk_reader
 from kmsbridge.threads import in_parallel
@@ -55,7 +55,7 @@ class Decryption:
         if not header.has_recipients_data_key:
             return None
         packed, body = message[: header.length], memoryview(message)[header.length :]
-        return self.data_keys.opened_at_hand(
+        return self.data_keys.use_fitting_at_hand(
             header, context, len(message), lambda data_key: data_key.decrypt(body, aad), packed=packed
         )
 
@@ -133,7 +133,9 @@ class Decryption:
         """Return what decrypts the body of a message that begins with `header` and `start`, as it arrives."""
         if header.is_direct:
             return direct.DirectDecryptor(direct.decrypt(self.data_keys, header, context, aad))
-        return self.data_keys.opened(header, context, 0, lambda data_key: data_key.body_decryptor(start, aad))
+        return self.data_keys.use_fitting(
+            header, context, 0, lambda data_key: data_key.body_decryptor(start, aad)
+        )
 
     def report(self) -> None:
         """Tell the audit trail how many messages each data key has served since it was last told."""
@@ -162,7 +164,7 @@ class Decryption:
         context: Pairs,
         aad: Buffer,
         header: Header | None = None,
-        known: Known | None = None,
+        known: KnownKeys | None = None,
     ) -> bytes:
         """Return the plaintext of a message that `_decrypt_by_header` did not; `header` and `known` save work."""
         if header is None:
@@ -172,7 +174,7 @@ class Decryption:
         if header.is_direct:
             return direct.decrypt(self.data_keys, header, context, aad)
         packed, body = message[: header.length], memoryview(message)[header.length :]
-        return self.data_keys.opened(
+        return self.data_keys.use_fitting(
             header,
             context,
             len(message),
@@ -186,7 +188,9 @@ class Decryption:
     ) -> reading.Chunks:
         if header.is_direct:
             return direct.DirectChunks(direct.decrypt(self.data_keys, header, context, aad))
-        return self.data_keys.opened(header, context, 0, lambda data_key: data_key.reader(read_at, size, aad))
+        return self.data_keys.use_fitting(
+            header, context, 0, lambda data_key: data_key.reader(read_at, size, aad)
+        )
 
     # --- many messages ------------------------------------------------------------------------------
 

@@ -18,26 +18,11 @@ from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import KmsBridgeError, forget_locals
 
 
-class Decryptor(SyncCipher):
-    """Decrypts, and has no way to encrypt: for the hosts that work on the data.
+class DecryptMethods:
+    """The methods of `Decryptor` that decrypt, which `EnvelopeCipher` has as well."""
 
-    Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
-
-    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `decrypt_with` is a list of
-    them, tried in this order, and `options` are `data_keys`, `calls`, `audit` and `name` (see `CipherOptions`).
-    The objects are closed with the decryptor, and cannot be used in a forked child: there they raise
-    `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
-    """
-
-    _uses = ("decrypt_with",)
-
-    def __init__(self, *, decrypt_with: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
-        self._begin(driver_session(options, decrypt_with=decrypt_with))
-
-    def _begin(self, session: Session, decryption: Decryption | None = None) -> None:
-        self._session = session
-        self._decryption = decryption or session.add_part(Decryption)
-        self._closes = decryption or session
+    _session: Session
+    _decryption: Decryption
 
     def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """Return the plaintext of `message`, once all of it is verified.
@@ -148,3 +133,25 @@ class Decryptor(SyncCipher):
         passed in is left open. Raises what `decrypt` raises, `OSError`, and `TypeError` for a file that cannot seek.
         """
         return self._decryption.open_file(source, context, aad)
+
+
+class Decryptor(DecryptMethods, SyncCipher):
+    """Decrypts, and has no way to encrypt: for the hosts that work on the data.
+
+    Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
+
+    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `decrypt_with` is a list of
+    them, tried in this order, and `options` are `data_keys`, `calls`, `audit` and `name` (see `CipherOptions`).
+    The objects are closed with the decryptor, and cannot be used in a forked child: there they raise
+    `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
+    """
+
+    _uses = ("decrypt_with",)
+
+    def __init__(self, *, decrypt_with: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
+        self._begin(driver_session(options, decrypt_with=decrypt_with))
+
+    def _begin(self, session: Session, decryption: Decryption | None = None) -> None:
+        self._session = session
+        self._decryption = decryption or session.add_part(Decryption)
+        self._closes = decryption or session

@@ -17,26 +17,11 @@ from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import forget_locals
 
 
-class Encryptor(SyncCipher):
-    """Encrypts, and has no way to decrypt: for the hosts that take data in.
+class EncryptMethods:
+    """The methods of `Encryptor` that encrypt, which `EnvelopeCipher` has as well."""
 
-    Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
-
-    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `encrypt_to` is a list of
-    them, each of which wraps every data key, and `options` are `data_keys`, `calls`, `audit`, `direct` and `name`
-    (see `CipherOptions`). The objects are closed with the encryptor, and cannot be used in a forked child: there
-    they raise `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
-    """
-
-    _uses = ("encrypt_to",)
-
-    def __init__(self, *, encrypt_to: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
-        self._begin(driver_session(options, encrypt_to=encrypt_to))
-
-    def _begin(self, session: Session, encryption: Encryption | None = None) -> None:
-        self._session = session
-        self._encryption = encryption or session.add_part(Encryption)
-        self._closes = encryption or session
+    _session: Session
+    _encryption: Encryption
 
     def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """Return the message that holds `plaintext`, bound to `context` and `aad`.
@@ -109,3 +94,25 @@ class Encryptor(SyncCipher):
         raises, and `ConfigError` in direct mode.
         """
         self._encryption.encrypt_stream(reader, writer, context, aad, progress)
+
+
+class Encryptor(EncryptMethods, SyncCipher):
+    """Encrypts, and has no way to decrypt: for the hosts that take data in.
+
+    Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
+
+    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `encrypt_to` is a list of
+    them, each of which wraps every data key, and `options` are `data_keys`, `calls`, `audit`, `direct` and `name`
+    (see `CipherOptions`). The objects are closed with the encryptor, and cannot be used in a forked child: there
+    they raise `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
+    """
+
+    _uses = ("encrypt_to",)
+
+    def __init__(self, *, encrypt_to: Sequence[KeyDriver], **options: Unpack[CipherOptions]) -> None:
+        self._begin(driver_session(options, encrypt_to=encrypt_to))
+
+    def _begin(self, session: Session, encryption: Encryption | None = None) -> None:
+        self._session = session
+        self._encryption = encryption or session.add_part(Encryption)
+        self._closes = encryption or session

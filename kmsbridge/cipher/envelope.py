@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, BinaryIO, Literal, Unpack, overload
+from collections.abc import Sequence
+from typing import Unpack
 
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.arguments import Buffer
 from kmsbridge.cipher.base import SyncCipher, driver_session, guarded, make_cipher
 from kmsbridge.cipher.decryption import Decryption
-from kmsbridge.cipher.decryptor import Decryptor
+from kmsbridge.cipher.decryptor import DecryptMethods, Decryptor
 from kmsbridge.cipher.driver_objects import CipherOptions
 from kmsbridge.cipher.encryption import Encryption
-from kmsbridge.cipher.encryptor import Encryptor
-from kmsbridge.cipher.files import Progress
-from kmsbridge.cipher.reading import MessageReader
+from kmsbridge.cipher.encryptor import EncryptMethods, Encryptor
 from kmsbridge.cipher.rewrapping import Rewrapping
 from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
-from kmsbridge.errors import KmsBridgeError, forget_locals
 
 
-class EnvelopeCipher(SyncCipher):
+class EnvelopeCipher(EncryptMethods, DecryptMethods, SyncCipher):
     """Encrypts, decrypts and rewraps: for the hosts that do both, and for moving between keys.
 
     It is put together from an `encryptor` and a `decryptor`, each of which may be handed to what must not do the
@@ -65,185 +62,6 @@ class EnvelopeCipher(SyncCipher):
     def decryptor(self) -> Decryptor:
         """What decrypts, over the same keys and data keys. Closing it alone ends decrypting, and nothing else."""
         return self._decryptor
-
-    # --- encrypting -------------------------------------------------------------------------------
-
-    def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
-        """Return the message that holds `plaintext`, bound to `context` and `aad`.
-
-        Raises what `Encryptor.encrypt` raises: `TypeError` for what is not bytes-like, `ConfigError` or
-        `LimitExceeded` for a context that cannot be, `KmsError` where a key could not wrap.
-        """
-        # `guarded`, written out: one call more is a twentieth of a small message's time.
-        try:
-            try:
-                return self._encryption.encrypt(plaintext, context, aad)
-            except BaseException as error:
-                self._session.failed(error, context)
-                raise
-        except BaseException as error:
-            del plaintext, aad
-            forget_locals(error)
-            raise
-
-    @guarded
-    def encrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
-        """Return the message that holds `text` in armored form.
-
-        Raises what `encrypt` raises, and `ValueError` for text that cannot be written as UTF-8.
-        """
-        return self._encryption.encrypt_text(text, context, aad)
-
-    @guarded
-    def encrypt_many(
-        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
-    ) -> list[bytes]:
-        """Return a message for each plaintext, all of one context; `aads` has one for each. All or none.
-
-        Raises what `encrypt` raises; an error that an item causes has its place in `index`.
-        """
-        return self._encryption.encrypt_many(plaintexts, context, aads)
-
-    @guarded
-    def encrypt_file(
-        self,
-        source: PathLike,
-        target: PathLike,
-        *,
-        context: Pairs = None,
-        aad: Buffer = b"",
-        progress: Progress | None = None,
-    ) -> None:
-        """Encrypt the file `source` into `target`, which appears whole or not at all; it may be `source`.
-
-        `progress` is called with the bytes done. Raises what `encrypt` raises, `ConfigError` in direct mode,
-        and `OSError`.
-        """
-        self._encryption.encrypt_file(source, target, context, aad, progress)
-
-    @guarded
-    def encrypt_stream(
-        self,
-        reader: BinaryIO,
-        writer: BinaryIO,
-        *,
-        context: Pairs = None,
-        aad: Buffer = b"",
-        progress: Progress | None = None,
-    ) -> None:
-        """Encrypt what `reader` holds to its end into `writer`, as it comes.
-
-        `progress` is called with the bytes done. Raises what `encrypt` raises, and `ConfigError` in direct mode.
-        """
-        self._encryption.encrypt_stream(reader, writer, context, aad, progress)
-
-    # --- decrypting -------------------------------------------------------------------------------
-
-    def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
-        """Return the plaintext of `message`, once all of it is verified.
-
-        Raises what `Decryptor.decrypt` raises: `MessageError` for what is no message, `AuthenticationError` for a
-        wrong context, a wrong aad or changed bytes, `NoMatchingKey`, `KmsError`, `TypeError`.
-        """
-        # `guarded`, written out: one call more is a twentieth of a small message's time.
-        try:
-            try:
-                return self._decryption.decrypt(message, context, aad)
-            except BaseException as error:
-                self._session.failed(error, context)
-                raise
-        except BaseException as error:
-            del message, aad
-            forget_locals(error)
-            raise
-
-    @guarded
-    def decrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
-        """Return the text in an armored message; white space around it is ignored.
-
-        Raises what `decrypt` raises, and `ValueError` where the payload is not UTF-8.
-        """
-        return self._decryption.decrypt_text(text, context, aad)
-
-    @overload
-    def decrypt_many(
-        self,
-        messages: Iterable[Buffer],
-        *,
-        context: Pairs = ...,
-        aads: Sequence[Buffer] | None = ...,
-        errors: Literal["raise"] = ...,
-    ) -> list[bytes]: ...
-
-    @overload
-    def decrypt_many(
-        self,
-        messages: Iterable[Buffer],
-        *,
-        context: Pairs = ...,
-        aads: Sequence[Buffer] | None = ...,
-        errors: Literal["raise", "return"],
-    ) -> list[bytes | KmsBridgeError]: ...
-
-    @guarded
-    def decrypt_many(
-        self,
-        messages: Iterable[Buffer],
-        *,
-        context: Pairs = None,
-        aads: Sequence[Buffer] | None = None,
-        errors: Literal["raise", "return"] = "raise",
-    ) -> list[Any]:
-        """Return the plaintext of each message, in order; every distinct wrapped key is unwrapped once.
-
-        All messages are of one context; `aads` has one for each. `errors="raise"` raises the first error in the
-        messages' order, and `errors="return"` puts each error in the place of its message. Each error has its
-        message's place in `index`. Raises what `decrypt` raises.
-        """
-        return self._decryption.decrypt_many(messages, context, aads, errors, self._session.failed)
-
-    @guarded
-    def decrypt_file(
-        self,
-        source: PathLike,
-        target: PathLike,
-        *,
-        context: Pairs = None,
-        aad: Buffer = b"",
-        progress: Progress | None = None,
-    ) -> None:
-        """Decrypt the file `source` into `target`, which appears whole, once it is verified, with permissions 0600.
-
-        `progress` is called with the bytes done. Raises what `decrypt` raises, and `OSError`.
-        """
-        self._decryption.decrypt_file(source, target, context, aad, progress)
-
-    @guarded
-    def decrypt_stream(
-        self,
-        reader: BinaryIO,
-        writer: BinaryIO,
-        *,
-        context: Pairs = None,
-        aad: Buffer = b"",
-        progress: Progress | None = None,
-    ) -> None:
-        """Decrypt a message from `reader` into `writer` as it comes, chunk by verified chunk.
-
-        Use what was written only when this has returned: until then the end may be missing. `progress` is called
-        with the bytes done. Raises what `decrypt` raises.
-        """
-        self._decryption.decrypt_stream(reader, writer, context, aad, progress)
-
-    @guarded
-    def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> MessageReader:
-        """Return a seekable, read-only binary file of the plaintext in `source`, a path or a seekable file.
-
-        A read decrypts and verifies only the chunks that it touches. Raises what `Decryptor.open` raises.
-        """
-        return self._decryption.open_file(source, context, aad)
-
-    # --- rewrapping -------------------------------------------------------------------------------
 
     @guarded
     def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:

@@ -102,7 +102,9 @@ class Rewrapping:
         new = self._rewrapped_by_service(header, context, deadline)
         if new is not None:
             return new
-        data_key = self._decryption.agreed(header, context, lambda key: key.fits(start, aad), deadline)
+        data_key = self._decryption.data_key_to_rewrap(
+            header, context, lambda key: key.fits(start, aad), deadline
+        )
         # By the data key that this body wants, not by the header: it may have led to another before.
         known = self._known_header(data_key.name, deadline)
         if known is not None:

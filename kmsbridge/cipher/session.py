@@ -67,6 +67,7 @@ class Session:
             self.observer = Observers([self.observer, *observers])
         self.keys: dict[Hashable, ManagedKey] = {}
         self._parts: list[Part] = []
+        self._closed = False
         _sessions.add(self)
         try:
             self.encrypt_to = [self._managed(key) for key in encrypt_to]
@@ -105,6 +106,8 @@ class Session:
 
     def close(self) -> None:
         """Drop every data key, then close the keys and the observers; may be repeated."""
+        if self._closed:
+            return
         _sessions.discard(self)
         # What was put on the stack last is closed first, and all of it whatever becomes of the others.
         with contextlib.ExitStack() as stack:
@@ -113,6 +116,7 @@ class Session:
                 stack.callback(key.close)
             for part in self._parts:
                 stack.callback(part.close)
+        self._closed = True  # here, so that closing can be repeated where something broke it off
 
     def _managed(self, key: KeyConfig | KeyDriver) -> ManagedKey:
         identity: Hashable = key.name if isinstance(key, KeyConfig) else id(key)

@@ -1,4 +1,4 @@
-"""Data keys at hand: bounded in number, age, messages and bytes."""
+"""Data keys kept in memory: bounded in number, age, messages and bytes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _NO_PAIRS: frozenset[object] = frozenset()
 
 
 def context_key(pairs: Pairs) -> Hashable:
-    """The name of a context in a cache: cheap, and the same whatever the order of the pairs.
+    """Return the key under which a context's data key is kept: the same whatever the order of the pairs.
 
-    It checks nothing: pairs that no context may have are never in a cache, so they are not found
-    there and get checked. Raises `TypeError` or `AttributeError` for what is no mapping of texts.
+    Nothing is checked, because this is done for every message. Pairs that are not allowed in a context are never in a
+    cache, so they are not found, and are checked then. Raise `TypeError` or `AttributeError` for what is not a mapping of texts.
     """
     return _NO_PAIRS if pairs is None else frozenset(pairs.items())
 
 
 class KeyCache:
-    """At most `policy.max_entries` data keys, and `MAX_WEIGHT` bytes of what describes them.
+    """A cache of at most `policy.max_entries` data keys, whose descriptions take at most `MAX_WEIGHT` bytes.
 
-    Those not used lately are dropped first, and each when it is too old. A data key has one name, and may
-    have one alias: something that is cheaper to look it up by. The lock is held to change the cache only,
-    not to look something up, and never across crypto or a call.
+    The least recently used are dropped first, and each when it is too old. A data key has one name, and may
+    have one alias, under which it is found more cheaply. The lock is held to change the cache, not to look something
+    up, and never during encryption or a call.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class KeyCache:
         forks.watch(self)
 
     def use(self, name: Hashable, size: int) -> DataKey | None:
-        """The key under `name`, one message of `size` bytes counted; None where there is none to use."""
+        """Return the data key of this name and count one message of `size` bytes; None where there is none that may be used."""
         # As `use_alias`, both written out: a call more is some percent of a small message's time.
         entry = self._entries.get(name)
         if entry is None or not entry.take(size, self._clock()):
@@ -72,7 +72,7 @@ class KeyCache:
         return entry
 
     def use_alias(self, alias: Hashable, size: int) -> DataKey | None:
-        """Return the key of this alias, one message of `size` bytes counted; None where there is none to use."""
+        """Return the data key of this alias and count one message of `size` bytes; None where there is none that may be used."""
         entry = self._aliases.get(alias)
         if entry is None or not entry.take(size, self._clock()):
             return None
@@ -80,22 +80,22 @@ class KeyCache:
         return entry
 
     def use_entry(self, entry: DataKey | None, size: int) -> DataKey | None:
-        """`entry`, one message of `size` bytes counted; None where there is none, or its allowance is used up."""
+        """Return `entry` and count one message of `size` bytes; None where it is None or its allowance is used up."""
         return entry if entry is not None and entry.take(size, self._clock()) else None
 
     def peek(self, name: Hashable) -> DataKey | None:
-        """The key under `name` if it can be used, nothing counted."""
+        """Return the data key of this name if it may be used, without counting a message."""
         entry = self._entries.get(name)
         return entry if entry is not None and entry.lasts(self._clock()) else None
 
     def new(
         self, secret: Secret, recipient: Recipient, context: EncryptionContext, header: Header | None = None
     ) -> DataKey:
-        """A data key with the whole allowance of the policy, not kept here."""
+        """Return a new data key with the whole allowance of the policy. It is not kept yet."""
         return DataKey(secret, recipient, context, self.policy, self._clock(), header)
 
     def put(self, name: Hashable, entry: DataKey) -> DataKey:
-        """Keep a new data key under `name`."""
+        """Keep a new data key under `name`, and return it."""
         entry.name = name
         with self._lock:
             gone = [old for old in (self._entries.get(name),) if old is not None and self._remove(old)]
@@ -110,7 +110,7 @@ class KeyCache:
         return entry
 
     def give_alias(self, entry: DataKey, alias: Hashable, weight: int) -> None:
-        """Have `entry` found by `alias` of `weight` bytes as well, instead of by any that it had."""
+        """Let `entry` be found by `alias`, which takes `weight` bytes, in place of the alias it had."""
         with self._lock:
             if entry.alias == alias or self._entries.get(entry.name) is not entry:
                 return
@@ -127,7 +127,7 @@ class KeyCache:
             raise ClosedError("the cipher is closed", remedy="open a new one")
 
     def sweep(self) -> float | None:
-        """Drop the keys that are too old; gives the seconds until the next will be, None where there is none."""
+        """Drop the data keys that are too old. Return the seconds until the next one is; None where none is left."""
         now = self._clock()
         with self._lock:
             entries = list(self._entries.values())
@@ -138,13 +138,13 @@ class KeyCache:
         return left
 
     def report(self) -> None:
-        """Tell `dropped` of every key as if it were, so that what it has served is told; they stay."""
+        """Call `dropped` for every data key, so that its use is reported, and keep it."""
         with contextlib.ExitStack() as stack:  # each is told of, whatever becomes of the others
             for entry in list(self._entries.values()):
                 stack.callback(self._dropped, entry)
 
     def close(self) -> None:
-        """Drop every key, and keep none from now on."""
+        """Drop every data key, and keep none from now on."""
         with self._lock:
             self._closed = True
             entries = list(self._entries.values())
@@ -158,12 +158,12 @@ class KeyCache:
         return len(self._entries)
 
     def after_fork(self) -> None:
-        """A child starts with none of its parent's data keys."""
+        """Drop every data key: a forked child starts with none of its parent's."""
         self._lock = threading.RLock()
         self._forget_all()
 
     def _shrink(self, newest: DataKey) -> list[DataKey]:
-        """Make room, beside `newest`. What was used again since its last turn gets another turn."""
+        """Drop what is too much, but not `newest`; return it. An entry that was used since it was last looked at is spared once."""
         gone = []
         while len(self._entries) > 1 and self._is_too_much():
             name, oldest = next(iter(self._entries.items()))
@@ -179,7 +179,7 @@ class KeyCache:
         return len(self._entries) > self.policy.max_entries or self._weight > MAX_WEIGHT
 
     def _remove(self, entry: DataKey) -> bool:
-        """Whether it was there until now."""
+        """Remove `entry`. Return whether it was there."""
         if self._entries.get(entry.name) is not entry:
             return False
         # Not `del`: a signal handler may have removed it between the look and this.

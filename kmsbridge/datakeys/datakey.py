@@ -1,4 +1,4 @@
-"""A data key, which encrypts and decrypts by itself."""
+"""A data key. Nothing outside this folder holds its bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DOMAIN: Final = b"kmsbridge/v1\x00"
 class DataKey:
     """A data key of one context, and what is left of the number, size and time of the messages it may serve.
 
-    It encrypts and decrypts bodies itself: its bytes are for nobody else, and are lent to the cipher for a call.
+    It encrypts and decrypts bodies itself, and lends its bytes to `kmsbridge.message` for the call.
 
     `header` is the one that an encryptor writes, and empty for a key that only decrypts. `key_id` and
     `key_version` are of the key that wrapped it first, or that it was unwrapped by.
@@ -76,39 +76,39 @@ class DataKey:
         self._taken = self._told = 0
 
     def encrypt(self, plaintext: Buffer, aad: Buffer) -> bytes:
-        """A whole message: the header, and the body that holds `plaintext` and is bound to `aad`."""
+        """Return a whole message: the header, and the body that holds `plaintext` and is bound to `aad`."""
         return chunked.encrypt(self.secret.reveal(), self._bound + aad, plaintext, self.header)
 
     def decrypt(self, sealed: bytes | memoryview, aad: Buffer) -> bytes:
-        """The plaintext of a body, all of it verified. Raises `AuthenticationError`."""
+        """Return the plaintext of a body, all of it verified. Raise `AuthenticationError`."""
         return chunked.decrypt(self.secret.reveal(), self._bound + aad, sealed)
 
     def fits(self, start: bytes, aad: Buffer) -> bool:
-        """Whether the body that begins with `start`, its first 56 bytes or more, is of this data key and `aad`."""
+        """Return whether the body that begins with `start`, its first 56 bytes or more, is of this data key and `aad`."""
         return cobblestone.commits(self.secret.reveal(), self._bound + aad, start)
 
     def body_encryptor(self, aad: Buffer) -> chunked.BodyEncryptor:
-        """Encrypts a body as its plaintext arrives."""
+        """Return an object that encrypts a body as its plaintext arrives."""
         return chunked.BodyEncryptor(self.secret.reveal(), self._bound + aad)
 
     def body_decryptor(self, start: bytes, aad: Buffer) -> chunked.BodyDecryptor:
-        """Decrypts a body that begins with `start` as it arrives. Raises `AuthenticationError` where it does not fit."""
+        """Return an object that decrypts a body as it arrives. Raise `AuthenticationError` where its `start` does not fit."""
         if not self.fits(start, aad):
             raise AuthenticationError
         return chunked.BodyDecryptor(self.secret.reveal(), self._bound + aad)
 
     def reader(self, read_at: ReadAt, size: int, aad: Buffer) -> ChunkReader:
-        """Decrypts any part of a body of `size` bytes. Raises `AuthenticationError` where it does not fit."""
+        """Return an object that decrypts any part of a body of `size` bytes. Raise `AuthenticationError` where it does not fit."""
         from kmsbridge.message import chunk_reader
 
         return chunk_reader.ChunkReader(self.secret.reveal(), self._bound + aad, read_at, size)
 
     def is_same_as(self, other: DataKey) -> bool:
-        """Whether both have the same bytes."""
+        """Return whether both have the same bytes."""
         return self.secret.equals(other.secret)
 
     def take(self, size: int, now: float) -> bool:
-        """Count one message of `size` bytes; False where the allowance is used up.
+        """Count one message of `size` bytes. Return False where the allowance is used up.
 
         A message may end beyond `max_bytes`, else one larger than that could never be written.
         """
@@ -121,18 +121,18 @@ class DataKey:
         return True
 
     def set_alias(self, alias: Hashable, weight: int) -> int:
-        """Have this alias of `weight` bytes, or none; gives the difference that it makes to its weight."""
+        """Set the alias, which takes `weight` bytes, or remove it. Return the difference to the data key's weight."""
         more = weight - self._alias_weight
         self.alias, self._alias_weight = alias, weight
         self.weight += more
         return more
 
     def lasts(self, now: float) -> bool:
-        """Whether there is allowance left."""
+        """Return whether any allowance is left."""
         return self._taken < self._max_messages and self._bytes_left > 0 and now < self._expires
 
     def expires_in(self, now: float) -> float:
-        """Seconds until it is too old; 0.0 or less when it is."""
+        """Return the seconds until it is too old; 0.0 or less when it is."""
         return self._expires - now
 
     def spend(self, size: int) -> None:
@@ -140,14 +140,14 @@ class DataKey:
         self._bytes_left -= size
 
     def take_used(self) -> int:
-        """How many messages it has served since this was last asked."""
+        """Return how many messages it has served since the last call of this method."""
         used = self._taken - self._told
         self._told += used
         return used
 
 
 def bound_bytes(context: EncryptionContext) -> bytes:
-    """What binds a body to `context`; followed by the aad it is a body's Cobblestone context."""
+    """Return the bytes that bind a body to `context`: with the aad behind them they are its Cobblestone context."""
     canonical = context.canonical()
     return b"".join((_DOMAIN, len(canonical).to_bytes(4, "big"), canonical))
 

@@ -13,7 +13,7 @@ from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight, copied
 from kmsbridge.datakeys.refusals import Refusals
-from kmsbridge.datakeys.unwrapping import ANOTHER_MAY_DO, PASSING, Match, Unwrapping, worst, wrapped_by
+from kmsbridge.datakeys.unwrapping import TRANSIENT, TRY_NEXT_KEY_AFTER, Match, Unwrapping, worst, wrapped_by
 from kmsbridge.datakeys.usage import usage_reporter
 from kmsbridge.driver import Capability
 from kmsbridge.errors import (
@@ -35,17 +35,17 @@ DATA_KEY_LENGTH: Final = 32
 
 T = TypeVar("T")
 
-Known = dict[Hashable, DataKey | KmsBridgeError]
-"""By a wrapped key's name, its data key, or why there is none."""
+KnownKeys = dict[Hashable, DataKey | KmsBridgeError]
+"""By the name of a wrapped key: the data key in it, or the error that it ended with."""
 
 
 class DecryptionKeys:
-    """The data keys of messages seen before, and the way to those of others through `keys`.
+    """Finds the data keys of messages: in memory, or by having one of `keys` unwrap them.
 
-    A message has one body and as many valid headers as somebody cares to write: with other recipients
-    beside ours, other labels, other padding. So a data key is named by what cannot be varied: its key's id,
-    the SHA-256 of the wrapped bytes and the context. The exact bytes of a header that led to it are an alias,
-    given once a body was opened by it, which saves parsing.
+    One body can stand behind many valid headers: with other recipients beside ours, other labels, other
+    padding. So a data key is named by what cannot be varied: its key's id, the SHA-256 of the wrapped bytes,
+    and the context. The exact bytes of a header are an alias, given once a body was decrypted by the data key,
+    which saves parsing that header again.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class DecryptionKeys:
         self._label_counts = {key.driver.scheme for key in keys if key.reads_version}
 
     def at_hand(self, header: bytes, pairs: Pairs, size: int) -> DataKey | None:
-        """The data key that last opened a message with these header bytes: no call, no parsing, no waiting.
+        """Return the data key that last decrypted a message with these header bytes, or None: no call, no parsing.
 
-        Where a message does not open by it, another of its recipients may have wrapped another that does.
+        Where it does not decrypt this message, another of the message's recipients may have wrapped one that does.
         """
         try:
             return self._cache.use_alias((header, context_key(pairs)), size)
         except (AttributeError, TypeError):
-            return None  # no context at all, as `opened` says in its error
+            return None  # no context at all, as `use_fitting` says in its error
 
-    def opened(
+    def use_fitting(
         self,
         header: Header,
         pairs: Pairs,
@@ -77,16 +77,16 @@ class DecryptionKeys:
         use: Callable[[DataKey], T],
         *,
         packed: bytes = b"",
-        known: Known | None = None,
+        known: KnownKeys | None = None,
     ) -> T:
-        """`use(data key)`, of the first of the message's data keys for which it raises no `AuthenticationError`.
+        """Return `use(data key)` for the first of the message's data keys that fits: that raises no `AuthenticationError`.
 
-        Recipients may hold different data keys: whoever writes the storage can put together what others
-        wrapped. So one that does not unwrap, or does not fit, is not the end. If none does, a refusal is raised
+        Recipients may hold different data keys: whoever can write to the storage can put together what others
+        wrapped. So where one does not unwrap, or does not fit, the next is tried. If none fits, a refusal is raised
         before an outage, and either before a lack of authenticity; the others are in the error's notes.
 
-        `packed` is the header's bytes, to be found by `at_hand` from now on; `known` saves looking again.
-        Raises what `EncryptionContext.of` raises, `NoMatchingKey`, `AuthenticationError`, or a `KmsError`.
+        `packed` is the header's bytes, by which `at_hand` finds the data key from now on; `known` saves looking for keys again.
+        Raise what `EncryptionContext.of` raises, `NoMatchingKey`, `AuthenticationError`, or a `KmsError`.
         """
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
@@ -102,10 +102,10 @@ class DecryptionKeys:
                 return result
         raise worst(failures)
 
-    def opened_at_hand(
+    def use_fitting_at_hand(
         self, header: Header, pairs: Pairs, size: int, use: Callable[[DataKey], T], *, packed: bytes
     ) -> T | None:
-        """The same with the data keys at hand alone; None where none of them fits."""
+        """Do the same with the data keys in memory alone. Return None where none of them fits."""
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
         for entry in self._entries_at_hand(header, context, size, {}):
@@ -116,17 +116,17 @@ class DecryptionKeys:
         return None
 
     def fetch(self, header: Header, pairs: Pairs) -> bool:
-        """Have a data key of this message at hand: True. Raises what `opened` does where there is none."""
+        """Load a data key of this message, and return True. Raise what `use_fitting` does where there is none."""
         failures: list[KmsBridgeError] = []
         self._cache.check_open()
         if next(self._candidates(header, EncryptionContext.of(pairs), 0, failures, {}), None) is None:
             raise worst(failures)
         return True
 
-    def fetch_many(self, headers: Iterable[Header], pairs: Pairs) -> Known:
-        """The data keys of these messages that were not at hand, or why there is none.
+    def fetch_many(self, headers: Iterable[Header], pairs: Pairs) -> KnownKeys:
+        """Load the data keys of these messages that are not in memory. Return them, and the errors of those that failed.
 
-        In the provider's batches where it has them, else each by a call, 16 at a time.
+        They are unwrapped in the provider's batches where it has them, else each by a call, 16 at a time.
         """
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
@@ -136,12 +136,12 @@ class DecryptionKeys:
         in_parallel(lambda header: self._fetch_first(header, context, known), rest)
         return known
 
-    def agreed(
+    def data_key_to_rewrap(
         self, header: Header, pairs: Pairs, fits: Callable[[DataKey], bool], deadline: Deadline
     ) -> DataKey:
-        """The data key to rewrap: one that `fits` the body, or the one that all of our recipients hold.
+        """Return the data key to rewrap: one that `fits` the body, or the one that all of our recipients hold.
 
-        Raises `AuthenticationError` where they hold different ones, of which none fits: to keep the wrong one
+        Raise `AuthenticationError` where they hold different ones, of which none fits: to keep the wrong one
         would make the message unreadable.
         """
         context = EncryptionContext.of(pairs)
@@ -151,7 +151,7 @@ class DecryptionKeys:
             if fits(entry):
                 return entry
             entries.append(entry)
-        passing = [error for error in failures if isinstance(error, PASSING)]
+        passing = [error for error in failures if isinstance(error, TRANSIENT)]
         if not entries or (passing and len(entries) < len(header.recipients)):
             raise worst(failures)
         if any(not entry.is_same_as(entries[0]) for entry in entries):
@@ -162,13 +162,13 @@ class DecryptionKeys:
         return entries[0]
 
     def name(self, recipient: Recipient, context: EncryptionContext) -> Hashable:
-        """What a wrapped data key is called in memory, whatever the header around it says."""
+        """Return the name of a recipient's wrapped data key in memory, which does not depend on the header around it."""
         scheme = recipient.key_id.partition(":")[0]
         label = recipient.key_version if scheme in self._label_counts else ""
         return recipient.key_id, label, hashlib.sha256(recipient.wrapped).digest(), context.canonical()
 
     def deadline(self) -> Deadline:
-        """For one operation that begins now."""
+        """Return the end of the time of an operation that begins now."""
         return Deadline(self._seconds)
 
     def check_open(self) -> None:
@@ -191,13 +191,13 @@ class DecryptionKeys:
         context: EncryptionContext,
         size: int,
         failures: list[KmsBridgeError],
-        known: Known,
+        known: KnownKeys,
         deadline: Deadline | None = None,
     ) -> Iterator[DataKey]:
-        """The message's data keys: those at hand, then the others in the order of `decrypt_with`.
+        """Yield the message's data keys: those in memory, then the others in the order of `decrypt_with`.
 
-        While there is another to try, one gets a single attempt and its part of the time. What fails goes to
-        `failures` and, by its name, to `known`.
+        While there is another key to try, one gets a single attempt and its share of the time. Failures are added to
+        `failures` and, by name, to `known`.
         """
         _check_inline(header)
         tried = set()
@@ -212,15 +212,15 @@ class DecryptionKeys:
             others = len(left) - number - 1
             try:
                 entry = self._get(match, context, size, deadline.share(others + 1), known, last=not others)
-            except ANOTHER_MAY_DO as error:
+            except TRY_NEXT_KEY_AFTER as error:
                 known[self.name(match[1], context)] = error
                 failures.append(error)
             else:
-                self.unwrapping.look_after(header, data_key_context(context), self._seconds)
+                self.unwrapping.probe_unhealthy(header, data_key_context(context), self._seconds)
                 yield entry
 
     def _entries_at_hand(
-        self, header: Header, context: EncryptionContext, size: int, known: Known
+        self, header: Header, context: EncryptionContext, size: int, known: KnownKeys
     ) -> Iterator[DataKey]:
         for recipient in header.recipients:
             name = self.name(recipient, context)
@@ -234,7 +234,7 @@ class DecryptionKeys:
         context: EncryptionContext,
         size: int,
         deadline: Deadline,
-        known: Known,
+        known: KnownKeys,
         *,
         last: bool,
     ) -> DataKey:
@@ -288,12 +288,12 @@ class DecryptionKeys:
         names = (self.name(recipient, context) for recipient in header.recipients)
         return any(self._cache.peek(name) is not None for name in names)
 
-    def _has_key(self, header: Header, context: EncryptionContext, known: Known) -> bool:
+    def _has_key(self, header: Header, context: EncryptionContext, known: KnownKeys) -> bool:
         names = (self.name(recipient, context) for recipient in header.recipients)
         return any(isinstance(known.get(name), DataKey) for name in names)
 
-    def _fetch_first(self, header: Header, context: EncryptionContext, known: Known) -> None:
-        """Find one data key of the message, and note what is found on the way."""
+    def _fetch_first(self, header: Header, context: EncryptionContext, known: KnownKeys) -> None:
+        """Load one data key of the message, and add what was learned to `known`."""
         failures: list[KmsBridgeError] = []
         try:
             entry = next(self._candidates(header, context, 0, failures, known), None)
@@ -302,16 +302,16 @@ class DecryptionKeys:
         except ClosedError:
             raise
         except KmsBridgeError:
-            return  # `opened` will tell
+            return  # `use_fitting` will tell
 
     def _name_for(self, header: Header, entry: DataKey, context: EncryptionContext) -> Hashable:
         (recipient,) = (each for each in header.recipients if each.key_id == entry.key_id)
         return self.name(recipient, context)
 
-    def _in_batches(self, headers: Sequence[Header], context: EncryptionContext) -> Known:
-        """Those whose first key takes batches."""
+    def _in_batches(self, headers: Sequence[Header], context: EncryptionContext) -> KnownKeys:
+        """Load, in batches, the data keys of those messages whose first key unwraps batches."""
         first: dict[ManagedKey, dict[Hashable, Recipient]] = {}
-        known: Known = {}
+        known: KnownKeys = {}
         deadline = self.deadline()
         for header in headers:
             match = self._first_match(header, deadline)
@@ -330,7 +330,7 @@ class DecryptionKeys:
         return known
 
     def _first_match(self, header: Header, deadline: Deadline) -> Match | None:
-        """The key that would be asked first."""
+        """Return the key that would be asked first, and its recipient; None where there is none."""
         if not header.has_recipients_data_key:
             return None
         try:
@@ -341,7 +341,7 @@ class DecryptionKeys:
 
     def _load_batch(
         self, key: ManagedKey, batch: dict[Hashable, Recipient], context: EncryptionContext
-    ) -> Known:
+    ) -> KnownKeys:
         bound = data_key_context(context)
         items = [(wrapped_by(recipient), bound) for recipient in batch.values()]
         results: Sequence[bytes | KmsBridgeError]
@@ -351,7 +351,7 @@ class DecryptionKeys:
             return {}  # the batch itself may be what was wrong
         except KmsError as error:
             results = [error] * len(batch)
-        except ANOTHER_MAY_DO:
+        except TRY_NEXT_KEY_AFTER:
             return {}
         return {
             name: self._kept(name, result, recipient, context)

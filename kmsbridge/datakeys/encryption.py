@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 from kmsbridge import message
 from kmsbridge.clock import Deadline
@@ -20,7 +21,7 @@ from kmsbridge.threads import in_parallel
 
 
 class EncryptionKeys:
-    """For each context one data key, wrapped by every one of `keys`, serving many messages."""
+    """Keeps a data key for each context, wrapped by every one of `keys`, which serves many messages."""
 
     def __init__(
         self, keys: Sequence[ManagedKey], policy: DataKeyPolicy, observer: Observer, calls: CallPolicy
@@ -32,16 +33,16 @@ class EncryptionKeys:
         self._cache = KeyCache(policy, dropped=usage_reporter(observer, "encrypt"))
 
     def cached(self, pairs: Pairs, size: int) -> DataKey | None:
-        """The data key for one more message of `size` bytes, if it is at hand: no call, no waiting."""
+        """Return the data key for one more message of `size` bytes if it is in memory, else None: no call, no waiting."""
         try:
             return self._cache.use(context_key(pairs), size)
         except (AttributeError, TypeError):
             return None  # no context at all, as `get` says in its error
 
     def get(self, pairs: Pairs, size: int) -> DataKey:
-        """The data key for one more message of `size` bytes; makes and wraps one where there is none.
+        """Return the data key for one more message of `size` bytes; make one and have it wrapped where there is none.
 
-        Raises what `EncryptionContext.of` raises, and a `KmsError` where any key could not wrap:
+        Raise what `EncryptionContext.of` raises, and a `KmsError` where any key could not wrap:
         a message never has fewer recipients than are configured.
         """
         context = EncryptionContext.of(pairs)
@@ -52,7 +53,7 @@ class EncryptionKeys:
         name = context_key(context)
         entry = self._cache.use(name, size)
         while entry is None:
-            loaded = self.flights.run(name, lambda: self._load(name, context, deadline), deadline)
+            loaded = self.flights.run(name, partial(self._load, name, context, deadline), deadline)
             entry = self._cache.use_entry(loaded, size)
         return entry
 
@@ -61,7 +62,7 @@ class EncryptionKeys:
         return self._load(name, context, self.deadline())
 
     def take(self, entry: DataKey, size: int) -> DataKey | None:
-        """`entry`, with one message of `size` bytes counted; None where its allowance is used up."""
+        """Count one message of `size` bytes, and return `entry`; None where its allowance is used up."""
         return self._cache.use_entry(entry, size)
 
     def wrap(
@@ -70,9 +71,9 @@ class EncryptionKeys:
         bound: EncryptionContext,
         deadline: Deadline,
         kind: message.Kind = message.Kind.INLINE,
-        purpose: str = "wrap",
+        purpose: str = "",
     ) -> message.Header:
-        """A header, without padding, in which every key has wrapped `secret`: the slowest counts.
+        """Return a header, without padding, in which every key has wrapped `secret`; all of them do so at the same time.
 
         `bound` is the context with its reserved pairs.
         """
@@ -85,7 +86,7 @@ class EncryptionKeys:
         return message.inline(tuple(recipients), kind=kind)
 
     def rewrap(self, data_key: DataKey, deadline: Deadline) -> message.Header:
-        """The header of a message whose data key is known, for all of our keys."""
+        """Return a new header for messages of this data key, in which every key has wrapped it."""
         bound = data_key_context(data_key.context)
         return self.wrap(data_key.secret, bound, deadline, purpose="rewrap")
 
@@ -94,11 +95,11 @@ class EncryptionKeys:
         entry.spend(size)
 
     def check_direct(self) -> None:
-        """Raises `ConfigError` where there are several keys, before any is called for a direct message."""
+        """Raise `ConfigError` where there are several keys, before any is called for a direct message."""
         message.check_direct(len(self.keys))
 
     def deadline(self) -> Deadline:
-        """For one operation that begins now."""
+        """Return the end of the time of an operation that begins now."""
         return Deadline(self._seconds)
 
     def check_open(self) -> None:

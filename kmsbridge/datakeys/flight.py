@@ -1,4 +1,4 @@
-"""One load at a time for what many want at once."""
+"""Single flight: what many threads or tasks want at once is loaded once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """A load in progress. It gives a result, a `KmsBridgeError`, or, where its leader was lost, neither."""
+    """A load in progress. It ends with a result, with a `KmsBridgeError`, or, where its leader was interrupted, with neither."""
 
     __slots__ = ("outcome",)
 
@@ -24,7 +24,7 @@ class Flight(Generic[T]):
         self.outcome: Outcome[T | None] = Outcome()
 
     def result(self) -> T | None:
-        """The result of a load that has ended; None where the leader was lost. Raises a copy of its error."""
+        """Return the result of a load that has ended; None where the leader was interrupted. Raise a copy of its error."""
         error = self.outcome.error
         if error is not None:
             raise copied(error) from error.__cause__
@@ -32,11 +32,11 @@ class Flight(Generic[T]):
 
 
 _leading: ContextVar[tuple[Any, ...]] = ContextVar("_leading", default=())
-"""The flights that whoever runs here leads, or that wait for what is done here."""
+"""The flights that the code running in this context leads, or that wait for it."""
 
 
 def copied(error: BaseException) -> BaseException:
-    """A copy with a traceback and notes of its own: one that several threads raise would grow all of theirs."""
+    """Return a copy with a traceback and notes of its own: threads that raise one object would add to each other's."""
     mine = copy.copy(error).with_traceback(None)
     if hasattr(error, "__notes__"):
         mine.__notes__ = list(error.__notes__)
@@ -44,10 +44,10 @@ def copied(error: BaseException) -> BaseException:
 
 
 class SingleFlight(Generic[T]):
-    """Joins those that want the same thing at the same time.
+    """Joins callers that want the same thing at the same time.
 
-    All get the answer of one load, or its `KmsBridgeError`. A leader that is interrupted gives no
-    answer, and the next one leads; nothing is remembered once a load has ended.
+    All of them get the result of one load, or its `KmsBridgeError`. Where the leader is interrupted, the next
+    caller leads. Nothing is remembered once a load has ended.
     """
 
     def __init__(self) -> None:
@@ -55,10 +55,10 @@ class SingleFlight(Generic[T]):
         forks.watch(self)
 
     def run(self, name: Hashable, load: Callable[[], T], deadline: Deadline) -> T:
-        """The result of `load()`, called here or by whoever is already at it.
+        """Return the result of `load()`, called here, or by the thread or task that began it before.
 
-        Raises `KmsTimeout` where that takes longer than `deadline`, and `ReentrantCall` where it would never
-        end: where this is done by what the load itself called.
+        Raise `KmsTimeout` where waiting for another takes longer than `deadline`, and `ReentrantCall` where it would
+        never end: where the load itself led to this call.
         """
         while True:
             mine: Flight[T] = Flight()
@@ -80,7 +80,7 @@ class SingleFlight(Generic[T]):
                 return result
 
     def join(self, name: Hashable) -> tuple[Flight[T], bool]:
-        """The flight for `name`, and whether the caller leads it and must call `lead`."""
+        """Return the flight for `name`, and whether the caller leads it and must call `lead`."""
         mine: Flight[T] = Flight()
         flight = self._board(name, mine)
         if flight is not mine:
@@ -88,7 +88,7 @@ class SingleFlight(Generic[T]):
         return flight, flight is mine
 
     def lead(self, name: Hashable, flight: Flight[T], load: Callable[[], T]) -> T:
-        """Load, and tell those who wait. In a context of the caller's own (`contextvars`)."""
+        """Load, and hand the outcome to those who wait. To be run in a context of its own (`contextvars`)."""
         result: T | None = None
         shared: BaseException | None = None
         _leading.set((*_leading.get(), flight))
@@ -103,7 +103,7 @@ class SingleFlight(Generic[T]):
             self._end(name, flight, result, shared)
 
     def give_up(self, name: Hashable, flight: Flight[T]) -> None:
-        """The leader cannot load at all; someone else may lead."""
+        """End a flight whose leader cannot load; another caller may lead."""
         self._end(name, flight, None, None)
 
     def _lead_if_first(
@@ -123,12 +123,12 @@ class SingleFlight(Generic[T]):
         flight.outcome.set(result, error)
 
     def after_fork(self) -> None:
-        """The threads that lead are not in the child."""
+        """Forget every flight: a forked child does not have the threads that lead them."""
         self._flights = {}
 
 
 def check_not_leading(flight: Flight[T]) -> None:
-    """Raise `ReentrantCall` where `flight` waits for what is done here, so that waiting for it would not end."""
+    """Raise `ReentrantCall` where `flight` waits for the code that runs here, so that waiting for it would not end."""
     if any(flight is led for led in _leading.get()):
         raise ReentrantCall(
             "a data key was asked for by what runs while it is being loaded: a signal handler, a logging "

@@ -1,4 +1,4 @@
-"""What a key service refused a moment ago: wrapped keys that it called not authentic, or would not rewrap."""
+"""Remembers which wrapped keys a key service refused a moment ago, as not authentic or not to be rewrapped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST: Final = 1000
 
 
 class Refusals:
-    """Remembers refusals, and nothing else: what a service could or would not answer may be otherwise next time."""
+    """Remembers refusals. Failures of a service are not remembered, because the next call may succeed."""
 
     def __init__(self, clock: Callable[[], float] = age) -> None:
         self._clock = clock
@@ -22,14 +22,14 @@ class Refusals:
         forks.watch(self)
 
     def add(self, name: Hashable) -> None:
-        """The wrapped key of this name was refused just now, or is still remembered to have been."""
+        """Remember that the wrapped key of this name was refused; a refusal that is remembered already keeps its time."""
         while len(self._until) >= MOST:
             for oldest in list(self._until)[: MOST // 10]:
                 self._until.pop(oldest, None)
         self._until.setdefault(name, self._clock() + SECONDS)
 
     def holds(self, name: Hashable) -> bool:
-        """Whether the wrapped key of this name was refused a moment ago."""
+        """Return whether the wrapped key of this name was refused a moment ago."""
         until = self._until.get(name)
         if until is None or self._clock() < until:
             return until is not None
@@ -37,5 +37,5 @@ class Refusals:
         return False
 
     def after_fork(self) -> None:
-        """A child asks for itself."""
+        """Forget every refusal: a forked child asks for itself."""
         self._until = {}

@@ -23,12 +23,12 @@ def rewrapped_by_service(
     matches: Sequence[Match],
     deadline: Deadline,
 ) -> message.Header | None:
-    """The header for `keys`, if each one's service can rewrap what one of `matches` wrapped; else None.
+    """Return the header for `keys`, if each key's service can rewrap what one of `matches` wrapped; else None.
 
-    None also where a service refuses or fails: the caller may be one that unwraps and wraps; and where the
-    message has several recipients of ours that would not each be carried over by itself: they may hold
-    different data keys, and which is the right one cannot be seen here. Raises `AuthenticationError` where
-    there is no other recipient that may be sound. `bound` is the context with its reserved pairs.
+    None also where a service refuses or fails, because the caller may still unwrap and wrap; and where the
+    message has several recipients of ours that would not each be rewrapped by itself: they may hold different
+    data keys, and which one is right cannot be seen here. Raise `AuthenticationError` where no other recipient
+    can be right. `bound` is the context with its reserved pairs.
     """
     pairs = [(key, _source(key, matches, deadline)) for key in keys]
     steps = [(key, source) for key, source in pairs if source is not None]

@@ -1,4 +1,4 @@
-"""A thread that drops data keys when they are too old, though nobody asks for them any more."""
+"""A thread that drops data keys when they are too old, also those that are not used any more."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kmsbridge import forks
 SELDOM: Final = 0.05
 """A cache is swept at most this often, as a part of the life of its data keys."""
 AT_MOST: Final = 5.0
-"""Seconds for which a data key may lie in memory after its time, beside those that the sweep itself takes."""
+"""Seconds for which a data key may stay in memory after its time, beside those that the sweep itself takes."""
 
 
 class Swept(Protocol):
     """Something that holds data keys."""
 
     def sweep(self) -> float | None:
-        """Drop those that are too old; gives the seconds until the next will be, None where there is none."""
+        """Drop those that are too old. Return the seconds until the next one is; None where none is left."""
 
 
 class Sweeper:
@@ -35,7 +35,7 @@ class Sweeper:
         forks.watch(self)
 
     def keep_swept(self, cache: Swept, max_age: float) -> None:
-        """Have `cache`, whose data keys live for `max_age` seconds, swept for as long as it holds any."""
+        """Sweep `cache`, whose data keys live for `max_age` seconds, for as long as it holds any."""
         number = id(cache)
         known = self._caches.get(number)
         if known is None or known() is not cache:
@@ -46,11 +46,11 @@ class Sweeper:
         self._start()
 
     def look_again(self) -> None:
-        """Have the thread see what there is to do now."""
+        """Wake the thread, so that it looks at every cache now."""
         self._wake.put(None)
 
     def after_fork(self) -> None:
-        """The thread is not in the child, nor are data keys."""
+        """Begin anew: a forked child has neither the thread nor data keys."""
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._next_look = math.inf
@@ -73,7 +73,7 @@ class Sweeper:
             self._start()
 
     def _sweep_all(self) -> float | None:
-        """Seconds until something will be too old; None where there is nothing at all."""
+        """Sweep every cache. Return the seconds until a data key is too old; None where there are none."""
         self._next_look = math.inf  # so that what comes during this look leads to another
         lefts = [self._sweep(number, cache) for number, cache in list(self._caches.items())]
         return min((left for left in lefts if left is not None), default=None)

@@ -1,4 +1,4 @@
-"""Which key unwraps a message's data key, and who is asked when one cannot."""
+"""Chooses the key that unwraps a message's data key, and the next one where it cannot."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from kmsbridge.errors import (
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Header, Recipient
 
-ANOTHER_MAY_DO = (KmsError, AuthenticationError, ConfigError, LimitExceeded)
+TRY_NEXT_KEY_AFTER = (KmsError, AuthenticationError, ConfigError, LimitExceeded)
 """Failures of one key, after which the next is tried."""
-PASSING = (KmsUnavailable, KmsThrottled, KmsTimeout)
+TRANSIENT = (KmsUnavailable, KmsThrottled, KmsTimeout)
 
 Match = tuple[ManagedKey, Recipient]
 
@@ -42,9 +42,9 @@ class Unwrapping:
         self.keys = tuple(keys)
 
     def matches(self, header: Header, deadline: Deadline) -> tuple[list[Match], list[KmsBridgeError]]:
-        """Our keys that the message is for, those first that answer; and why others could not tell their id.
+        """Return our keys that the message is for, healthy ones first; and the errors of those whose id could not be found.
 
-        Raises `NoMatchingKey` where neither is there.
+        Raise `NoMatchingKey` where neither is there.
         """
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         matches: list[Match] = []
@@ -79,19 +79,19 @@ class Unwrapping:
         attempts: int | None = None,
         probing: bool = False,
     ) -> bytes:
-        """What the key wrapped for this recipient. `bound` is the context with its reserved pairs."""
+        """Return what the key wrapped for this recipient. `bound` is the context with its reserved pairs."""
         key, recipient = match
         return key.unwrap(wrapped_by(recipient), bound, attempts=attempts, probing=probing, deadline=deadline)
 
     def payload(self, header: Header, bound: EncryptionContext, deadline: Deadline) -> bytes:
-        """What the one recipient of a direct message wrapped."""
+        """Return the payload of a direct message, which its one recipient wrapped."""
         matches, failures = self.matches(header, deadline)
         if not matches:
             raise worst(failures)
         return self.unwrap(matches[0], bound, deadline)
 
-    def look_after(self, header: Header, bound: EncryptionContext, seconds: float) -> None:
-        """See in the background how those do that were passed over, for `seconds` each at most."""
+    def probe_unhealthy(self, header: Header, bound: EncryptionContext, seconds: float) -> None:
+        """Probe in the background the unhealthy keys that were passed over, for `seconds` each at most."""
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         for key in self.keys:
             recipient = by_id.get(key.known_id)
@@ -116,12 +116,12 @@ class Unwrapping:
 
 
 def wrapped_by(recipient: Recipient) -> WrappedKey:
-    """What a driver takes, of what a message holds."""
+    """Return a message's recipient as the wrapped key that a driver takes."""
     return WrappedKey(recipient.key_id, recipient.key_version, recipient.wrapped)
 
 
 def worst(failures: list[KmsBridgeError]) -> KmsBridgeError:
-    """The failure to raise, with the others in its notes.
+    """Return the failure to raise, with the others in its notes.
 
     A refusal comes before an outage, and either before a lack of authenticity, which it may be the cause of.
     """
@@ -132,8 +132,8 @@ def worst(failures: list[KmsBridgeError]) -> KmsBridgeError:
 
 
 def _weight(error: KmsBridgeError) -> int:
-    """How far down in the order of failures to tell."""
-    if isinstance(error, PASSING):
+    """Return the failure's place in the order in which they are raised: the least comes first."""
+    if isinstance(error, TRANSIENT):
         return 1
     if isinstance(error, KmsError):
         return 0

@@ -51,20 +51,21 @@ class KeyCalls:
     def call(
         self,
         driver: KeyDriver,
-        request: Request,
         call: Call,
+        arguments: tuple[Any, ...],
         check: Callable[[Any], T],
         deadline: Deadline,
         *,
         attempts: int | None = None,
         probing: bool = False,
     ) -> T:
-        """Return `check(result)`, of what the driver returns.
+        """Return `check(result)` of what the driver's method for this operation returns, given `arguments`.
 
         At most `attempts` are made; the policy's number where that is None. `probing` asks although the breaker is open. Raise a
         `KmsError`, or what `check` raises.
         """
-        health = self._health_for(driver, request.operation)
+        request = Request(call.operation, call.operation, arguments)
+        health = self._health_for(driver, call.operation)
         retries = Retries(
             health, deadline, min(attempts or self._policy.max_attempts, self._policy.max_attempts)
         )

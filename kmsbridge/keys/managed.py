@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
 from kmsbridge.clock import Deadline
-from kmsbridge.driver import Capability, EncryptionContext, KeyDescription, KeyDriver, Operation, WrappedKey
+from kmsbridge.driver import Capability, EncryptionContext, KeyDescription, KeyDriver, WrappedKey
 from kmsbridge.errors import KmsBridgeError, LimitExceeded
 from kmsbridge.keys import binding, validation
 from kmsbridge.keys.attempt import Request
@@ -123,8 +123,14 @@ class ManagedKey:
     ) -> str:
         """Return `key_id`, found with at most so many attempts; `probing` after `take_probe`."""
         if not self._identity.key_id:
-            self._identity.key_id = self._call(
-                "resolve", (), self._identity.check, deadline=deadline, attempts=attempts, probing=probing
+            self._identity.key_id = self._calls.call(
+                self.driver,
+                Call("resolve", str(self)),
+                (),
+                self._identity.check,
+                deadline or self.new_deadline(),
+                attempts=attempts,
+                probing=probing,
             )
         return self._identity.key_id
 
@@ -133,7 +139,7 @@ class ManagedKey:
         plaintext: bytes,
         context: EncryptionContext,
         *,
-        purpose: str = "wrap",
+        purpose: str = "",
         deadline: Deadline | None = None,
     ) -> WrappedKey:
         """Wrap up to `max_plaintext` bytes, bound to `context`; `purpose` is for observers.
@@ -143,12 +149,12 @@ class ManagedKey:
         payload = self._bind(plaintext, context)
         deadline = deadline or self.new_deadline()
         key_id = self.identify(deadline=deadline)
-        return self._call(
-            "wrap",
+        return self._calls.call(
+            self.driver,
+            Call("wrap", key_id, context, purpose=purpose),
             (payload, context),
             lambda answer: validation.check_wrapped_key(answer, key_id, payload),
-            Call("wrap", key_id, context, purpose=purpose),
-            deadline=deadline,
+            deadline,
         )
 
     def wrap_many(
@@ -164,7 +170,7 @@ class ManagedKey:
         return self._calls.call_batch(
             self.driver,
             Request("wrap", "wrap_many", (payloads,)),
-            [Call("wrap", key_id, context, "", "wrap", count) for _, context in items],
+            [Call("wrap", key_id, context, batch=count) for _, context in items],
             lambda number, answer: validation.check_wrapped_key(answer, key_id, payloads[number][0]),
             deadline,
         )
@@ -182,12 +188,12 @@ class ManagedKey:
 
         Raise `AuthenticationError`, or a `KmsError`.
         """
-        return self._call(
-            "unwrap",
+        return self._calls.call(
+            self.driver,
+            Call("unwrap", str(self), context, wrapped.version),
             (wrapped, context),
             lambda answer: self._unbind(answer, context),
-            Call("unwrap", str(self), context, wrapped.version, "unwrap"),
-            deadline=deadline,
+            deadline or self.new_deadline(),
             attempts=attempts,
             probing=probing,
         )
@@ -203,7 +209,7 @@ class ManagedKey:
         return self._calls.call_batch(
             self.driver,
             Request("unwrap", "unwrap_many", (items,)),
-            [Call("unwrap", name, context, each.version, "unwrap", count) for each, context in items],
+            [Call("unwrap", name, context, wrapped.version, batch=count) for wrapped, context in items],
             lambda number, answer: self._unbind(answer, items[number][1]),
             deadline or self.new_deadline(),
         )
@@ -223,20 +229,24 @@ class ManagedKey:
         """
         deadline = deadline or self.new_deadline()
         key_id = self.identify(deadline=deadline)
-        return self._call(
-            "rewrap",
+        return self._calls.call(
+            self.driver,
+            Call("rewrap", key_id, context, wrapped.version),
             (wrapped, context),
             lambda answer: validation.check_wrapped_key(answer, key_id),
-            Call("rewrap", key_id, context, wrapped.version, "rewrap"),
-            deadline=deadline,
+            deadline,
         )
 
     def describe(self, *, deadline: Deadline | None = None) -> KeyDescription:
         """Return the key's state and current version. Raise a `KmsError`."""
         deadline = deadline or self.new_deadline()
         key_id = self.identify(deadline=deadline)
-        return self._call(
-            "describe", (), lambda answer: validation.check_description(answer, key_id), deadline=deadline
+        return self._calls.call(
+            self.driver,
+            Call("describe", key_id),
+            (),
+            lambda answer: validation.check_description(answer, key_id),
+            deadline,
         )
 
     def rotate(self, *, deadline: Deadline | None = None) -> str:
@@ -254,8 +264,13 @@ class ManagedKey:
         deadline = deadline or self.new_deadline()
         self.identify(deadline=deadline)
         # Never again: an attempt of which nobody knows what became of it may have made a version.
-        told = self._call(
-            "rotate", (), lambda _: self._describe_new_version(deadline), deadline=deadline, attempts=1
+        told = self._calls.call(
+            self.driver,
+            Call("rotate", str(self)),
+            (),
+            lambda _: self._describe_new_version(deadline),
+            deadline,
+            attempts=1,
         )
         return "" if told is None else told.version
 
@@ -278,27 +293,6 @@ class ManagedKey:
 
     def __repr__(self) -> str:
         return f"ManagedKey({self})"
-
-    def _call(
-        self,
-        operation: Operation,
-        arguments: tuple[Any, ...],
-        check: Callable[[Any], T],
-        call: Call | None = None,
-        *,
-        deadline: Deadline | None,
-        attempts: int | None = None,
-        probing: bool = False,
-    ) -> T:
-        return self._calls.call(
-            self.driver,
-            Request(operation, operation, arguments),
-            call or Call(operation, str(self), purpose=operation),
-            check,
-            deadline or self.new_deadline(),
-            attempts=attempts,
-            probing=probing,
-        )
 
     def _describe_new_version(self, deadline: Deadline) -> KeyDescription | None:
         # The key is rotated by now: that its version cannot be told must not read as if it were not.

@@ -39,8 +39,8 @@ with EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
     assert_type(cipher.rewrap(message), bytes)
     assert_type(cipher.needs_rewrap(message), bool)
     assert_type(inspect(message), MessageInfo)
-    encryptor: Encryptor = cipher
-    decryptor: Decryptor = cipher
+    encryptor: Encryptor = cipher.encryptor
+    decryptor: Decryptor = cipher.decryptor
 """
 
 FAKE = """

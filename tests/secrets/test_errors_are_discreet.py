@@ -520,7 +520,7 @@ def soft_limit(number, frame):
     raise SoftLimit
 
 
-ENTRIES = ("guarded.<locals>.guard", "EnvelopeCipher.encrypt")
+ENTRIES = ("guarded.<locals>.guard", "EncryptMethods.encrypt")
 """The frames that a user's call of a method that writes begins with."""
 
 

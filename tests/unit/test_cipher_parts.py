@@ -7,6 +7,7 @@ import pytest
 
 from kmsbridge import ClosedError, Decryptor, Encryptor, EnvelopeCipher, KmsAccessDenied, aio
 from kmsbridge.driver import ErrorKind
+from kmsbridge.observer import Observer
 
 
 def test_the_parts_are_what_they_say(cipher):
@@ -61,6 +62,22 @@ def test_closing_the_whole_ends_both_parts(cipher):
         cipher.encryptor.encrypt(b"x")
     with pytest.raises(ClosedError):
         cipher.decryptor.decrypt(message)
+
+
+def test_what_a_cipher_closes_it_closes_once(service):
+    """Observers too, however often it is closed itself; closing a part closes none."""
+    closes = []
+
+    class Observing(Observer):
+        def close(self):
+            closes.append(self)
+
+    observer = Observing()
+    with EnvelopeCipher.from_uri("fake:app", observers=[observer]) as cipher:
+        cipher.encryptor.close()
+        assert closes == []
+        cipher.close()
+    assert closes == [observer]
 
 
 def test_a_part_outlives_the_name_of_the_whole(service):
