@@ -1,7 +1,7 @@
-"""Shows on real files what kmsbridge does: `make demo` runs it.
+"""Shows on real files what kmsbridge does. Run it by `make demo`.
 
-Every step is checked; the demo fails where one does not do what it says. It works in a folder of its
-own, which it removes: under DEMO_DIR, TMPDIR or /tmp, with room for about 3 GiB.
+The demo checks every step, and fails if one does not do what it says. It works in a new folder under DEMO_DIR, TMPDIR
+or /tmp, needs about 3 GiB there, and removes the folder at its end.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def make_keys() -> None:
-    """A configuration and a key file."""
+    """Make a configuration and a key file."""
     title("1. Make a configuration and a key")
     run("kmsbridge init")
     with open("kmsbridge.toml", "a", encoding="utf-8") as file:
@@ -57,7 +57,7 @@ def make_keys() -> None:
 
 
 def protect_text() -> None:
-    """One small file, its message, and back."""
+    """Encrypt a small file, look at the message, and decrypt it."""
     title("2. Protect a letter, look at the message, and read it again")
     Path("letter.txt").write_text(LETTER, encoding="utf-8")
     run("cat letter.txt")
@@ -70,7 +70,7 @@ def protect_text() -> None:
 
 
 def protect_files_of_this_project() -> None:
-    """Files that nobody made for this purpose."""
+    """Encrypt and decrypt the files of this project."""
     title("3. Protect real files: those of this project")
     with EnvelopeCipher.from_config() as cipher:
         files = sources()
@@ -85,7 +85,7 @@ def protect_files_of_this_project() -> None:
 
 
 def protect_a_large_file() -> None:
-    """One GiB there and back, and a little of it at random."""
+    """Encrypt and decrypt a file of 1 GiB, and read a few bytes from its middle."""
     title("4. Protect a file of 1 GiB")
     make_large_file(Path("large.bin"))
     before = digest(Path("large.bin"))
@@ -104,7 +104,7 @@ def protect_a_large_file() -> None:
 
 
 def protect_a_table_column() -> None:
-    """The form for text columns, JSON and environments."""
+    """Encrypt a text into a text, for columns, JSON and environment variables."""
     title("5. Protect a phone number in a text column")
     say('    cipher.encrypt_text("+1 555 0100", context={"tenant": "acme"}, aad=b"users/42/phone")')
     with EnvelopeCipher.from_config() as cipher:
@@ -121,7 +121,7 @@ def protect_a_table_column() -> None:
 
 
 def rotate_and_rewrap() -> None:
-    """A new version of the key, and old messages moved to it."""
+    """Make a new version of the key, and move an old message to it."""
     title("6. Rotate the key, and rewrap the letter without touching its text")
     body = Path("letter.kmsb").read_bytes()[-100:]
     run("kmsbridge rotate dev")
@@ -137,7 +137,7 @@ def rotate_and_rewrap() -> None:
 
 
 def refuse_what_is_wrong() -> None:
-    """Tampering, a wrong context, a message cut short."""
+    """Show that a changed message, a wrong context and a message cut short are refused."""
     title("7. Refuse what was changed, moved or cut short")
     message = Path("letter.kmsb").read_bytes()
     changed = bytearray(message)
@@ -151,7 +151,7 @@ def refuse_what_is_wrong() -> None:
 
 
 def check_the_audit_trail() -> None:
-    """Every use of the key is on record."""
+    """Show the record of every use of the key, and verify it."""
     title("8. See who used the key, and that no line is missing")
     run("head -c 700 audit.jsonl")
     print()
@@ -159,53 +159,53 @@ def check_the_audit_trail() -> None:
 
 
 def make_large_file(path: Path) -> None:
-    """One GiB that no file system can shrink."""
+    """Write 1 GiB of random bytes, which no file system can compress."""
     with path.open("wb") as file:
         for _ in range(64):
             file.write(os.urandom(GIB // 64))
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sources() -> list[Path]:
-    """The files of the project's own text."""
+    """Return the text files of this project."""
     found = (path for path in sorted(PROJECT.rglob("*")) if path.suffix in {".py", ".md", ".toml", ".txt"})
     return [path for path in found if path.is_file() and not is_hidden(path.relative_to(PROJECT))]
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a tool put it there."""
+    """Return whether a tool made the file: a part of its path is hidden or a cache."""
     return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
 def decrypted(cipher: EnvelopeCipher, path: Path, name: str) -> bytes:
-    """The plaintext of a message file."""
+    """Return the plaintext of a message file."""
     return cipher.decrypt(path.read_bytes(), aad=name.encode())
 
 
 def title(text: str) -> None:
-    """Begin a step."""
+    """Print the title of a step."""
     print(f"\n{BOLD}{text}{PLAIN}", flush=True)
 
 
 def say(text: str) -> None:
-    """Tell the reader."""
+    """Print a text for the reader."""
     print(text, flush=True)
 
 
 def check(holds: bool, what: str) -> None:
-    """Tell the reader what holds; stop where it does not."""
+    """Print that `what` is true; end the demo if it is not."""
     if not holds:
         sys.exit(f"FAILED: {what}")
     say(f"  ok: {what}")
 
 
 def run(command: str, *, fails: bool = False) -> None:
-    """Run a command as a reader would type it, and show it."""
+    """Show a command as a reader would type it, run it, and show its output."""
     print(f"{DIM}  $ {command}{PLAIN}", flush=True)
     done = subprocess.run(arguments(command), check=False, capture_output=True, text=True)
     for line in (done.stdout + done.stderr).splitlines():
@@ -217,7 +217,7 @@ def run(command: str, *, fails: bool = False) -> None:
 
 
 def timed(command: str) -> None:
-    """Run a command that takes its time, with its progress bar."""
+    """Run a slow command with its progress bar, and print its speed."""
     print(f"{DIM}  $ {command}{PLAIN}", flush=True)
     began = time.monotonic()
     subprocess.run(arguments(command), check=True)
@@ -226,12 +226,12 @@ def timed(command: str) -> None:
 
 
 def output(command: str) -> bytes:
-    """What a command prints."""
+    """Return what a command prints."""
     return subprocess.run(arguments(command), check=True, capture_output=True).stdout
 
 
 def arguments(command: str) -> list[str]:
-    """The words of a command; kmsbridge is the one installed beside this Python."""
+    """Return the words of a command; kmsbridge is the one installed beside this Python."""
     first, *rest = shlex.split(command)
     return [str(BIN / first) if first == "kmsbridge" else first, *rest]
 

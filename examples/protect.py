@@ -1,4 +1,4 @@
-"""Protects what it reads, and prints it: the same program whichever key service the configuration names."""
+"""Encrypts its input and prints the message, with whichever key service the configuration names."""
 
 import sys
 

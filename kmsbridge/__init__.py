@@ -82,7 +82,7 @@ _LATE = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is heavier than the errors when it is first asked for (PEP 562)."""
+    """Import a public name that needs more than the errors when it is first used (PEP 562)."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

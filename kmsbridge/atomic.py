@@ -15,7 +15,10 @@ PathLike = str | os.PathLike[str]
 
 
 def open_regular(path: PathLike, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
-    """The file at `path`, unbuffered. Raises `OSError` for what is no regular file: a FIFO is not waited for."""
+    """Open the regular file at `path`, unbuffered.
+
+    Raises `OSError` for a pipe, a device or a folder, without waiting for it.
+    """
 
     def without_waiting(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NONBLOCK)
@@ -25,7 +28,7 @@ def open_regular(path: PathLike, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
         file.close()
         raise OSError(
             errno.EINVAL,
-            "not a regular file: pipes and devices are for the functions that take streams",
+            "not a regular file; for a pipe or a device, use the functions that take streams",
             str(path),
         )
     return file
@@ -35,17 +38,18 @@ def open_regular(path: PathLike, mode: Literal["rb", "r+b"] = "rb") -> BinaryIO:
 def replacing(
     path: PathLike, *, mode: int = 0o666, exclusive: bool = False, follow: bool = True
 ) -> Iterator[BinaryIO]:
-    """A new binary file that takes `path`'s place when the block ends, and vanishes when it fails.
+    """Yield a new binary file that replaces `path` when the block ends, and is removed when the block fails.
 
     The data is on disk before the name is, and the name is on disk before this returns (fsync of the
     file, rename, fsync of the folder), so after a power cut `path` is the old file or the new one.
-    `mode` is subject to the umask. A symbolic link is followed: its target is replaced, the link
-    stays; without `follow` the link itself is replaced. With `exclusive`, a `path` that exists is a `FileExistsError` and is left as it was.
+    `mode` is subject to the umask. A symbolic link is followed: its target is replaced and the link
+    stays; without `follow` the link itself is replaced. With `exclusive`, an existing `path` is left as it was
+    and `FileExistsError` is raised.
     """
     target = os.fspath(os.path.realpath(path) if follow else path)
     if os.path.exists(target) and not os.path.islink(target) and not os.path.isfile(target):
         what = errno.EISDIR if os.path.isdir(target) else errno.EINVAL
-        raise OSError(what, "not a regular file, and no other is replaced", target)
+        raise OSError(what, "not a regular file; only a regular file is replaced", target)
     if exclusive and os.path.exists(target):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     folder, name = os.path.split(os.fsdecode(target))
@@ -60,7 +64,7 @@ def replacing(
         else:
             os.replace(temporary, target)
     except BaseException:
-        # Also where creating it failed: a signal can arrive when the file is there and its name is not yet ours.
+        # Also when creating it failed: a signal can arrive after the file is made and before `with` has it.
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
@@ -77,20 +81,20 @@ def _create(temporary: str, mode: int, target: str | bytes) -> BinaryIO:
 
 
 def short_name(name: str) -> str:
-    """As much of a file's name as leaves room for more in the 255 bytes that a name may have."""
+    """Return the first 200 bytes of a file's name, so that a suffix still fits into the 255 bytes of a name."""
     return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 def write(
     path: PathLike, data: bytes, *, mode: int = 0o666, exclusive: bool = False, follow: bool = True
 ) -> None:
-    """Put `data` under `path`, as `replacing` does."""
+    """Write `data` to the file `path`, whole or not at all. The arguments are those of `replacing`."""
     with replacing(path, mode=mode, exclusive=exclusive, follow=follow) as file:
         write_all(file, data)
 
 
 def sync_folder(folder: PathLike) -> None:
-    """Put the names in `folder` on disk."""
+    """Flush the names of the files in `folder` to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Time: a clock for ages, the end of an operation's time, and random pauses."""
+"""A clock for ages, deadlines of operations, and random pauses."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ _BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", None)
 age: Final[Callable[[], float]] = (
     time.monotonic if _BOOTTIME is None else functools.partial(time.clock_gettime, _BOOTTIME)
 )
-"""Seconds since some fixed moment, for ages of data keys: it also runs while the machine sleeps.
+"""Return the seconds since some fixed moment. Measures the age of data keys, also while the machine sleeps.
 
-Linux's CLOCK_BOOTTIME; elsewhere `time.monotonic`, which on some systems stands still meanwhile.
+On Linux this is CLOCK_BOOTTIME; elsewhere `time.monotonic`, which on some systems stops during sleep.
 """
 
 
 def jitter(least: float, most: float) -> float:
-    """Return a random number of seconds between these, so that those who wait do not all come back at once.
-
-    From the operating system: Python's own generator is the application's, which may have seeded it.
-    """
+    """Return a random number of seconds from `least` to `most`, so that waiting threads do not all retry at once."""
+    # Not from Python's own generator: it belongs to the application, which may have seeded it.
     return least + (most - least) * int.from_bytes(os.urandom(4), "big") / 0xFFFFFFFF
 
 
 class Deadline:
-    """When a whole operation must have ended, however many keys and calls it takes."""
+    """The time at which a whole operation must have ended, however many keys and calls it takes."""
 
     __slots__ = ("_clock", "_end")
 
@@ -37,9 +35,9 @@ class Deadline:
         self._end = clock() + seconds
 
     def left(self) -> float:
-        """Seconds that are left; 0.0 when it has passed."""
+        """Return the seconds that are left, 0.0 once the deadline has passed."""
         return max(0.0, self._end - self._clock())
 
     def share(self, among: int) -> Deadline:
-        """A deadline after one of `among` equal parts of what is left, for one of so many attempts."""
+        """Return the deadline of one of `among` attempts, each of which may take an equal part of the time left."""
         return Deadline(self.left() / among, self._clock)

@@ -18,9 +18,9 @@ _U16 = struct.Struct(">H")
 class EncryptionContext(Mapping[str, str]):
     """An immutable, checked encryption context.
 
-    Keys and values are non-empty text that can be written as UTF-8; at most 64 pairs and 4096 bytes
-    in canonical form. `EncryptionContext.of` takes the user's pairs; `with_reserved` adds the pairs
-    that only this library may add, which do not count towards the limits.
+    Names and values are non-empty text that can be encoded as UTF-8; there are at most 64 pairs, of 4096 bytes
+    in canonical form. `EncryptionContext.of` takes the user's pairs; `with_reserved` adds pairs
+    that only this library may add and that do not count towards the limits.
     """
 
     __slots__ = ("_canonical", "_pairs")
@@ -31,9 +31,9 @@ class EncryptionContext(Mapping[str, str]):
 
     @classmethod
     def of(cls, pairs: Mapping[str, str] | None) -> EncryptionContext:
-        """Check the user's pairs.
+        """Check the user's pairs and return them as a context; None is the empty context.
 
-        Raises `TypeError` for what is not a mapping of text to text, `ConfigError` for empty,
+        Raises `TypeError` for anything but a mapping of text to text, `ConfigError` for empty,
         reserved or unencodable names and values, `LimitExceeded` beyond 64 pairs or 4096 bytes.
         """
         if pairs is None:
@@ -44,8 +44,8 @@ class EncryptionContext(Mapping[str, str]):
             raise TypeError(f"context must be a mapping of str to str, not {type(pairs).__name__}")
         if len(pairs) > MAX_PAIRS:
             raise LimitExceeded(
-                f"the context has {len(pairs)} pairs",
-                remedy=f"use at most {MAX_PAIRS}; what need not show in the KMS's log belongs in aad",
+                f"the context has {len(pairs)} pairs, more than {MAX_PAIRS}",
+                remedy=f"use at most {MAX_PAIRS} pairs; put what need not show in the key service's log into aad",
             )
         copy = dict(pairs)
         for key, value in copy.items():
@@ -53,18 +53,18 @@ class EncryptionContext(Mapping[str, str]):
         canonical = _canonical(copy)
         if len(canonical) > MAX_BYTES:
             raise LimitExceeded(
-                f"the context takes {len(canonical)} bytes",
-                remedy=f"use at most {MAX_BYTES}; what need not show in the KMS's log belongs in aad",
+                f"the context takes {len(canonical)} bytes, more than {MAX_BYTES}",
+                remedy=f"use at most {MAX_BYTES} bytes; put what need not show in the key service's log into aad",
             )
         return cls(copy, canonical)
 
     def with_reserved(self, **reserved: str) -> EncryptionContext:
-        """This context plus pairs of the library's own; `_` in a name stands for `-`."""
+        """Return this context with pairs of the library's own added. A `_` in a name becomes `-`."""
         pairs = {**self._pairs, **{key.replace("_", "-"): value for key, value in reserved.items()}}
         return EncryptionContext(pairs, _canonical(pairs))
 
     def canonical(self) -> bytes:
-        """The one byte form of these pairs, whatever order they were given in."""
+        """Return the pairs as bytes, which do not depend on the order the pairs were given in."""
         return self._canonical
 
     def __getitem__(self, key: str) -> str:
@@ -87,7 +87,7 @@ def _check_pair(key: object, value: object) -> None:
     if not isinstance(key, str) or not isinstance(value, str):
         raise TypeError(
             "context must map str to str, "
-            f"not {type(key).__name__} to {type(value).__name__}: write the value as text"
+            f"not {type(key).__name__} to {type(value).__name__}; convert both to str"
         )
     if not key or not value:
         raise ConfigError(
@@ -103,8 +103,8 @@ def _check_pair(key: object, value: object) -> None:
         (key + value).encode()
     except UnicodeEncodeError:
         raise ConfigError(
-            f"the context pair {key!r} cannot be written as UTF-8",
-            remedy="remove the unpaired surrogates",
+            f"the context pair {key!r} cannot be encoded as UTF-8",
+            remedy="remove the unpaired surrogates from it",
         ) from None
 
 
@@ -112,9 +112,10 @@ def _canonical(pairs: Mapping[str, str]) -> bytes:
     parts = [_U16.pack(len(pairs))]
     for key, value in sorted((k.encode(), v.encode()) for k, v in pairs.items()):
         if max(len(key), len(value)) > MAX_BYTES:
-            # Longer than the whole may be: say so before the 16-bit length would overflow.
+            # Checked here, before the 16-bit length would overflow.
             raise LimitExceeded(
-                "a context name or value is too long", remedy=f"use at most {MAX_BYTES} bytes in all"
+                f"a context name or value is longer than {MAX_BYTES} bytes",
+                remedy=f"use at most {MAX_BYTES} bytes for all pairs together",
             )
         parts += (_U16.pack(len(key)), key, _U16.pack(len(value)), value)
     return b"".join(parts)

@@ -1,9 +1,9 @@
-"""What the author of a driver implements: one class that talks to one key service.
+"""The interface that a driver implements: one class that talks to one key service.
 
-A driver is small, synchronous and free of policy. It does not cache, retry, log or audit; it does not
-know the message format. It translates calls into its provider's, and its provider's errors into an
-`ErrorKind`, and leaves everything else to the library. `kmsbridge.testing` holds the contract suite
-that says whether it does so.
+A driver is small and synchronous. It does not cache, retry, log or audit, and it does not know the
+message format. It translates the library's calls into calls of its provider, and the provider's errors
+into an `ErrorKind`; the library does everything else. The contract suite in `kmsbridge.testing` checks
+that a driver keeps to this interface.
 """
 
 from __future__ import annotations
@@ -42,36 +42,40 @@ __all__ = [
 ENTRY_POINT_GROUP: Final = "kmsbridge.drivers"
 
 INTERFACE: Final = 1
-"""The version of this interface. It is raised where something changes that makes a driver fail."""
+"""The version of this interface. It is raised when a change would make existing drivers fail."""
 
 PolicyRole = Literal["encryptor", "decryptor", "rewrapper", "admin"]
-"""Whom `KeyDriver.policy` is for: who wraps, who unwraps, who moves messages, who looks after the key."""
+"""The caller that `KeyDriver.policy` writes permissions for.
+
+An encryptor wraps, a decryptor unwraps, a rewrapper moves messages to another key or version, and an admin
+manages the key.
+"""
 
 Operation = Literal["resolve", "wrap", "unwrap", "rewrap", "describe", "rotate"]
-"""What the library asked of a driver. A batch is "wrap" or "unwrap"."""
+"""The driver's method that failed. `wrap_many` counts as "wrap", `unwrap_many` as "unwrap"."""
 
 
 class Capability(enum.Enum):
     """What a driver can do beyond wrapping and unwrapping one data key."""
 
     BINDS_CONTEXT = enum.auto()
-    """The service authenticates the encryption context. Without it the library binds a hash."""
+    """The service authenticates the encryption context. Without this, the library binds a hash of it."""
     BATCH_WRAP = enum.auto()
     """`wrap_many` wraps up to `batch_limit` payloads in one call."""
     BATCH_UNWRAP = enum.auto()
     """`unwrap_many` unwraps up to `batch_limit` wrapped keys in one call."""
     SERVER_REWRAP = enum.auto()
-    """`rewrap` is done by the service; the data key is never seen here. See `rewraps_from`."""
+    """The service itself rewraps, so that the data key does not reach this process. See `rewraps_from`."""
     REPORTS_VERSION = enum.auto()
     """`WrappedKey.version` and `KeyDescription.version` say which version of the key was used."""
     LOCAL_WRAP = enum.auto()
-    """`wrap` needs no network: it uses a public key held here."""
+    """`wrap` needs no network: it uses a public key from the configuration."""
     ROTATE = enum.auto()
-    """`rotate` makes a new version."""
+    """`rotate` makes a new version of the key."""
 
 
 class ErrorKind(enum.Enum):
-    """What a failure means to the library. The first three are retried, the others never."""
+    """Why a call failed. The library retries the first three kinds and none of the others."""
 
     UNAVAILABLE = enum.auto()
     THROTTLED = enum.auto()
@@ -82,18 +86,19 @@ class ErrorKind(enum.Enum):
     INVALID_REQUEST = enum.auto()
     UNAUTHENTICATED = enum.auto()
     CREDENTIAL_MISUSED = enum.auto()
-    """A one-time credential was used before, or comes from where it should not: someone else has it."""
+    """A one-time credential was already used, or was issued for something else: someone else may have it."""
     NOT_AUTHENTIC = enum.auto()
-    """The wrapped key is not authentic in this context: changed, of another key or context."""
+    """The wrapped key was changed, or belongs to another key or another context."""
     TOO_LARGE = enum.auto()
     """The payload is longer than `max_plaintext`."""
 
 
 class ErrorDetails(NamedTuple):
-    """What a provider says of an error besides its kind; each part may be empty.
+    """Details of an error besides its kind; each may be empty.
 
-    `remedy` is the driver's own advice where it knows better than the library's general one. None of
-    it may quote the provider's text: that can contain secrets.
+    `code` and `request_id` are the provider's. `remedy` tells the user what to do, and replaces the library's
+    general advice for this kind of error. None of the three may quote the provider's text, which can contain
+    secrets.
     """
 
     code: str = ""
@@ -102,11 +107,11 @@ class ErrorDetails(NamedTuple):
 
 
 class DriverError(Exception):
-    """For a driver to raise where it knows itself what went wrong. `classify` is not asked about it then.
+    """An error whose kind the driver already knows. The library does not call `classify` for it.
 
-    `code`, `remedy` and `request_id` are as in `ErrorDetails`; without a `request_id` the one holds that was
-    last reported by `report_request_id` during the call. Raises `TypeError` if `kind` is no `ErrorKind`.
-    A driver may derive classes of its own from it.
+    `code`, `remedy` and `request_id` are as in `ErrorDetails`. Without a `request_id` the library uses the one
+    that `report_request_id` reported last during the call. Raises `TypeError` if `kind` is not an `ErrorKind`.
+    A driver may derive its own classes from this one.
     """
 
     def __init__(self, kind: ErrorKind, *, code: str = "", remedy: str = "", request_id: str = "") -> None:
@@ -126,9 +131,10 @@ class DriverError(Exception):
 
 
 class WrappedKey(NamedTuple):
-    """An encrypted data key as the provider returned it: 1 to 16384 bytes of ciphertext.
+    """An encrypted data key.
 
-    `key_id` is what `KeyDriver.resolve` returns. `version` is empty where the provider reports none.
+    `ciphertext` is what the provider returned, 1 to 16384 bytes. `key_id` is what `KeyDriver.resolve` returns.
+    `version` is the version of the key that wrapped it, at most 255 bytes; empty if the provider reports none.
     """
 
     key_id: str
@@ -146,10 +152,11 @@ class KeyState(enum.Enum):
 
 
 class KeyDescription(NamedTuple):
-    """What a provider tells of a key.
+    """A key's state, version and permissions, as the provider reports them.
 
-    `version` is the one that a wrap would use now. `rotation` says in words how the key is rotated.
-    `may_wrap` and `may_unwrap` are None where the provider cannot tell without trying.
+    `version` is the one that a wrap would use now. `rotation` is a text for people, such as "every 90 days".
+    `may_wrap` and `may_unwrap` say what this caller is allowed to do; None means that the driver cannot find out
+    without trying.
     """
 
     key_id: str
@@ -163,56 +170,64 @@ class KeyDescription(NamedTuple):
 class KeyDriver(ABC):
     """One key of one provider.
 
-    The contract, which `kmsbridge.testing.DriverContract` checks:
+    `kmsbridge.testing.DriverContract` checks these rules:
 
-    - `open` touches no network and imports no SDK. It raises `ConfigError` for a URI or option that it
-      cannot use.
-    - Every other method may be called from many threads at once, on threads of the library's own unless
-      `may_wait` is false. Each keeps within `timeout` seconds and retries nothing. Where it fails it lets the
-      provider's exception out as it is, and the library asks `classify` what it means, on the thread of the
-      call; or it raises a `DriverError`. A `ConfigError` of its own passes through unchanged. The library
-      waits a tenth and 50 ms more than `timeout`, so that a driver's own timeout is what is reported, and then
-      gives up on the call.
-    - After `fork` the child opens a new driver from the same URI and options. The parent's is not used there.
-    - `close` may be called twice. The library calls nothing else afterwards.
+    - `open` uses no network and imports no SDK. It raises `ConfigError` for a URI or option that it cannot
+      use.
+    - All other methods may be called from many threads at once. They run on the library's own threads unless
+      `may_wait` is false.
+    - A method with a `timeout` ends within that many seconds and does not retry. The library waits 10 % and
+      50 ms longer, so that the driver's own timeout is the one reported, and then gives up on the call.
+    - A method that fails raises the provider's exception unchanged, which the library passes to `classify` on
+      the same thread; or it raises a `DriverError`. A `ConfigError` that it raises reaches the user unchanged.
+    - After a fork, the child process opens a new driver from the same URI and options. It does not use the
+      parent's.
+    - `close` may be called twice. The library calls no other method after it.
 
-    The library checks before a call that the key is not closed and that no payload is longer than
-    `max_plaintext`, and after it that the answer names this key. A driver need not.
+    A driver need not check that it is open, that a payload is at most `max_plaintext` bytes long, or that an
+    answer names its key: the library does.
     """
 
     scheme: ClassVar[str]
     """The URI scheme; also the name of the entry point."""
     interface: ClassVar[int] = 1
-    """The version of this interface that the driver was written for. A library that knows only older ones refuses it."""
+    """The version of this interface that the driver was written for. The library refuses a newer one than it knows."""
     capabilities: frozenset[Capability] = frozenset()
-    """What every key of the class can do; `open` may set another on an object whose key differs."""
+    """What the driver can do. `open` may set another value on an object whose key differs."""
     max_plaintext: int
-    """The largest payload of one `wrap`, in bytes; at least 64. As `capabilities`, per class or object."""
+    """The largest payload of one `wrap`, in bytes; at least 64. `open` may set another value on an object."""
     batch_limit: int = 1
-    """The most items of one `wrap_many` or `unwrap_many`. Per class or object; needed with either capability."""
+    """The most items in one `wrap_many` or `unwrap_many`; more than 1 if the driver has `BATCH_WRAP` or
+    `BATCH_UNWRAP`. `open` may set another value on an object."""
     reads_version: bool = False
-    """True where `unwrap` goes by `wrapped.version`, and not by what the ciphertext or the service says alone.
+    """Whether `unwrap` uses `wrapped.version`. `open` may set another value on an object.
 
-    Per class or object. Elsewhere a wrapped key under another version's label is the same wrapped key.
+    If false, the ciphertext or the service alone determines the version, and a wrapped key with a wrong
+    `version` unwraps all the same.
     """
     may_wait: ClassVar[bool] = True
-    """False where no method waits for anything but this machine's files: then it runs on the caller's thread.
+    """Whether a method may wait for anything other than files of this machine. If false, methods run on the
+    caller's thread.
 
-    Exceptions of signal handlers arise inside such a driver, so it passes on what it did not cause: it catches
-    no broad class, no `OSError` or `TimeoutError` without an `errno`, and `classify` gives None for them.
+    Signal handlers may then raise exceptions inside the driver, which must let them pass: it does not catch
+    broad classes such as `Exception`, nor an `OSError` or `TimeoutError` without an `errno`, and its `classify`
+    returns None for them.
     """
 
     @classmethod
     @abstractmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """Return a driver for the key that `uri` names."""
+        """Return a driver for the key that `uri` names. Raises `ConfigError`.
+
+        It asks `options` for every option that the driver knows: the library refuses any other as misspelt.
+        """
 
     @abstractmethod
     def resolve(self, *, timeout: float) -> str:
-        """Return the key's canonical, stable id: `scheme:name`, at most 1024 bytes. It goes into messages.
+        """Return the key's canonical, stable id, `scheme:name`, at most 1024 bytes. Messages contain it.
 
-        It may cost a call where the URI names an alias. The library asks once for each driver and remembers
-        the answer.
+        This may call the service if the URI names an alias. The library calls it once for each driver object and
+        remembers the result.
         """
 
     @abstractmethod
@@ -229,76 +244,86 @@ class KeyDriver(ABC):
 
     @abstractmethod
     def classify(self, error: BaseException, operation: Operation) -> ErrorKind | None:
-        """Return what an exception means that `operation` let out; it is never a `DriverError`. Raises nothing.
+        """Return the kind of an exception that `operation` raised. Raises nothing itself.
 
-        None, which is for drivers with `may_wait` false alone: the driver did not cause it, and it goes out to
-        the caller unchanged.
+        `error` is never a `DriverError`. A driver whose `may_wait` is false, and no other, returns None for an
+        exception that it did not cause; that exception then reaches the caller unchanged.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections and key material."""
+        """Close connections and drop key material. May be called twice."""
 
     def error_details(self, error: BaseException) -> ErrorDetails:
-        """Return the provider's code and request id for an exception that `classify` was asked about."""
+        """Return the provider's code and request id, and a remedy, for an exception passed to `classify` before.
+
+        It is called on the same thread. The default returns empty details.
+        """
         return ErrorDetails()
 
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
     ) -> list[WrappedKey | ErrorKind]:
-        """Wrap 1 to `batch_limit` payloads in one call. Needs `BATCH_WRAP`.
+        """Wrap 1 to `batch_limit` payloads in one call. Needs the capability `BATCH_WRAP`.
 
-        Return the results in the order of `items`, an `ErrorKind` in the place of each that failed. Raise
-        what made all of them fail.
+        Return one result for each item, in the same order; the result of an item that failed is an `ErrorKind`.
+        Raise an exception, as `wrap` does, if the whole call fails.
         """
         raise NotImplementedError
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
     ) -> list[bytes | ErrorKind]:
-        """Unwrap 1 to `batch_limit` wrapped keys in one call, with results as of `wrap_many`. Needs `BATCH_UNWRAP`."""
+        """Unwrap 1 to `batch_limit` wrapped keys in one call. Needs the capability `BATCH_UNWRAP`.
+
+        Results and exceptions are as for `wrap_many`.
+        """
         raise NotImplementedError
 
     def rewraps_from(self, key_id: str) -> bool:
-        """Return whether `rewrap` takes what the other key of this id wrapped. No call; by default, no other's.
+        """Return whether `rewrap` accepts wrapped keys of the other key with this id. Makes no call.
 
-        Asked where `SERVER_REWRAP` is there, and for keys of the caller's `decrypt_with` only. What this key
-        wrapped itself is rewrapped without asking.
+        The library calls this only on a driver with `SERVER_REWRAP`, and only for keys in the caller's
+        `decrypt_with`. It does not ask about the driver's own key, whose wrapped keys `rewrap` always accepts.
+        The default returns False.
         """
         return False
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Have the service wrap anew, by this key's current version, what `wrapped` holds.
+        """Have the service decrypt `wrapped` and wrap the same payload under this key's current version.
 
-        `wrapped.key_id` may be another key's for which `rewraps_from` is true. Needs `SERVER_REWRAP`.
+        `wrapped.key_id` may also name another key for which `rewraps_from` returns True. The context stays the
+        same. Needs the capability `SERVER_REWRAP`.
         """
         raise NotImplementedError
 
     def rotate(self, *, timeout: float) -> None:
-        """Make a new version and use it from now on. Needs `ROTATE`."""
+        """Make a new version of the key, which `wrap` uses from then on. Needs the capability `ROTATE`."""
         raise NotImplementedError
 
     def policy(self, role: PolicyRole) -> str:
-        """Return the least that `role` needs for this key, in the provider's own language for permissions.
+        """Return the least permissions that `role` needs for this key, in the provider's policy language.
 
-        No call. The text ends with a line feed and can be handed to the provider's tools as it is.
-        A `ConfigError` says what is missing, as where an alias does not tell the key's account.
+        Makes no call. The text ends with a line feed, and the provider's tools accept it unchanged. Raises
+        `ConfigError` if the configuration does not contain what the policy needs, for example the account of an
+        aliased key.
         """
         raise NotImplementedError
 
     def forgeries(self) -> Sequence[WrappedKey]:
-        """Return wrapped keys of this key in the provider's form that nobody wrapped: all are refused. No call.
+        """Return invented wrapped keys of this key, in the provider's format, which the service refuses.
 
-        `kmsbridge doctor` unwraps the first of them to see whether the caller may unwrap at all. Without any
-        it sends random bytes, which is enough where the provider's form is nothing else.
+        Makes no call. `kmsbridge doctor` unwraps the first one to find out whether the caller may unwrap at all.
+        By default there are none, and it sends random bytes: enough for a service whose ciphertexts have no
+        recognisable format.
         """
         return ()
 
     def development_settings(self) -> Sequence[str]:
-        """Return what of this key's configuration is not for production, in words. No call.
+        """Return the settings of this key that are not fit for production, as texts. Makes no call.
 
-        A profile with `production = true` refuses a key with any. Each text is a short clause without a
-        secret, such as "the key is in a file".
+        A profile with `production = true` refuses a key that has any, and its error lists the texts. Each is a
+        short clause without a secret, such as "the key is in a file". The default returns none.
         """
         return ()
 
@@ -307,12 +332,15 @@ _request = threading.local()
 
 
 def report_request_id(request_id: str) -> None:
-    """Called by a driver during a call: the provider's id for it, which the audit trail records."""
+    """Report the provider's id of the current request, which the audit trail records.
+
+    A driver calls this during a call, on the same thread.
+    """
     _request.id = request_id
 
 
 def take_request_id() -> str:
-    """The id reported on this thread since the last call, and forget it."""
+    """Return the id reported on this thread since the last call, or "", and forget it."""
     request_id: str = getattr(_request, "id", "")
     _request.id = ""
     return request_id

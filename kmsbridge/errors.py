@@ -2,7 +2,7 @@
 
 An error says what happened, to which key or message, and what to do next. It never carries a
 plaintext, a key, a token or a passphrase, nor the text of a provider's own exception, which may
-contain any of these. It is of bounded length, whatever names of strangers it tells.
+contain any of these. Its length is bounded, however long the names are that it quotes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ MAX_REMEDY: Final = 500
 MAX_QUOTED: Final = 100
 MAX_KEY_ID: Final = 1024
 MAX_CODE: Final = 200
-"""The most characters of a part of an error; see `shortened`."""
+"""The most characters that a provider's code or request id keeps."""
 
 
 def shortened(text: object, most: int) -> str:
-    """`text` with at most so many characters (60 or more); what is left out of its middle is counted there."""
+    """Return `text` with at most `most` characters (60 or more); a count takes the place of the middle that is cut."""
     text = str(text)
     if len(text) <= most:
         return text
@@ -35,21 +35,22 @@ def shortened(text: object, most: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """A stranger's text as an error may tell it: in quotes, on one line, shortened to 100 characters."""
+    """Return untrusted text as an error may show it: in quotes, on one line, shortened to 100 characters."""
     return shortened(repr(text), MAX_QUOTED)
 
 
 def listed(texts: Sequence[str], most: int = 3) -> str:
-    """The first of `texts`, quoted, and how many more there are."""
+    """Return the first `most` of `texts`, quoted, and the number of the others."""
     more = len(texts) - most
     return ", ".join(map(quoted, texts[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 class KmsBridgeError(Exception):
-    """The root of the tree. `remedy` is the part of the text that says what to do; it may be empty.
+    """The base class of every error that this library raises.
 
-    The message is shortened to 1,000 characters, the remedy to 500. `index` is the place, from 0, of the item
-    of an operation on many that it is about; else None.
+    `message` says what happened, shortened to 1,000 characters; `remedy` says what to do, shortened to 500, and
+    may be empty. `index` is the position, from 0, of the item that failed in an operation on many items;
+    None for every other operation.
     """
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
@@ -75,7 +76,7 @@ class ProviderNotFound(ConfigError):
 
 
 class ProviderLoadError(ConfigError):
-    """A driver is installed, but importing it failed."""
+    """A driver is installed, but could not be imported or is not a valid driver."""
 
 
 class MessageError(KmsBridgeError):
@@ -83,17 +84,17 @@ class MessageError(KmsBridgeError):
 
 
 class MalformedMessage(MessageError):
-    """The bytes break the message format: wrong magic, lengths, padding, or cut short."""
+    """The bytes do not follow the message format: wrong magic, lengths or padding, or the message was cut short."""
 
 
 class UnsupportedMessage(MessageError):
-    """A well-marked message of a later version, or of a kind this version does not know."""
+    """A message of a format version or kind that this version of the library cannot read."""
 
 
 class AuthenticationError(KmsBridgeError):
-    """The message was not sealed with this key, context and associated data, or was changed since.
+    """The message was encrypted with another key, context or associated data, or was changed since.
 
-    One class and one wording for all of these: which of them it was is not told.
+    All of these have one class and one wording, so that the error does not tell an attacker which it was.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class NoMatchingKey(KmsBridgeError):
 
 
 class RoleError(KmsBridgeError):
-    """The profile does not allow what was asked: encrypting, or decrypting."""
+    """The profile lacks the keys for this operation: `encrypt_to` to encrypt, `decrypt_with` to decrypt."""
 
 
 class LimitExceeded(KmsBridgeError):
@@ -123,19 +124,19 @@ class ClosedError(KmsBridgeError):
 
 
 class ReentrantCall(KmsBridgeError):
-    """A signal handler, a logging handler or a hook asked for what was in the midst of being done beneath it."""
+    """A signal handler, a logging handler or a hook used an object that is busy with what it interrupts."""
 
 
 class AuditError(KmsBridgeError):
-    """A required audit sink could not record an event, or an audit file does not verify."""
+    """A required audit sink could not record an event, or an audit file failed verification."""
 
 
 class KmsError(KmsBridgeError):
     """A key service refused a call or could not answer it.
 
-    `key_id` names the key, `operation` what was asked of it (wrap, unwrap, ...), `provider_code` and
-    `request_id` are the provider's own (empty where it gave none; shortened to 200 characters),
-    `attempts` counts the calls made.
+    `key_id` names the key and `operation` the call (wrap, unwrap, ...). `provider_code` and `request_id` are
+    the provider's own, shortened to 200 characters, or empty where it gave none. `attempts` counts the calls
+    that were made.
     """
 
     def __init__(
@@ -158,11 +159,11 @@ class KmsError(KmsBridgeError):
 
 
 class KmsUnavailable(KmsError):
-    """The service could not be reached or said it cannot serve now. Retried."""
+    """The service could not be reached, or said that it cannot serve now. Retried."""
 
 
 class KmsThrottled(KmsError):
-    """The service refused the call because of its rate. Retried."""
+    """The service refused the call because it receives too many. Retried."""
 
 
 class KmsTimeout(KmsError):
@@ -170,19 +171,19 @@ class KmsTimeout(KmsError):
 
 
 class KmsAccessDenied(KmsError):
-    """The caller is known to the service and may not do this with this key."""
+    """The service knows the caller, who lacks the permission for this operation with this key."""
 
 
 class KmsKeyNotFound(KmsError):
-    """The key, or the version that wrapped this, does not exist."""
+    """The key, or the version of it that wrapped the data key, does not exist."""
 
 
 class KmsKeyDisabled(KmsError):
-    """The key, or the version that wrapped this, is disabled or waits for its deletion."""
+    """The key, or the version of it that wrapped the data key, is disabled or scheduled for deletion."""
 
 
 class KmsInvalidRequest(KmsError):
-    """The service understood the call and calls it wrong."""
+    """The service rejected the call as invalid."""
 
 
 class KmsUnauthenticated(KmsError):
@@ -190,19 +191,19 @@ class KmsUnauthenticated(KmsError):
 
 
 class KmsCredentialMisused(KmsUnauthenticated):
-    """A one-time credential was used before, or comes from elsewhere: a security event, not a fault."""
+    """A one-time credential was already used, or was not issued for this host: a security event, not a fault."""
 
 
 class ProviderFailure(Exception):
-    """Stands in, as the cause of a `KmsError`, for the exception of a provider's client library.
+    """The cause of a `KmsError`, in place of the exception that a provider's client library raised.
 
-    It names the exception's type and keeps its traceback; the text stays out, because a provider's
-    text can quote what was sent.
+    It holds the name of the exception's type and its traceback. The exception's text is left out, because it
+    can quote what was sent.
     """
 
     @classmethod
     def of(cls, error: BaseException) -> ProviderFailure:
-        """The stand-in for `error`, whose finished frames lose their local variables."""
+        """Return the replacement for `error`, and clear the local variables of the frames in its traceback."""
         forget_locals(error)
         kind = type(error)
         return cls(f"{kind.__module__}.{kind.__qualname__}").with_traceback(error.__traceback__)
@@ -218,7 +219,7 @@ def _rebuild(cls: type[KmsBridgeError], message: str, state: dict[str, Any]) -> 
 
 
 def is_from_signal_handler(error: BaseException) -> bool:
-    """Whether a signal handler raised it, wherever the program happened to be: it is nobody else's failure."""
+    """Return whether a signal handler raised `error`, so that it says nothing about the code it interrupted."""
     import signal
 
     handlers = (signal.getsignal(number) for number in signal.valid_signals())
@@ -239,11 +240,11 @@ def _code_of(handler: Any) -> Any:
 
 
 def discreet(function: Callable[P, T]) -> Callable[P, T]:
-    """Have an exception that leaves `function` show no local variables of it, nor of what it called.
+    """Clear the local variables of `function`, and of what it called, in every exception that leaves it.
 
-    For what users call and handles plaintexts or keys. Twice, because the exception of a signal handler can
-    arrive while the first is at it.
+    Decorates the public functions that handle plaintexts or keys.
     """
+    # There are two handlers, because a signal handler can raise while the first one is running.
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -262,11 +263,11 @@ def discreet(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def forget_locals(error: BaseException) -> None:
-    """Clear the local variables of the finished frames that `error` and what caused it hold on to.
+    """Clear the local variables of the finished frames in the tracebacks of `error` and its causes.
 
     Error reporters print tracebacks with local variables, and below the public API those are
-    plaintexts and keys. Frames still running are left alone: each clears its own. So are exceptions
-    that the caller was already handling, whose frames are not ours.
+    plaintexts and keys. Frames that are still running are left alone, and so are the frames of exceptions
+    that the caller was already handling.
     """
     ours: set[FrameType] = set()
     seen: set[int] = set()  # causes can lead back: whoever raises may set them

@@ -1,4 +1,4 @@
-"""What must be made anew in a forked child: locks, caches, connections."""
+"""Objects whose locks, caches and connections are replaced in a forked child process."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 
 
 class ForkAware(Protocol):
-    """Something with state that a child must not share with its parent."""
+    """An object with state that a forked child must not share with its parent."""
 
     def after_fork(self) -> None:
-        """Called in the child, where only the forking thread is left: make fresh locks, drop caches."""
+        """Make new locks and drop caches. Runs in the child, where only the forking thread is left."""
 
 
 _aware: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def watch(thing: ForkAware) -> None:
-    """Have `thing.after_fork()` called in every child from now on, for as long as `thing` lives."""
+    """Call `thing.after_fork()` in every child that is forked while `thing` lives. Does not keep it alive."""
     _aware.add(thing)
 
 

@@ -1,4 +1,4 @@
-"""What a message says of itself to anyone: no key is needed, and nothing secret is shown."""
+"""Reads the headers of messages. This needs no key and shows no secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEP: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class RecipientInfo:
-    """A key that can open the message; `wrapped_length` is in bytes."""
+    """A key that can decrypt the message. `wrapped_length` is the length of the wrapped key in bytes."""
 
     key_id: str
     key_version: str
@@ -25,10 +25,10 @@ class RecipientInfo:
 
 @dataclass(frozen=True, slots=True)
 class MessageInfo:
-    """What a message's header says. Nothing of it is authenticated: only decrypting verifies.
+    """The content of a message's header. It is not authenticated: only decrypting verifies a message.
 
-    `kind` is inline, stored or direct; lengths are in bytes. `plaintext_length` is None for a
-    direct message, whose payload only the provider can measure.
+    `kind` is `inline`, `stored` or `direct`; lengths are in bytes. `plaintext_length` is None for a direct
+    message, of which only its key service knows the payload's length, and for a body that was cut short.
     """
 
     version: int
@@ -42,19 +42,25 @@ class MessageInfo:
 
 
 def inspect(message: bytes | bytearray | memoryview | str) -> MessageInfo:
-    """Read a message's header; `str` is taken for the armored form. Raises `MessageError`."""
+    """Return the content of a message's header. A `str` is an armored message. Raises `MessageError`."""
     data = wire.dearmor(message) if isinstance(message, str) else memoryview(message).cast("B")
     return _info(wire.parse(data), len(data))
 
 
 def inspect_file(path: PathLike) -> MessageInfo:
-    """The same of a file, of which only the header is read. Raises `MessageError` or `OSError`."""
+    """Return the content of the header of the message in a file. Only the header is read.
+
+    Raises `MessageError` or `OSError`.
+    """
     with atomic.open_regular(path) as file:
         return _info(journal.header_of(path, file), file.seek(0, os.SEEK_END))
 
 
 def inspect_stream(reader: BinaryIO) -> MessageInfo:
-    """The same of a stream, which is read to its end. Raises `MessageError` or `OSError`."""
+    """Return the content of the header of the message in a stream, which is read to its end.
+
+    Raises `MessageError` or `OSError`.
+    """
     start, size, buffer = b"", 0, memoryview(bytearray(_STEP))
     while count := read_into(reader, buffer):
         start += buffer[: min(count, wire.MAX_HEADER - len(start))]
@@ -70,7 +76,8 @@ def _info(header: wire.Header, size: int) -> MessageInfo:
         version=wire.VERSION,
         kind=header.kind.name.lower(),
         recipients=tuple(
-            RecipientInfo(each.key_id, each.key_version, len(each.wrapped)) for each in header.recipients
+            RecipientInfo(recipient.key_id, recipient.key_version, len(recipient.wrapped))
+            for recipient in header.recipients
         ),
         data_key_id=header.data_key_id.hex(),
         header_length=header.length,

@@ -1,9 +1,9 @@
 """Rewrapping a file in place, so that a crash at any point leaves it readable.
 
-The header is overwritten, the body stays where it is. Before that, the old header is put beside the
-file, with the first bytes of the body that it belongs to and the hash of the new header. For as long as
-that is there, readers use it instead of a header that is not, whole, the new one. Both headers lead to
-the same data key, so whichever is read, whole, is right.
+The header is overwritten and the body stays where it is. Before that, the old header is saved in a file
+beside the message, with the first bytes of the body it belongs to and the hash of the new header. While the saved
+file exists, readers use the saved header unless the message begins with the complete new one. Both headers
+hold the same data key, so either of them is right as long as it is complete.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from kmsbridge.streams import write_all
 SUFFIX = ".kmsbridge-rewrap"
 _LONGEST_NAME = 255
 _MARK = 56
-"""Bytes of a body that tell it from any other: its salt and commitment."""
+"""Bytes at the start of a body that differ from every other body's: its salt and commitment."""
 _HASH = 32
 
 
 def header_of(path: PathLike, file: BinaryIO) -> wire.Header:
-    """The header of the open `file` at `path`, its body's length checked; the file's position moves."""
+    """Return the header of the open `file` at `path`, and check its body's length. Moves the file's position."""
     while True:
         start = _start_of(file)
         saved = _saved_header(path, file, start)
-        # A start that stays the same while no old header is beside it was not being overwritten.
+        # Without a saved header, a start that reads the same twice was not being overwritten.
         if saved is not None or _start_of(file) == start:
             return _checked(saved or wire.parse_header(start), file)
 
 
 def read_header(file: BinaryIO) -> wire.Header:
-    """The header in the open, seekable `file`, its body's length checked; the file's position moves."""
+    """Return the header in the open, seekable `file`, and check its body's length. Moves the file's position."""
     return _checked(wire.parse_header(_start_of(file)), file)
 
 
 def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.Header) -> None:
-    """Put `new`, which is as long as `old`, in front of the body of the open `file` at `path`."""
-    saved, packed = _beside(path), new.encode()
+    """Overwrite the header `old` of the open `file` at `path` with `new`, which has the same length."""
+    saved, packed = _saved_path(path), new.encode()
     file.seek(old.length)
     entry = old.encode() + read_exactly(file, _MARK) + hashlib.sha256(packed).digest()
-    # Whoever may read the file must be able to read this.
+    # Readable for every reader of the file: without the saved header they could not decrypt it.
     atomic.write(saved, entry, mode=os.fstat(file.fileno()).st_mode & 0o777, follow=False)
     file.seek(0)
     write_all(file, packed)
@@ -59,23 +59,23 @@ def replace_header(path: PathLike, file: BinaryIO, old: wire.Header, new: wire.H
 
 
 def interrupted(path: PathLike) -> bool:
-    """Whether a rewrap of the file at `path` was broken off; another will finish it."""
-    return os.path.lexists(_beside(path))
+    """Return whether a rewrap of the file at `path` was interrupted; rewrapping it again completes it."""
+    return os.path.lexists(_saved_path(path))
 
 
-def forget(path: PathLike) -> None:
-    """Remove what an interrupted rewrap left beside `path`, which has another header now."""
+def remove_saved_header(path: PathLike) -> None:
+    """Remove the header that an interrupted rewrap saved beside `path`, if there is one."""
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_beside(path))
+        os.unlink(_saved_path(path))
 
 
 @contextlib.contextmanager
 def locked(path: PathLike) -> Iterator[BinaryIO]:
-    """The file at `path`, open for change, and locked against others who rewrap it."""
+    """Open the file at `path` for reading and writing, and lock it against other rewraps."""
     while True:
         with atomic.open_regular(path, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Whoever held the lock may have put another file in its place.
+            # The previous holder of the lock may have replaced the file.
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 yield file
                 return
@@ -93,8 +93,8 @@ def _checked(header: wire.Header, file: BinaryIO) -> wire.Header:
 
 
 def _saved_header(path: PathLike, file: BinaryIO, start: bytes) -> wire.Header | None:
-    """The header put beside the file, if it is of this body, and `start` is not the one that replaces it."""
-    data = _read_beside(path, os.fstat(file.fileno()).st_uid)
+    """Return the saved header if it belongs to this body and `start` is not the complete new header."""
+    data = _read_saved(path, os.fstat(file.fileno()).st_uid)
     try:
         header = wire.parse_header(data)
     except MessageError:
@@ -102,22 +102,20 @@ def _saved_header(path: PathLike, file: BinaryIO, start: bytes) -> wire.Header |
     if not header.has_recipients_data_key or len(data) != header.length + _MARK + _HASH:
         return None
     file.seek(header.length)
-    # One left over from another file of this name is not for this body.
-    of_this = data[header.length : -_HASH] == read_exactly(file, _MARK)
+    # A saved header can be left over from another file of this name.
+    same_body = data[header.length : -_HASH] == read_exactly(file, _MARK)
     replaced = data[-_HASH:] == hashlib.sha256(start).digest()
-    return header if of_this and not replaced else None
+    return header if same_body and not replaced else None
 
 
-def _read_beside(path: PathLike, owner: int) -> bytes:
-    """What is beside the file; nothing where it is not a plain file of who owns the file, or of us.
-
-    Others may be able to put things into the folder: a link, a pipe, something endless.
-    """
+def _read_saved(path: PathLike, owner: int) -> bytes:
+    """Return the content of the saved file; empty unless it is a regular file of `owner`, this user or root."""
+    # Other users may be able to put a link, a pipe or an endless file into the folder.
     try:
-        descriptor = os.open(_beside(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(_saved_path(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno is None:
-            raise  # not the system's, but a signal handler's
+            raise  # not from the system: a signal handler raised it
         return b""
     try:
         status = os.fstat(descriptor)
@@ -129,7 +127,7 @@ def _read_beside(path: PathLike, owner: int) -> bytes:
         os.close(descriptor)
 
 
-def _beside(path: PathLike) -> str:
+def _saved_path(path: PathLike) -> str:
     folder, file_name = os.path.split(os.fsdecode(os.path.realpath(path)))
     name = os.fsencode(file_name)
     if len(name) + len(SUFFIX) > _LONGEST_NAME:
@@ -138,7 +136,7 @@ def _beside(path: PathLike) -> str:
 
 
 def read_exactly(file: BinaryIO, length: int) -> bytes:
-    """`length` bytes from the position on, fewer only at the end."""
+    """Read `length` bytes from the file's position on. Returns fewer only at the end of the file."""
     parts = []
     while length and (part := file.read(length)):
         parts.append(part)

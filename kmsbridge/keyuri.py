@@ -16,12 +16,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class KeyURI(NamedTuple):
-    """Where a key lives. Holds names only: a secret never belongs into a URI.
+    """The parsed URI of a key. A URI holds names only: secrets do not belong in it.
 
-    `path` is what follows `scheme:` or `scheme://` up to `?` or `#`, percent-decoded, as is
-    `fragment`; `query` maps each parameter to its one value. `str()` gives the scheme and path, the
-    fragment, and the *names* of the query's parameters, so that a value pasted there by mistake
-    does not travel into a log; nor does what looks like `user:password@`.
+    `path` is the part after `scheme:` or `scheme://` and before `?` or `#`, percent-decoded like
+    `fragment`. `query` maps each parameter's name to its value. `str()` shows the scheme, path and
+    fragment, but only the *names* of the query's parameters, and masks `user:password@`, so that a secret
+    pasted there by mistake does not get into a log.
     """
 
     scheme: str
@@ -32,23 +32,28 @@ class KeyURI(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> KeyURI:
-        """Parse; raises `ConfigError` that says what is wrong, without quoting a query's values."""
+        """Parse a key URI of at most 2048 characters.
+
+        Raises `ConfigError`, which says what is wrong and quotes no value of the query.
+        """
         if not isinstance(text, str):
             raise TypeError(f"a key URI must be str, not {type(text).__name__}")
         if len(text) > MAX_LENGTH:
-            raise ConfigError(f"a key URI of {len(text)} characters", remedy=f"use at most {MAX_LENGTH}")
+            raise ConfigError(
+                f"a key URI has {len(text)} characters, more than {MAX_LENGTH}", remedy="use a shorter one"
+            )
         scheme, colon, rest = text.partition(":")
         if not colon or not SCHEME.fullmatch(scheme):
             raise ConfigError(
                 "a key URI does not begin with a scheme",
-                remedy="write a scheme and what names the key there, as in local:keys.json#app",
+                remedy="write a scheme, a colon and the key's name, as in local:keys.json#app",
             )
         rest, _, fragment = rest.partition("#")
         path, mark, query = rest.partition("?")
         if path.startswith("//") and "@" in path[2:].partition("/")[0]:
             raise ConfigError(
-                f"a {scheme} URI has a user or password in front of an '@'",
-                remedy="remove it: a secret never belongs into a URI; write an '@' in a name as %40",
+                f"a {scheme} URI has a user or password before an '@'",
+                remedy="remove it, because secrets do not belong in a URI; write an '@' in a name as %40",
             )
         return cls(
             scheme=scheme,
@@ -59,7 +64,7 @@ class KeyURI(NamedTuple):
         )
 
     def parameters(self, *known: str) -> Mapping[str, str]:
-        """The query, in which nothing but `known` may stand; raises `ConfigError` for what else does."""
+        """Return the query. Raises `ConfigError` where it has a parameter that is not in `known`."""
         for name in self.query:
             if name not in known:
                 import difflib
@@ -67,7 +72,9 @@ class KeyURI(NamedTuple):
                 near = difflib.get_close_matches(name, known, n=1)
                 raise ConfigError(
                     f"a {self.scheme} URI has the unknown parameter {name[:64]!r}",
-                    remedy=f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}",
+                    remedy=f"did you mean {near[0]!r}?"
+                    if near
+                    else f"valid parameters: {', '.join(known) or 'none'}",
                 )
         return self.query
 
@@ -93,7 +100,7 @@ def _decode(scheme: str, part: str, text: str) -> str:
         return _checked(scheme, part, text)
     except UnicodeError:
         raise ConfigError(
-            f"the {part} of a {scheme} URI is not UTF-8", remedy="check its %XX escapes"
+            f"the {part} of a {scheme} URI is not valid UTF-8", remedy="check its %XX escapes"
         ) from None
 
 
@@ -102,7 +109,7 @@ def _checked(scheme: str, part: str, decoded: str) -> str:
     if _CONTROL.search(decoded):
         raise ConfigError(
             f"the {part} of a {scheme} URI has a control character",
-            remedy="remove it; no key service uses one in a key's name",
+            remedy="remove it; no key service has such characters in a key's name",
         )
     return decoded
 
@@ -116,7 +123,8 @@ def _parse_query(scheme: str, query: str) -> Mapping[str, str]:
             _checked(scheme, "query", name + value)
     except ValueError:
         raise ConfigError(
-            f"the query of a {scheme} URI is not name=value&name=value", remedy="check the part after '?'"
+            f"the query of a {scheme} URI is not of the form name=value&name=value",
+            remedy="check the part after '?'",
         ) from None
     parameters = dict(pairs)
     if len(parameters) != len(pairs):

@@ -1,4 +1,5 @@
-"""What the author of a metrics or audit sink implements: an `Observer` is told of every call to a key service.
+"""What the author of a metrics or audit sink implements: an `Observer` is told of every call to a key
+service.
 
 The audit trail is one observer. Several can be given to a cipher, and each is told of everything.
 """
@@ -24,12 +25,12 @@ _NO_CONTEXT: Final[Mapping[str, str]] = MappingProxyType({})
 class Call(NamedTuple):
     """A call to a key service, retries included.
 
-    `operation` is `resolve`, `wrap`, `unwrap`, `rewrap`, `describe` or `rotate`. `key_id` is the key's id; before
-    that is known, a description of the key. `context` is what the service is given, with the library's own
-    pair `kmsbridge`; empty for calls that use no key. `key_version` is what the wrapped key says of
-    its version, and empty where nothing is unwrapped. `purpose` is `rewrap` where a data key
-    is wrapped for rewrapping a message; else empty. `batch` is how many items were sent with this one, itself included: each item
-    of a batch is told as a call of its own.
+    `operation` is `resolve`, `wrap`, `unwrap`, `rewrap`, `describe` or `rotate`. `key_id` is the key's id;
+    before that is known, a description of the key. `context` is what the service is given, with the library's
+    own pair `kmsbridge`; empty for calls that use no key. `key_version` is what the wrapped key says of its
+    version, and empty where nothing is unwrapped. `purpose` is `rewrap` where a data key is wrapped for
+    rewrapping a message; else empty. `batch` is how many items one request holds, and 0 where it holds no
+    batch; `context` is that of all of them, or empty where they differ.
     """
 
     operation: Operation
@@ -37,15 +38,16 @@ class Call(NamedTuple):
     context: Mapping[str, str] = _NO_CONTEXT
     key_version: str = ""
     purpose: str = ""
-    batch: int = 1
+    batch: int = 0
 
 
 class CallResult(NamedTuple):
     """How a call ended.
 
-    `outcome` is `ok`, or the name of the error's class. `seconds` is the time from the first attempt to the end,
-    pauses included. `attempts` counts what was sent: 0 where a call was refused before it was. `request_id` is the provider's, of the
-    last attempt; empty where it gave none. `key_version` is the key's version where it is known.
+    `outcome` is `ok`, or the name of the error's class. `seconds` is the time from the first attempt to the
+    end, pauses included. `attempts` counts what was sent: 0 where a call was refused before it was.
+    `request_id` is the provider's, of the last attempt; empty where it gave none. `key_version` is the key's
+    version where it is known.
     """
 
     outcome: str
@@ -58,9 +60,10 @@ class CallResult(NamedTuple):
 class Event(NamedTuple):
     """Something else that is worth telling.
 
-    `operation` is `refusal` where a message was refused: `outcome` names the error's class, and `context` is what the
-    caller passed. It is `encrypt`, `decrypt` or `rewrap` where a data key was dropped, or a program ends: `messages` says for how many messages it was used
-    since it was last told, and `context` and `key_id` are those of the data key.
+    `operation` is `refusal` where a message was refused: `outcome` names the error's class, and `context` is
+    what the caller passed. It is `encrypt`, `decrypt` or `rewrap` where a data key was dropped, or a program
+    ends: `messages` says for how many messages it was used since it was last told, and `context` and `key_id`
+    are those of the data key.
     """
 
     operation: str
@@ -74,9 +77,9 @@ class Event(NamedTuple):
 class Observer:
     """Is told of calls and events. Every method does nothing until it is overridden.
 
-    Methods are called on the thread that uses the cipher, by many threads at once, and the operation
-    waits for them: they must be quick and safe to share. What they raise does not fail the operation, and is warned about
-    once a minute; except a `KmsBridgeError`, such as `AuditError`, which does.
+    Methods are called on the thread that uses the cipher, by many threads at once, and the operation waits
+    for them: they must be quick and safe to share. What they raise does not fail the operation, and is warned
+    about once a minute; except a `KmsBridgeError`, such as `AuditError`, which does.
     """
 
     def call_started(self, call: Call) -> None:
@@ -85,7 +88,8 @@ class Observer:
     def call_finished(self, call: Call, result: CallResult) -> None:
         """The same object `call` has ended.
 
-        Not called where an exception that the library did not cause, such as `KeyboardInterrupt`, broke the call off.
+        Not called where an exception that the library did not cause, such as `KeyboardInterrupt`, broke the
+        call off.
         """
 
     def event(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""A key's options, as a driver asks for them."""
+"""The options of a key, which its driver reads by name and type."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kmsbridge.secret import Secret
 class Options:
     """A key's options from the configuration, with `env:` and `file:` values resolved.
 
-    A driver asks for what it knows with `text`, `secret`, `path`, `flag`, `number` and `table`. What nobody
-    asked for is an error that the library raises after `open`, so a misspelt option never passes silently.
-    `name` is how errors name the table, and `folder` where a relative path starts: the folder of the
-    configuration file, or empty for the current one.
+    A driver reads each option that it knows with `text`, `secret`, `path`, `flag`, `number` or `table`. After
+    `open`, the library raises an error for an option that the driver did not read, so that a misspelt option
+    is never ignored. `name` is the name of the table in errors. `folder` is the folder that relative paths
+    start from: that of the configuration file, or empty for the current folder.
 
     Every method raises `ConfigError`, which does not quote the value, for a value of another type. With
-    `required=True` it does so too for an option that is missing or empty.
+    `required=True` it also does for an option that is missing or empty.
     """
 
     def __init__(self, values: Mapping[str, Any], *, name: str = "options", folder: str = "") -> None:
@@ -36,7 +36,7 @@ class Options:
     @overload
     def text(self, option: str, default: None = None, *, required: bool = False) -> str | None: ...
     def text(self, option: str, default: str | None = None, *, required: bool = False) -> str | None:
-        """Return the option as text that may be shown."""
+        """Return the option as text that is not secret and may be shown."""
         value: str | None = self._take(option, str, "text")
         if required and not (value or default):
             raise self._missing(option)
@@ -49,10 +49,10 @@ class Options:
     @overload
     def path(self, option: str, default: None = None, *, required: bool = False) -> str | None: ...
     def path(self, option: str, default: str | None = None, *, required: bool = False) -> str | None:
-        """Return the option as the absolute path of a file or folder, which need not exist.
+        """Return the option, or the default, as the absolute path of a file or folder, which need not exist.
 
-        A relative one starts at `folder`, the default too; `~` is not expanded. Where the option is missing or
-        empty and the default is too, return the default.
+        A relative path starts from `folder`; `~` is not expanded. Where the option and the default are both
+        missing or empty, the default is returned as it is.
         """
         value = self.text(option) or default
         if required and not value:
@@ -64,35 +64,35 @@ class Options:
     @overload
     def secret(self, option: str, *, required: bool = False) -> Secret | None: ...
     def secret(self, option: str, *, required: bool = False) -> Secret | None:
-        """Return the option as a `Secret`, which no repr and no error shows."""
+        """Return the option as a `Secret`, which does not show in a repr or an error."""
         value = self._take(option, str, "text")
         if required and not value:
             raise self._missing(option)
         return None if value is None else Secret.of_text(value)
 
     def flag(self, option: str, default: bool = False) -> bool:
-        """Return the option as true or false."""
+        """Return the option, which must be true or false."""
         value = self._take(option, bool, "true or false")
         return default if value is None else bool(value)
 
     def number(self, option: str, default: float | None = None) -> float | None:
-        """Return the option as a number."""
+        """Return the option, which must be a number."""
         value = self._take(option, (int, float), "a number")
         return default if value is None else value
 
     def table(self, option: str) -> Options:
-        """Return the option as a table of options, which is empty where it is not given."""
+        """Return the option as a table of options, which is empty where the option is missing."""
         value = self._take(option, Mapping, "a table")
         table = Options(value or {}, name=f"{self.name}.{option}", folder=self.folder)
         self._tables.append(table)
         return table
 
     def known(self) -> list[str]:
-        """Return the names asked for so far, sorted."""
+        """Return the names of the options that the driver has read so far, sorted."""
         return sorted(self._asked)
 
     def unknown(self) -> list[tuple[Options, str]]:
-        """Return what was given and never asked for, with the table it stands in."""
+        """Return the names of the options that were given and not read, each with its table."""
         own = [(self, name) for name in self._values if name not in self._asked]
         return own + [entry for table in self._tables for entry in table.unknown()]
 
@@ -101,7 +101,7 @@ class Options:
         value = self._values.get(option)
         wrong_flag = isinstance(value, bool) and kind is not bool
         if value is not None and (wrong_flag or not isinstance(value, kind)):
-            # The value itself is not quoted: it may be a secret in the wrong place.
+            # The value is not quoted: it may be a secret in the wrong place.
             raise ConfigError(
                 f"{self.name}.{option} is of the wrong type ({type(value).__name__})",
                 remedy=f"give {word}",

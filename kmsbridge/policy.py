@@ -1,4 +1,4 @@
-"""What a profile may tune: the life of data keys, the patience with key services, the audit file."""
+"""The settings that a profile may tune: the lifetime of data keys, the timeouts of calls, and the audit file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ DAY: Final = 86_400.0
 
 
 class DataKeyPolicy(NamedTuple):
-    """When a data key is replaced, and how many are kept.
+    """The limits after which a data key is replaced, and the size of the cache.
 
-    `max_age` is in seconds; `max_messages` and `max_bytes` count what one data key encrypts;
-    `max_entries` bounds the cache.
+    `max_age` is in seconds. `max_messages` and `max_bytes` limit the messages and plaintext bytes that one data
+    key encrypts. `max_entries` is the most data keys that a cache holds.
     """
 
     max_age: float = 300.0
@@ -27,7 +27,7 @@ class DataKeyPolicy(NamedTuple):
 
 
 class CallPolicy(NamedTuple):
-    """How long one attempt and all attempts of a call to a key service may take, in seconds."""
+    """The time that one attempt, and a whole operation, may take in seconds, and the most attempts of a call."""
 
     attempt_timeout: float = 3.0
     deadline: float = 10.0
@@ -35,7 +35,7 @@ class CallPolicy(NamedTuple):
 
 
 class AuditPolicy(NamedTuple):
-    """The audit file's path (empty: none), and whether a sink that fails makes the operation fail."""
+    """The audit file's path, empty for none, and whether a sink that fails makes the operation fail."""
 
     file: str = ""
     required: bool = False
@@ -46,7 +46,7 @@ P = TypeVar("P", bound=Policy)
 
 
 class Bounds(NamedTuple):
-    """What a setting is measured in, and from where to where it may go."""
+    """A setting's unit, and the least and the greatest value it may have."""
 
     unit: str
     least: float
@@ -62,32 +62,37 @@ BOUNDS: Final = {
     "deadline": Bounds(SECONDS, 0.001, 600.0),
     "max_attempts": Bounds(COUNT, 1, 10),
 }
-"""Of every setting that is a number, by its name."""
+"""The bounds of every setting that is a number, by its name."""
 
 
 def checked(policy: P) -> P:
-    """`policy`. Raises `ConfigError` for a value out of bounds, and for values that contradict each other."""
-    # Messages begin with the field's name, so that the parser can put the table's in front.
+    """Return `policy` once it is checked.
+
+    Raises `ConfigError` for a value out of bounds, and for values that contradict each other.
+    """
+    # Messages begin with the field's name, so that the parser can prefix the table's name.
     for name, value in policy._asdict().items():
         if name in BOUNDS:
             _check_bounds(name, value)
     match policy:
         case CallPolicy(attempt, deadline) if attempt > deadline:
             raise ConfigError(
-                f"attempt_timeout is {attempt:g} s and the deadline {deadline:g} s",
-                remedy="raise deadline or lower attempt_timeout: one attempt must fit into the deadline",
+                f"attempt_timeout is {attempt:g} s, longer than the deadline of {deadline:g} s",
+                remedy="raise deadline or lower attempt_timeout",
             )
         case AuditPolicy(file) if "\0" in file:
-            raise ConfigError("file has a NUL character", remedy="give a path")
+            raise ConfigError("file has a NUL character", remedy="remove it from the path")
         case AuditPolicy("", True):  # logging alone never reports that it failed
-            raise ConfigError("required is true and there is no file", remedy="name the audit file in file")
+            raise ConfigError(
+                "required is true, but no audit file is set", remedy="set file to the audit file's path"
+            )
     return policy
 
 
 def _check_bounds(name: str, value: float) -> None:
     unit, least, most = BOUNDS[name]
-    if not least <= value <= most:  # also what NaN fails
+    if not least <= value <= most:  # NaN fails this too
         raise ConfigError(
             f"{name} is {value}, which is out of bounds",
-            remedy=f"give {least:.15g} to {most:.15g} {unit}".rstrip(),
+            remedy=f"use {least:.15g} to {most:.15g} {unit}".rstrip(),
         )

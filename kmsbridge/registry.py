@@ -1,8 +1,9 @@
-"""Finds drivers: what the application registered, the library's own, what is installed. The only importer of stevedore.
+"""Finds the driver of a scheme: one that the application registered, the library's own, or an installed one.
 
-An installed driver is found through its entry point. stevedore, left to its defaults, loads every plugin to find one, logs and skips those that fail to
-import, and lets one of two plugins of the same name win. None of that may happen to the code that
-holds keys.
+An installed driver is found through its entry point and loaded by stevedore, which only this module imports. By
+default stevedore loads every plugin to find one, logs and skips those that fail to import, and picks one of two
+plugins of the same name. None of that is acceptable for code that holds keys, so this module selects the one entry
+point and hands it to stevedore.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 OWN: Final = {"local": "kmsbridge.drivers.local:LocalDriver"}
-"""The drivers that come with the library, `module:class`: found without the metadata of any package."""
+"""The drivers that come with the library, as `module:class`. They are found without any package's metadata."""
 
 
 class Package(NamedTuple):
-    """The distribution that brings a driver, and the driver's `module:class`."""
+    """A distribution that contains a driver, and the driver's `module:class`."""
 
     distribution: str
     target: str
@@ -42,15 +43,18 @@ PACKAGES: Final = {
     "gcp-kms": Package("kmsbridge-gcp", "kmsbridge_gcp:GcpKmsDriver"),
     "vault-transit": Package("kmsbridge-vault", "kmsbridge_vault:VaultTransitDriver"),
 }
-"""What brings the other schemes that this project knows of, to name in an error."""
+"""The packages that contain the project's other drivers, by scheme, so that an error can name them."""
 
 _registered: dict[str, type[KeyDriver]] = {}
-_alone: set[str] = set()  # the registered schemes for which nobody has installed another driver
-_replacing: dict[str, type[KeyDriver]] = {}
+_unambiguous: set[str] = set()  # the registered schemes that no other installed driver serves
+_replacements: dict[str, type[KeyDriver]] = {}
 
 
 class Provider(NamedTuple):
-    """A driver, not imported: its scheme, `module:class`, and its distribution, which may be unknown."""
+    """A driver that can be found. `target` is its `module:class`; it need not be imported.
+
+    `distribution` and `version` are empty where they are unknown, as for a registered class.
+    """
 
     scheme: str
     target: str
@@ -59,16 +63,16 @@ class Provider(NamedTuple):
 
 
 def register(driver: type[KeyDriver]) -> None:
-    """Have this process find a driver class for its scheme, without an entry point.
+    """Make this process use a driver class for its scheme, without an entry point.
 
-    For an application's own driver, and for programs without the metadata of packages, such as zip
-    applications. Repeating it changes nothing. Raises `TypeError` for what is no class,
-    `ProviderLoadError` for a class that is no driver or has no valid scheme, and `ConfigError` where
-    another class is registered for the scheme or comes with the library. Another class that is
-    installed for it is a `ConfigError` when the scheme is first used.
+    For an application's own driver, and for programs without package metadata, such as zip
+    applications. Registering a class again changes nothing. Raises `TypeError` for anything but a class,
+    `ProviderLoadError` for a class that is not a driver or has no valid scheme, and `ConfigError` where
+    another class is registered for the scheme or comes with the library. Where another class is
+    installed for the scheme, `ConfigError` is raised when the scheme is first used.
     """
     scheme = _scheme_of(driver)
-    if scheme in OWN and not _is(OWN[scheme], driver):
+    if scheme in OWN and not _names_class(OWN[scheme], driver):
         remedy = "give the driver a scheme of its own"
         raise _two_drivers(scheme, OWN[scheme], _target(driver), remedy=remedy)
     other = _registered.setdefault(scheme, driver)
@@ -78,46 +82,43 @@ def register(driver: type[KeyDriver]) -> None:
 
 @contextlib.contextmanager
 def replaced(*drivers: type[KeyDriver]) -> Iterator[None]:
-    """For tests: within the block these classes are found for their schemes, whatever else has them.
+    """Use these classes for their schemes within the block, instead of any other driver. For tests.
 
-    Ends must be nested.
+    Blocks must be nested, and not overlap.
     """
-    before = dict(_replacing)
-    _replacing.update({_scheme_of(driver): driver for driver in drivers})
+    before = dict(_replacements)
+    _replacements.update({_scheme_of(driver): driver for driver in drivers})
     try:
         yield
     finally:
-        for scheme in _replacing.keys() - before.keys():
-            del _replacing[scheme]
-        _replacing.update(before)
+        for scheme in _replacements.keys() - before.keys():
+            del _replacements[scheme]
+        _replacements.update(before)
 
 
 def providers() -> list[Provider]:
-    """Every driver that can be found, by scheme, none of them imported.
-
-    `distribution` and `version` are empty for one that was registered.
-    """
+    """Return every driver that can be found, sorted by scheme, without importing any."""
     entries = _by_scheme()
-    found = [_provider(entry) for same in entries.values() for entry in same]
+    found = [_provider(entry) for same_scheme in entries.values() for entry in same_scheme]
     for scheme, target in OWN.items():
         if scheme not in entries:
             found.append(Provider(scheme, target, "kmsbridge", ""))
     for scheme, driver in _registered.items():
-        if not any(_is(each.target, driver) for each in found):
+        if not any(_names_class(provider.target, driver) for provider in found):
             found.append(Provider(scheme, _target(driver), "", ""))
     return sorted(found, key=lambda provider: (provider.scheme, provider.target))
 
 
 def driver_class(scheme: str) -> type[KeyDriver]:
-    """Import and return the driver for `scheme`, and no other.
+    """Import and return the driver for `scheme`. No other driver is imported.
 
     Raises `ProviderNotFound` where there is none, `ProviderLoadError` where it cannot be imported or is
-    no driver, `ConfigError` where two claim the scheme.
+    not a driver, and `ConfigError` where two drivers claim the scheme.
     """
-    if scheme in _replacing:
-        return _replacing[scheme]
+    if scheme in _replacements:
+        return _replacements[scheme]
     if scheme in _registered:
-        _check_alone(scheme, _registered[scheme])
+        _check_unambiguous(scheme, _registered[scheme])
         return _registered[scheme]
     if scheme in OWN:
         return _checked(scheme, _load_own(OWN[scheme]), OWN[scheme])
@@ -130,19 +131,19 @@ def driver_class(scheme: str) -> type[KeyDriver]:
     return _checked(scheme, _load(entries[scheme][0]), entries[scheme][0].value)
 
 
-def _check_alone(scheme: str, driver: type[KeyDriver]) -> None:
-    if scheme in _alone:
+def _check_unambiguous(scheme: str, driver: type[KeyDriver]) -> None:
+    if scheme in _unambiguous:
         return
     for entry in _by_scheme().get(scheme, ()):
-        if not _is(entry.value, driver):
+        if not _names_class(entry.value, driver):
             name = _provider(entry).distribution or entry.value
-            remedy = f"uninstall {name}, or do not register the other"
+            remedy = f"uninstall {name}, or do not register {_target(driver)}"
             raise _two_drivers(scheme, name, _target(driver), remedy=remedy)
-    _alone.add(scheme)
+    _unambiguous.add(scheme)
 
 
-def _is(target: str, driver: type[KeyDriver]) -> bool:
-    """Whether `module:class` is this class; nothing is imported to find out."""
+def _names_class(target: str, driver: type[KeyDriver]) -> bool:
+    """Return whether `module:class` names this class, without importing the module."""
     module, _, name = target.partition(":")
     return getattr(sys.modules.get(module), name, None) is driver
 
@@ -152,23 +153,26 @@ def _target(driver: type[KeyDriver]) -> str:
 
 
 def _two_drivers(scheme: str, *names: str, remedy: str) -> ConfigError:
-    return ConfigError(f"two drivers for {scheme!r}: {' and '.join(names)}", remedy=remedy)
+    return ConfigError(f"there are two drivers for {scheme!r}: {' and '.join(names)}", remedy=remedy)
 
 
 def _by_scheme() -> dict[str, list[EntryPoint]]:
     schemes: dict[str, list[EntryPoint]] = {}
     for entry in _entries():
         if entry.value != OWN.get(entry.name, entry.value):
-            continue  # the library's own driver is found without asking, so this one never is
-        same = schemes.setdefault(entry.name, [])
-        # A distribution can be there twice, editable or in an older version: the first one counts.
-        if all(entry.value != other.value and _source(entry) != _source(other) for other in same):
-            same.append(entry)
+            continue  # the library's own driver is always used for its scheme
+        same_scheme = schemes.setdefault(entry.name, [])
+        # A distribution can be installed twice, editable or in an older version: the first one counts.
+        if all(entry.value != other.value and _source(entry) != _source(other) for other in same_scheme):
+            same_scheme.append(entry)
     return schemes
 
 
 def _entries() -> Iterator[EntryPoint]:
-    """What `importlib.metadata.entry_points` gives, which takes twice as long: it parses every distribution's."""
+    """Yield the entry points of drivers.
+
+    `importlib.metadata.entry_points` takes twice as long, because it parses those of every distribution.
+    """
     from importlib.metadata import distributions
 
     for distribution in distributions():
@@ -185,10 +189,10 @@ def _load(entry: EntryPoint) -> Any:
     from stevedore.extension import error_on_conflict
 
     class OneDriver(DriverManager[Any]):
-        """Knows the one entry point that was chosen.
+        """A manager that sees only the entry point that was chosen.
 
-        Left to itself it would read a cache in the user's home, which can miss what was installed
-        since and forgets which distribution an entry point is of.
+        stevedore's own look-up reads a cache in the user's home, which can miss newly installed packages
+        and does not say which distribution an entry point belongs to.
         """
 
         def list_entry_points(self) -> list[EntryPoint]:
@@ -214,7 +218,7 @@ def _load_own(target: str) -> Any:
     module, _, name = target.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the import let out
+    except Exception as error:  # an import can raise anything
         if is_from_signal_handler(error):
             raise
         raise _load_error(target, error) from ProviderFailure.of(error)
@@ -224,7 +228,7 @@ def _load_error(target: str, error: BaseException) -> ProviderLoadError:
     missing = f": no module {error.name!r}" if isinstance(error, ModuleNotFoundError) else ""
     return ProviderLoadError(
         f"importing the driver {target} failed with {type(error).__name__}{missing}",
-        remedy="reinstall its package with what it needs",
+        remedy="reinstall the driver's package with its dependencies",
     )
 
 
@@ -232,7 +236,7 @@ def _checked(scheme: str, loaded: Any, target: str) -> type[KeyDriver]:
     found = _scheme_in(loaded, target)
     if found != scheme:
         raise ProviderLoadError(
-            f"{target} is installed for {scheme!r} and says {found!r}",
+            f"{target} is installed for the scheme {scheme!r}, but its class has {found!r}",
             remedy="report it to the driver's author",
         )
     return loaded  # type: ignore[no-any-return]
@@ -240,7 +244,7 @@ def _checked(scheme: str, loaded: Any, target: str) -> type[KeyDriver]:
 
 def _scheme_of(driver: type[KeyDriver]) -> str:
     if not isinstance(driver, type):
-        raise TypeError(f"a driver must be given as its class, not as an object of {type(driver).__name__}")
+        raise TypeError(f"register takes a driver's class, not an object of type {type(driver).__name__}")
     return _scheme_in(driver, _target(driver))
 
 
@@ -256,30 +260,32 @@ def _scheme_in(loaded: Any, target: str) -> str:
     scheme = getattr(loaded, "scheme", None)
     if not isinstance(scheme, str) or not keyuri.SCHEME.fullmatch(scheme):
         raise ProviderLoadError(
-            f"{target} has no scheme that a key URI can begin with",
-            remedy="set scheme to lower-case letters, digits and '-', a letter first",
+            f"{target} has no valid scheme for key URIs",
+            remedy="set its scheme to lower-case letters, digits and '-', beginning with a letter",
         )
     missing = sorted(getattr(loaded, "__abstractmethods__", ()))
     if missing or hasattr(loaded, "development_only"):
         what = f"lacks {', '.join(missing)}" if missing else "sets development_only"
         raise ProviderLoadError(
-            f"{target} is for another version of kmsbridge: it {what}",
-            remedy="install versions of kmsbridge and of the driver's package that fit together",
+            f"{target} is made for another version of kmsbridge: it {what}",
+            remedy="install compatible versions of kmsbridge and of the driver's package",
         )
     return scheme
 
 
-def _not_found(scheme: str, there: list[str]) -> ProviderNotFound:
+def _not_found(scheme: str, found: list[str]) -> ProviderNotFound:
     import difflib
 
     why = ""
     if scheme in PACKAGES:
         why, remedy = _not_installed(PACKAGES[scheme])
-    elif near := difflib.get_close_matches(scheme, [*there, *PACKAGES], n=1):
+    elif near := difflib.get_close_matches(scheme, [*found, *PACKAGES], n=1):
         remedy = f"did you mean {near[0]!r}?"
     else:
-        remedy = f"there is {', '.join(there)}; install the driver's package, or register its class"
-    return ProviderNotFound(f"no driver for {scheme!r}{why}", remedy=remedy)
+        remedy = (
+            f"install the driver's package or register its class; there are drivers for {', '.join(found)}"
+        )
+    return ProviderNotFound(f"there is no driver for {scheme!r}{why}", remedy=remedy)
 
 
 def _not_installed(package: Package) -> tuple[str, str]:
@@ -290,7 +296,7 @@ def _not_installed(package: Package) -> tuple[str, str]:
     if spec is None or spec.origin is None:  # a folder of that name without code has no origin
         return "", f"pip install {package.distribution}"
     return (
-        f": the module {module} is there, the metadata of {package.distribution} is not",
+        f": the module {module} can be imported, but {package.distribution} has no package metadata",
         f"call kmsbridge.registry.register({module}.{name}), or pip install {package.distribution}",
     )
 

@@ -7,10 +7,10 @@ from typing import NoReturn
 
 
 class Secret:
-    """Bytes that do not show in a repr, an error, a pickle or a copy. `reveal()` is the only way in.
+    """Bytes that do not show in a repr or an error and cannot be pickled or copied.
 
-    Python cannot erase memory; this type keeps a secret from leaking through what is *printed or
-    stored*, and promises nothing about what a core dump holds.
+    `reveal()` and `reveal_text()` return the value. Python cannot erase memory: this type keeps a secret out of
+    what is *printed or stored*, and promises nothing about what a core dump holds.
     """
 
     __slots__ = ("_value",)
@@ -20,19 +20,19 @@ class Secret:
 
     @classmethod
     def of_text(cls, text: str) -> Secret:
-        """A secret given as text, kept as UTF-8."""
+        """Return a secret with the UTF-8 bytes of `text`."""
         return cls(text.encode("utf-8", "surrogateescape"))
 
     def reveal(self) -> bytes:
-        """The bytes themselves."""
+        """Return the bytes."""
         return self._value
 
     def reveal_text(self) -> str:
-        """The bytes as text, for secrets that were given as text."""
+        """Return the bytes decoded as UTF-8, for secrets made by `of_text`."""
         return self._value.decode("utf-8", "surrogateescape")
 
     def equals(self, other: Secret) -> bool:
-        """Whether both hold the same bytes; takes the same time wherever they differ."""
+        """Return whether both hold the same bytes. The time taken does not depend on where they differ."""
         return hmac.compare_digest(self._value, other._value)
 
     def __repr__(self) -> str:

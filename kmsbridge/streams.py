@@ -1,7 +1,8 @@
-"""Reading from and writing to what somebody else calls a stream.
+"""Reading from and writing to the streams of an application.
 
-Anything with a `read` or a `write` may be given, and not all mean the same by it. What they get is theirs to
-keep, what they answer is looked at, and where it makes no sense the error says whose fault it is.
+An application may pass any object with a `read` or a `write`, and these differ in what they return. They receive
+bytes that they may keep, their results are checked, and the error for an invalid result says which side is
+at fault.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from collections.abc import Awaitable
 from typing import Any, Final, NoReturn, TypeGuard
 
 _PIECE: Final = 64 * 1024
-"""Bytes that are offered to a writer which did not take all at once."""
-_EITHER: Final = "its write must give None, or how many bytes it took"
+"""Bytes to write at a time to a writer that did not take all at once."""
+_WRITE_MUST_RETURN: Final = "its write must return None or the number of bytes it took"
 
 
 def write_all(writer: Any, data: Any) -> None:
     """Write all of the bytes-like `data`, in as many writes as it takes.
 
-    A file of the operating system (`io.FileIO`), which keeps nothing, is lent `data` itself; every other writer gets
-    `bytes` of its own. One that does not block is waited for. Raises `OSError` where the writer
-    takes nothing, `BlockingIOError` where there is nothing to wait for, `TypeError` for one that is to be awaited.
+    An `io.FileIO` gets `data` itself; every other writer gets a copy in `bytes`, which it may keep. A non-blocking
+    writer is waited for through its file descriptor. Raises `OSError` where the writer takes nothing,
+    `BlockingIOError` for a non-blocking writer without a file descriptor, and `TypeError` for an asynchronous writer.
     """
     if type(writer) is io.FileIO:
         view = memoryview(data)
@@ -36,89 +37,102 @@ def write_all(writer: Any, data: Any) -> None:
 
 
 def read_into(reader: Any, buffer: memoryview) -> int:
-    """Fill `buffer` from the start, with as much as one read gives; 0 at the end.
+    """Read once into the start of `buffer`; return the number of bytes read, 0 at the end.
 
-    One that does not block is waited for. Raises `TypeError` for a reader of text and for one that is to be
-    awaited, `ValueError` where it gives more than `buffer` takes, `BlockingIOError` where there is nothing to wait for.
+    A non-blocking reader is waited for through its file descriptor. Raises `TypeError` for a text or asynchronous
+    reader, `ValueError` where it returns more than fits into `buffer`, and `BlockingIOError` for a non-blocking
+    reader without a file descriptor.
     """
     while (count := _read(reader, buffer)) is None:
         _wait(reader, "reader")
     return count
 
 
-def taken(answer: object, length: int) -> int:
-    """How many of `length` bytes a writer took, by what its `write` gave: None and True stand for all."""
-    if answer is None or answer is True:
+def count_written(result: object, length: int) -> int:
+    """Return how many of `length` bytes a writer took, given what its `write` returned.
+
+    None and True mean all of them. Raises `TypeError` or `OSError` for an invalid result.
+    """
+    if result is None or result is True:
         return length
-    if is_awaitable(answer):
-        _refuse_awaitable("writer", answer)
-    if not isinstance(answer, int):
-        raise TypeError(f"the writer gave {type(answer).__name__}: {_EITHER}")
-    if not 0 < answer <= length:
-        raise OSError(errno.EIO, f"the writer says that it took {int(answer)} of {length} bytes: {_EITHER}")
-    return answer
+    if is_awaitable(result):
+        _refuse_awaitable("writer", result)
+    if not isinstance(result, int):
+        raise TypeError(f"the writer returned {type(result).__name__}; {_WRITE_MUST_RETURN}")
+    if not 0 < result <= length:
+        raise OSError(
+            errno.EIO, f"the writer returned {int(result)} for {length} bytes; {_WRITE_MUST_RETURN}"
+        )
+    return result
 
 
-def given(data: object, length: int) -> memoryview:
-    """What a reader gave that was asked for `length` bytes. Raises `TypeError` or `ValueError` where it cannot be used."""
+def checked_read(data: object, length: int) -> memoryview:
+    """Return the bytes that a reader's `read(length)` returned, as a view.
+
+    Raises `TypeError` for anything but bytes, `ValueError` for more than `length` of them.
+    """
     if isinstance(data, str):
-        raise TypeError("the reader gives text: open it in binary mode")
+        raise TypeError("the reader returned text; open it in binary mode")
     if is_awaitable(data):
         _refuse_awaitable("reader", data)
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"the reader gave {type(data).__name__}: its read must give bytes")
+        raise TypeError(f"the reader returned {type(data).__name__}; its read must return bytes")
     view = memoryview(data).cast("B")
     if len(view) > length:
         raise ValueError(
-            f"the reader gave {len(view)} bytes and was asked for {length}: its read must give no more"
+            f"the reader returned {len(view)} bytes; its read was asked for {length} and must not return more"
         )
     return view
 
 
-def is_awaitable(answer: object) -> TypeGuard[Awaitable[Any]]:
-    """Whether it is a coroutine, or anything else that wants `await`."""
-    return hasattr(type(answer), "__await__")
+def is_awaitable(result: object) -> TypeGuard[Awaitable[Any]]:
+    """Return whether `result` is a coroutine or another object that must be awaited."""
+    return hasattr(type(result), "__await__")
 
 
 def _write(writer: Any, part: bytes | memoryview) -> int:
-    """How many bytes one write takes; 0 where it had to be waited for."""
+    """Write once; return the number of bytes taken, 0 after waiting for a writer that was not ready."""
     try:
-        answer = writer.write(part)
+        result = writer.write(part)
     except BlockingIOError as error:
         count = getattr(error, "characters_written", None)
         if count is None:
             raise
     else:
-        if answer is not None or not isinstance(writer, io.RawIOBase):
-            return taken(answer, len(part))
+        if result is not None or not isinstance(writer, io.RawIOBase):
+            return count_written(result, len(part))
         count = 0
     _wait(writer, "writer")
     return int(count)
 
 
 def _read(reader: Any, buffer: memoryview) -> int | None:
-    # Elsewhere than in Python's own classes `readinto` can mean anything: a download's writes into a file.
+    # Outside Python's own classes `readinto` can mean anything: a download's writes into a file.
     if isinstance(reader, io.IOBase) and hasattr(reader, "readinto"):
         count = reader.readinto(buffer)
         if count is None or (isinstance(count, int) and 0 <= count <= len(buffer)):
             return count
         if is_awaitable(count):
             _refuse_awaitable("reader", count)
-        raise OSError(errno.EIO, "the reader's readinto must give how many bytes there are, or None")
+        raise OSError(
+            errno.EIO,
+            "the reader's readinto returned no valid count; it must return a number of bytes or None",
+        )
     data = reader.read(len(buffer))
     if data is None:
         return None
-    view = given(data, len(buffer))
+    view = checked_read(data, len(buffer))
     buffer[: len(view)] = view
     return len(view)
 
 
 def _wait(stream: Any, who: str) -> None:
-    """Wait until a stream that does not block can go on. Raises `BlockingIOError` where nobody can tell when."""
+    """Wait until a non-blocking stream is ready. Raises `BlockingIOError` where it has no file descriptor."""
     descriptor = _descriptor(stream)
     if descriptor is None or os.get_blocking(descriptor):
         raise BlockingIOError(
-            errno.EAGAIN, f"the {who} is not ready and cannot be waited for: give one that blocks"
+            errno.EAGAIN,
+            f"the {who} is not ready and has no file descriptor to wait for; pass one that blocks",
         )
     import select
 
@@ -132,12 +146,12 @@ def _descriptor(stream: Any) -> int | None:
         return None
     try:
         descriptor = stream.fileno()
-    except io.UnsupportedOperation:  # no other error: it can be a signal handler's
+    except io.UnsupportedOperation:  # any other error can be a signal handler's
         return None
     return descriptor if isinstance(descriptor, int) else None
 
 
-def _refuse_awaitable(who: str, answer: object) -> NoReturn:
-    if hasattr(answer, "close"):
-        answer.close()  # else Python warns that it was never awaited
-    raise TypeError(f"the {who} is to be awaited: use the classes of kmsbridge.aio for it")
+def _refuse_awaitable(who: str, result: object) -> NoReturn:
+    if hasattr(result, "close"):
+        result.close()  # else Python warns that it was never awaited
+    raise TypeError(f"the {who} is asynchronous; use the classes of kmsbridge.aio for it")

@@ -1,7 +1,7 @@
-"""Work that is done on other threads, and waited for.
+"""Work that is done on other threads and waited for.
 
-Nothing here takes a lock that its holder could be interrupted with: a signal handler, a logging handler
-or a finalizer may use all of it at any time, also on a thread that is in the midst of using it.
+Everything here is reentrant: a signal handler, a logging handler or a finalizer may use it at any time, also
+on a thread that it interrupted within this module. So nothing here holds a lock that such code could need.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from kmsbridge.errors import KmsTimeout
 A = TypeVar("A")
 T = TypeVar("T")
 
-AT_ONCE: Final = 16
-"""The most threads for one piece of work; each waits for the network most of the time."""
+MAX_PARALLEL: Final = 16
+"""The most threads that `in_parallel` uses; they spend most of their time waiting for the network."""
 
 _GRACE: Final = 1.0
-"""Seconds for what has a deadline of its own to tell of it."""
+"""Seconds that work gets to raise its own error after its deadline, before `in_parallel` raises one."""
 
 IDLE: Final = 10.0
-"""Seconds after which a thread that had nothing to do ends."""
+"""Seconds after which an idle thread ends."""
 
 
 class Outcome(Generic[T]):
-    """What some work will have given or raised: set once, waited for by any number of threads."""
+    """The future result, or exception, of some work. It is set once; any number of threads may wait for it."""
 
     __slots__ = ("_callbacks", "_error", "_result", "ended", "wanted")
 
     def __init__(self) -> None:
         self.ended = False
         self.wanted = True
-        """Whether anybody still waits for it; work that was not begun before this was unset never is."""
+        """Whether a thread still waits for the result. Work that has not begun is skipped once this is False."""
         self._result: T | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[], None]] = []
 
     def set(self, result: T | None, error: BaseException | None = None) -> None:
-        """Set it. Only the first time counts."""
+        """Set the result or the exception. Only the first call has an effect."""
         if not self.ended:
             self._result, self._error = result, error
             self.ended = True
-        self._call_back()
+        self._run_callbacks()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait up to `timeout` seconds, or for as long as it takes; whether the work has ended.
+        """Wait until the work has ended, at most `timeout` seconds; return whether it has ended.
 
-        An exception that a signal handler raises on the waiting thread comes out of here, unchanged.
+        An exception that a signal handler raises on the waiting thread is passed on unchanged.
         """
         if not self.ended:
             lock = _thread.allocate_lock()
@@ -65,18 +65,18 @@ class Outcome(Generic[T]):
         return self.ended
 
     def when_ended(self, callback: Callable[[], None]) -> None:
-        """Have `callback()` called once, on any thread, when `wait` will not wait."""
+        """Call `callback()` once the work has ended, on any thread; at once if it has ended already."""
         self._callbacks.append(callback)
         if self.ended:
-            self._call_back()
+            self._run_callbacks()
 
     @property
     def error(self) -> BaseException | None:
-        """What the work raised, once it has ended."""
+        """The exception that the work raised; None if it raised none or has not ended."""
         return self._error
 
     def get(self) -> T:
-        """The result of work that has ended; raises what it raised."""
+        """Return the result of work that has ended, or raise the exception that it raised."""
         if self._error is not None:
             try:
                 raise self._error
@@ -84,8 +84,8 @@ class Outcome(Generic[T]):
                 del self
         return self._result  # type: ignore[return-value]
 
-    def _call_back(self) -> None:
-        # Whoever sets and whoever came too late for that may both be here: `pop` gives each callback to one.
+    def _run_callbacks(self) -> None:
+        # Several threads can be here at once: `pop` hands each callback to one of them.
         while self._callbacks:
             try:
                 callback = self._callbacks.pop()
@@ -98,10 +98,10 @@ Job = tuple[Callable[[], Any], contextvars.Context, Outcome[Any]]
 
 
 class Workers:
-    """At most `limit` daemon threads, started when they are needed, that end when they are not.
+    """A pool of at most `limit` daemon threads, which start when there is work and end when they are idle.
 
-    Daemon threads, because one that hangs in a provider's library must not keep the process from ending.
-    Work sees the context variables of whoever began it. A forked child starts with none of the threads.
+    They are daemon threads because one that hangs in a provider's library must not keep the process from ending.
+    Work sees the context variables of the code that submitted it. A forked child starts without any of the threads.
     """
 
     def __init__(self, name: str, limit: int) -> None:
@@ -111,21 +111,24 @@ class Workers:
         forks.watch(self)
 
     def begin(self, work: Callable[[], T]) -> Outcome[T]:
-        """Have `work()` done; where no thread can be started, as at the interpreter's end, it is done here."""
+        """Run `work()` on a thread and return its outcome.
+
+        Where no thread can be started, as at the interpreter's exit, `work()` runs before this returns.
+        """
         outcome: Outcome[T] = Outcome()
-        # First the job, then somebody to do it: a thread that finds none may end.
+        # First the job, then a thread for it: a thread that finds no job may end.
         self._jobs.put((work, contextvars.copy_context(), outcome))
         self._grow()
         return outcome
 
     def close(self) -> None:
-        """Let the threads end when they have done what was begun; does not wait for them."""
+        """Make the threads end after the submitted work. Does not wait for them."""
         self._closed = True
         for _ in range(self._limit):
             self._jobs.put(None)
 
     def after_fork(self) -> None:
-        """The threads, and what waited for them, are not in the child."""
+        """Start with no threads and no work in the child."""
         self._closed = False
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         # Tokens: one for each thread that waits for work, and one for each that may still be started.
@@ -133,25 +136,25 @@ class Workers:
         self._permits: list[None] = [None] * self._limit
 
     def _grow(self) -> None:
-        """Start a thread where there is more to do than threads that wait for it."""
-        if self._jobs.qsize() <= len(self._idle) or not _taken(self._permits):
+        """Start a thread if there are more jobs than idle threads."""
+        if self._jobs.qsize() <= len(self._idle) or not _take_token(self._permits):
             return
         try:
             threading.Thread(target=self._run, name=self._name, daemon=True).start()
         except RuntimeError:
             self._permits.append(None)
-            _do_all(self._jobs)
+            _run_all(self._jobs)
 
     def _run(self) -> None:
         jobs, idle, permits = self._jobs, self._idle, self._permits
         while True:
             while (job := self._next(jobs, idle)) is not None:
-                self._grow()  # for who came while this one was still counted as idle
-                _do(job)
+                self._grow()  # for jobs submitted while this thread was still counted as idle
+                _run_job(job)
                 del job  # and with it the result
             permits.append(None)
-            # Who came before that found no permit and no idle thread, and counts on this one.
-            if self._closed or jobs.empty() or not _taken(permits):
+            # A job submitted before that found no permit and no idle thread: this thread must run it.
+            if self._closed or jobs.empty() or not _take_token(permits):
                 return
 
     def _next(self, jobs: queue.SimpleQueue[Job | None], idle: list[None]) -> Job | None:
@@ -165,10 +168,10 @@ class Workers:
         except queue.Empty:
             return None
         finally:
-            _taken(idle)
+            _take_token(idle)
 
 
-def _taken(tokens: list[None]) -> bool:
+def _take_token(tokens: list[None]) -> bool:
     try:
         tokens.pop()
     except IndexError:
@@ -176,44 +179,44 @@ def _taken(tokens: list[None]) -> bool:
     return True
 
 
-def _do_all(jobs: queue.SimpleQueue[Job | None]) -> None:
+def _run_all(jobs: queue.SimpleQueue[Job | None]) -> None:
     with contextlib.suppress(queue.Empty):
         while (job := jobs.get_nowait()) is not None:
-            _do(job)
+            _run_job(job)
 
 
-def _do(job: Job) -> None:
+def _run_job(job: Job) -> None:
     work, context, outcome = job
     if not outcome.wanted:
         return
     try:
         result = context.run(work)
-    except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
+    except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
         outcome.set(None, error)
     else:
         outcome.set(result)
 
 
 def in_parallel(work: Callable[[A], T], items: Sequence[A], deadline: Deadline | None = None) -> list[T]:
-    """`work` done for each item, at most 16 at a time, results in their order.
+    """Run `work` for every item, at most 16 at a time, and return the results in the order of the items.
 
-    If any fails, the first error in the order of items is raised when all have ended. An exception that
-    comes to the waiting thread from outside is raised at once, and nobody waits for the rest. Work that keeps
-    a deadline is given up on a little after it, with `KmsTimeout`.
+    If any fails, the first error in the order of the items is raised once all have ended. An exception that a
+    signal handler raises on the waiting thread is raised at once, and the work is not waited for. Work that has not
+    ended a little after `deadline` is abandoned with `KmsTimeout`.
     """
     if not items:
         return []
     if len(items) == 1:
         return [work(items[0])]
-    workers = Workers("parallel", min(len(items), AT_ONCE))
+    workers = Workers("parallel", min(len(items), MAX_PARALLEL))
     outcomes: list[Outcome[T]] = []
     try:
         outcomes.extend(workers.begin(functools.partial(work, item)) for item in items)
         for outcome in outcomes:
             if not outcome.wait(None if deadline is None else 1.2 * deadline.left() + _GRACE):
                 raise KmsTimeout(
-                    "the calls to several keys did not end in time",
-                    remedy="check the network to the key services; the call may be repeated",
+                    "the calls to several keys did not end before the deadline",
+                    remedy="check the network to the key services, and try again",
                 )
     except BaseException:
         for outcome in outcomes:

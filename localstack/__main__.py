@@ -13,7 +13,7 @@ from localstack import servers
 
 
 def main(arguments: list[str]) -> None:
-    """Run all; or, for the tests, `keep NAME FOLDER PID`."""
+    """Run all servers; or with `keep NAME FOLDER PID`, for the tests, one of them."""
     match arguments:
         case ["keep", name, folder, process]:
             servers.keep(name, Path(folder), int(process))
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
 
 
 def run_all() -> None:
-    """Start the servers side by side, print what to do with them, and wait."""
+    """Start all servers, print a configuration for them, and wait for Ctrl-C."""
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
@@ -33,12 +33,12 @@ def run_all() -> None:
         try:
             with ThreadPoolExecutor() as pool:
                 started = {name: pool.submit(server.start) for name, server in running.items()}
-                while not ended.wait(0.1) and not all(each.done() for each in started.values()):
+                while not ended.wait(0.1) and not all(start.done() for start in started.values()):
                     pass
                 if ended.is_set():
-                    _close(running)  # with which their starts fail
+                    _close(running)  # makes the starts in progress fail
                     return
-            facts = {name: each.result() for name, each in started.items()}
+            facts = {name: start.result() for name, start in started.items()}
             print(configuration(facts), flush=True)
             print("# the servers run until Ctrl-C", flush=True)
             while not ended.wait(1):
@@ -48,8 +48,8 @@ def run_all() -> None:
 
 
 def configuration(facts: dict[str, dict[str, str]]) -> str:
-    """A kmsbridge.toml with a profile for each server."""
-    return "\n".join(each["configuration"] for each in facts.values())
+    """Return a kmsbridge.toml with a profile for each server."""
+    return "\n".join(server["configuration"] for server in facts.values())
 
 
 def _close(running: dict[str, servers.Server]) -> None:

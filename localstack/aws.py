@@ -20,8 +20,8 @@ _PATIENCE: Final = 120.0
 REGION: Final = "eu-west-1"
 ALIAS: Final = "alias/kmsbridge"
 
-# LocalStack forgets all keys when it ends. With these tags the demonstration's key comes back the same,
-# so that what it wrapped opens after a restart. It protects nothing, and is no secret.
+# LocalStack loses all keys when it ends. These tags make the demonstration's key the same at each start, so that
+# messages can be decrypted after a restart. It is not a secret.
 _TAGS: Final = [
     {"TagKey": "_custom_id_", "TagValue": "6b6d7362-7269-4467-a565-6177736b6579"},
     {
@@ -37,13 +37,13 @@ _SETTINGS: Final = {
     "DISABLE_EVENTS": "1",
     "SKIP_SSL_CERT_DOWNLOAD": "1",
     "DNS_ADDRESS": "0",
-    "OVERRIDE_IN_DOCKER": "0",  # in a container of somebody else it would write to /var/lib
-    "GATEWAY_SERVER": "hypercorn",  # the other one listens on every interface, whatever GATEWAY_LISTEN says
+    "OVERRIDE_IN_DOCKER": "0",  # otherwise, in any container, it writes to /var/lib
+    "GATEWAY_SERVER": "hypercorn",  # the other server listens on every interface, whatever GATEWAY_LISTEN says
 }
 
 
 class LocalStack:
-    """Any access key will do; no permission is enforced."""
+    """A LocalStack process. It accepts any access key and enforces no permissions."""
 
     name: ClassVar[str] = "aws"
 
@@ -52,14 +52,14 @@ class LocalStack:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> dict[str, str]:
-        """Begin, and make the key `alias/kmsbridge` once it is ready; raises `RuntimeError` where it fails."""
+        """Start it, and make the key `alias/kmsbridge`. Raises `RuntimeError` if it does not start."""
         if not _PYTHON.exists():
-            raise RuntimeError("LocalStack has no environment; `make .venv-localstack/.localstack` makes it")
+            raise RuntimeError("LocalStack is not installed; run `make .venv-localstack/.localstack`")
         port = _free_port()
         with (self._folder / "localstack.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [_PYTHON, "-m", "localstack.runtime.main"],
-                cwd=self._folder,  # elsewhere than this folder, which has its package's name
+                cwd=self._folder,  # not the repository, in which the folder `localstack` would hide its package
                 env=self._environment(port),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -72,22 +72,22 @@ class LocalStack:
         return {**facts, "configuration": configuration(endpoint)}
 
     def close(self) -> None:
-        """End it by its process id."""
+        """End it. May be called twice."""
         process, self._process = self._process, None
         if process is None:
             return
-        # Asked to end, it now and then takes half a minute; and it has nothing to save.
+        # SIGTERM sometimes takes half a minute, and there is nothing to save.
         process.kill()
         process.wait()
 
     def _environment(self, port: int) -> dict[str, str]:
-        """Nothing from outside: no credentials, no settings meant for another LocalStack."""
+        """Return the process's environment, without credentials and settings for another LocalStack."""
         home = str(self._folder)
         given = {"PATH": os.defpath, "HOME": home, "FILESYSTEM_ROOT": home, "PYTHONPATH": str(_SHIM)}
         return {**given, **_SETTINGS, "GATEWAY_LISTEN": f"127.0.0.1:{port}"}
 
     def _wait(self, endpoint: str) -> None:
-        """The port opens before the service is there: only the health answer tells."""
+        """Wait until the health answer says that KMS runs; the port opens before that."""
         deadline = time.monotonic() + _PATIENCE
         while not _is_running(endpoint):
             assert self._process is not None
@@ -99,7 +99,7 @@ class LocalStack:
 
 
 def make_demo_key(endpoint: str) -> None:
-    """The key `alias/kmsbridge`, unless it is there."""
+    """Make the key `alias/kmsbridge` if it does not exist."""
     import boto3
 
     access = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -113,7 +113,7 @@ def make_demo_key(endpoint: str) -> None:
 
 
 def configuration(endpoint: str) -> str:
-    """A key and a profile for kmsbridge.toml."""
+    """Return a key and a profile for kmsbridge.toml."""
     return f"""\
 [keys.aws]
 uri = "aws-kms://{ALIAS}?region={REGION}&endpoint_url={endpoint}"

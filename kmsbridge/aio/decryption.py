@@ -29,7 +29,9 @@ class AsyncDecryption:
         self._loads: SingleFlight[bool] = SingleFlight()
 
     async def decrypt(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
-        """Return the plaintext of `message`, once all of it is verified; at once where its data key is at hand."""
+        """Return the plaintext of `message`, once all of it is verified; at once where its data key is at
+        hand.
+        """
         data = as_bytes(message, "message", "decrypt_text")
         if len(data) <= INLINE:
             plaintext = self.core.decrypt_at_hand(data, context, aad)

@@ -30,10 +30,10 @@ class DecryptMethods:
     async def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """Return the plaintext of `message`, once all of it is verified.
 
-        Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. Raises `MessageError` for
-        what is no message, `AuthenticationError` for a wrong context, a wrong aad or changed bytes, `NoMatchingKey`
-        where the message is for other keys, `KmsError` where a key service could not or would not unwrap, and
-        `TypeError` for what is not bytes-like.
+        Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. Raises
+        `MessageError` for what is no message, `AuthenticationError` for a wrong context, a wrong aad or
+        changed bytes, `NoMatchingKey` where the message is for other keys, `KmsError` where a key service
+        could not or would not unwrap, and `TypeError` for what is not bytes-like.
         """
         # `guarded`, written out: one call more is a twentieth of a small message's time.
         try:
@@ -86,9 +86,9 @@ class DecryptMethods:
     ) -> list[Any]:
         """Return the plaintext of each message, in order; every distinct wrapped key is unwrapped once.
 
-        Always done on a thread. All messages are of one context; `aads` has one for each. `errors="raise"` raises
-        the first error in the messages' order, and `errors="return"` puts each error in the place of its message.
-        Each error has its message's place in `index`. Raises what `decrypt` raises.
+        Always done on a thread. All messages are of one context; `aads` has one for each. `errors="raise"`
+        raises the first error in the messages' order, and `errors="return"` puts each error in the place of
+        its message. Each error has its message's place in `index`. Raises what `decrypt` raises.
         """
         return await self._decryption.decrypt_many(messages, context, aads, errors, self._session.failed)
 
@@ -105,7 +105,8 @@ class DecryptMethods:
         """Decrypt the file `source` into `target` on a thread, in constant memory, with permissions 0600.
 
         `target` appears whole, once all of it is verified, or not at all, also when the task is cancelled.
-        `progress` is called on the event loop with the bytes done. Raises what `decrypt` raises, and `OSError`.
+        `progress` is called on the event loop with the bytes done. Raises what `decrypt` raises, and
+        `OSError`.
         """
         await self._decryption.decrypt_file(source, target, context, aad, progress)
 
@@ -115,13 +116,15 @@ class DecryptMethods:
     ) -> None:
         """Decrypt a message from `reader` into `writer` as it comes; only verified chunks are written.
 
-        Until this returns their end may be missing: use what was written only then. Raises what `decrypt` raises.
+        Until this returns their end may be missing: use what was written only then. Raises what `decrypt`
+        raises.
         """
         await self._decryption.decrypt_stream(reader, writer, context, aad)
 
     @guarded
     async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> Reader:
-        """Return a seekable file of the plaintext in `source`, a path or a seekable file, to be read with `await`.
+        """Return a seekable file of the plaintext in `source`, a path or a seekable file, to be read with
+        `await`.
 
         A read decrypts and verifies only the chunks that it touches. A file that was passed in is left open.
         Raises what `decrypt` raises, `OSError`, and `TypeError` for a file that cannot seek.
@@ -130,9 +133,11 @@ class DecryptMethods:
 
 
 class Decryptor(DecryptMethods, AsyncCipher):
-    """Decrypts, and has no way to encrypt. Made like `kmsbridge.Decryptor`, from a configuration or driver objects.
+    """Decrypts, and has no way to encrypt. Made like `kmsbridge.Decryptor`, from a configuration or driver
+    objects.
 
-    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
+    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async
+    with`.
     """
 
     _uses = ("decrypt_with",)

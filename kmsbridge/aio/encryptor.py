@@ -29,9 +29,10 @@ class EncryptMethods:
     async def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
         """Return the message that holds `plaintext`, bound to `context` and `aad`.
 
-        Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. A mutable buffer must not
-        change until this returns. Raises `TypeError` for what is not bytes-like, `ConfigError` or `LimitExceeded`
-        for a context that cannot be, and `KmsError` where any of the profile's keys could not wrap the data key.
+        Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. A mutable buffer
+        must not change until this returns. Raises `TypeError` for what is not bytes-like, `ConfigError` or
+        `LimitExceeded` for a context that cannot be, and `KmsError` where any of the profile's keys could not
+        wrap the data key.
         """
         # `guarded`, written out: one call more is a twentieth of a small message's time.
         try:
@@ -76,9 +77,9 @@ class EncryptMethods:
     ) -> None:
         """Encrypt the file `source` into `target` on a thread, in constant memory.
 
-        `target` appears whole or not at all, also when the task is cancelled; it may be `source`. `progress` is
-        called on the event loop with the bytes done. Raises what `encrypt` raises, `ConfigError` in direct mode,
-        and `OSError`.
+        `target` appears whole or not at all, also when the task is cancelled; it may be `source`. `progress`
+        is called on the event loop with the bytes done. Raises what `encrypt` raises, `ConfigError` in direct
+        mode, and `OSError`.
         """
         await self._encryption.encrypt_file(source, target, context, aad, progress)
 
@@ -94,9 +95,11 @@ class EncryptMethods:
 
 
 class Encryptor(EncryptMethods, AsyncCipher):
-    """Encrypts, and has no way to decrypt. Made like `kmsbridge.Encryptor`, from a configuration or driver objects.
+    """Encrypts, and has no way to decrypt. Made like `kmsbridge.Encryptor`, from a configuration or driver
+    objects.
 
-    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async with`.
+    Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with `async
+    with`.
     """
 
     _uses = ("encrypt_to",)

@@ -24,10 +24,11 @@ from kmsbridge.driver import KeyDriver
 
 
 class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
-    """Encrypts, decrypts and rewraps. Made like `kmsbridge.EnvelopeCipher`, from a configuration or driver objects.
+    """Encrypts, decrypts and rewraps. Made like `kmsbridge.EnvelopeCipher`, from a configuration or driver
+    objects.
 
-    It is put together from an `encryptor` and a `decryptor`, each of which may be handed to what must not do the
-    other. Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with
+    It is put together from an `encryptor` and a `decryptor`, each of which may be handed to what must not do
+    the other. Tasks may share it, and so may several event loops. Close it by `await close()`, or use it with
     `async with`.
     """
 
@@ -52,17 +53,22 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
 
     @property
     def encryptor(self) -> Encryptor:
-        """What encrypts, over the same keys and data keys. Closing it alone ends encrypting, and nothing else."""
+        """What encrypts, over the same keys and data keys. Closing it alone ends encrypting, and nothing
+        else.
+        """
         return self._encryptor
 
     @property
     def decryptor(self) -> Decryptor:
-        """What decrypts, over the same keys and data keys. Closing it alone ends decrypting, and nothing else."""
+        """What decrypts, over the same keys and data keys. Closing it alone ends decrypting, and nothing
+        else.
+        """
         return self._decryptor
 
     @guarded
     async def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
-        """Return the same message for the keys of `encrypt_to` in their current versions; the body is untouched.
+        """Return the same message for the keys of `encrypt_to` in their current versions; the body is
+        untouched.
 
         Always done on a thread. `context` and `aad` are those that it was encrypted with, as for
         `kmsbridge.EnvelopeCipher.rewrap`. Raises what `decrypt` and `encrypt` raise.
@@ -71,7 +77,8 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
 
     @guarded
     async def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Buffer = b"") -> None:
-        """Rewrap the message in a file in place, on a thread: only its header is written, where it has the room.
+        """Rewrap the message in a file in place, on a thread: only its header is written, where it has the
+        room.
 
         A crash at any point leaves the file readable. Raises what `rewrap` raises, and `OSError`.
         """
@@ -79,9 +86,10 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
 
     @guarded
     async def needs_rewrap(self, message: Buffer) -> bool:
-        """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of them.
+        """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of
+        them.
 
-        Always done on a thread, because the keys' versions may have to be asked for. Only the header is looked at.
-        Raises `MessageError` for what is no message, and `KmsError`.
+        Always done on a thread, because the keys' versions may have to be asked for. Only the header is
+        looked at. Raises `MessageError` for what is no message, and `KmsError`.
         """
         return await asyncio.to_thread(self._rewrapping.needs_rewrap, message)

@@ -8,13 +8,15 @@ from typing import Any, Final, Protocol
 from kmsbridge import message as wire
 from kmsbridge.cipher.files import StreamDecryptor
 from kmsbridge.message import chunked
-from kmsbridge.streams import given, is_awaitable, taken
+from kmsbridge.streams import checked_read, count_written, is_awaitable
 
 STEP: Final = 64 * 1024
 
 
 class AsyncReader(Protocol):
-    """An `asyncio.StreamReader`, or anything whose awaited `read(n)` gives up to `n` bytes, and b"" at the end."""
+    """An `asyncio.StreamReader`, or anything whose awaited `read(n)` gives up to `n` bytes, and b"" at the
+    end.
+    """
 
     def read(self, n: int = -1, /) -> Awaitable[bytes]: ...
 
@@ -63,7 +65,7 @@ async def write_all(writer: Any, data: bytes) -> None:
     while at < len(data):
         part = data[at : at + STEP] if at else data
         answer = writer.write(part)
-        at += taken(await answer if is_awaitable(answer) else answer, len(part))
+        at += count_written(await answer if is_awaitable(answer) else answer, len(part))
     drain = getattr(writer, "drain", None)
     if drain is not None and is_awaitable(drained := drain()):
         await drained
@@ -76,7 +78,7 @@ async def read(reader: Any, length: int) -> bytes:
         raise TypeError(
             "the reader is not to be awaited: use the classes of kmsbridge for it, not of kmsbridge.aio"
         )
-    return bytes(given(await coming, length))
+    return bytes(checked_read(await coming, length))
 
 
 async def read_start(reader: AsyncReader) -> tuple[wire.Header, bytes]:

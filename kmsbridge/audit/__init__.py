@@ -14,7 +14,7 @@ __all__ = ["AuditEvent", "AuditTrail", "VerifyResult", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what only a check of a file needs when it is first asked for (PEP 562)."""
+    """Import the verification of audit files when it is first used (PEP 562)."""
     if name not in ("VerifyResult", "verify"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from kmsbridge.audit import verification

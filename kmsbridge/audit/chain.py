@@ -1,8 +1,8 @@
-"""The lines of an audit file: each holds the SHA-256 of the line before it, and of itself.
+"""The lines of an audit file. Each holds the SHA-256 of the line before it, and of itself.
 
-`{"seq":N,...,"prev":"<64 hex>","sum":"<64 hex>"}` and a newline, in ASCII. `prev` is the SHA-256 of the
-previous line's bytes without its newline, 64 zeros in the first line; `sum` that of this line's bytes
-before `,"sum"`. Both are over bytes as they stand in the file, so checking needs no canonical JSON.
+A line is `{"seq":N,...,"prev":"<64 hex>","sum":"<64 hex>"}` and a newline, in ASCII. `prev` is the SHA-256 of the
+previous line's bytes without its newline, 64 zeros in the first line; `sum` is that of this line's bytes
+before `,"sum"`. Both are computed from the bytes in the file, so verification needs no canonical JSON.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ class Link(NamedTuple):
 
 
 def encode(fields: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
-    """The line (newline included) that holds `fields` and follows `after`, and the chain's new end."""
+    """Return the line, with its newline, that adds `fields` to a chain ending in `after`, and the chain's new end."""
     link = {"seq": after.seq + 1, **fields, "prev": after.hash}
     bare = json.dumps(link, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")[:-1]
     line = bare + _SUM + sha256(bare).hexdigest().encode("ascii") + b'"}'
     if len(line) >= MAX_LINE:
-        raise AuditError(f"an audit line of {len(line)} bytes", remedy=f"the limit is {MAX_LINE}")
+        raise AuditError(
+            f"an audit line has {len(line)} bytes, more than {MAX_LINE}", remedy="use a smaller context"
+        )
     return line + b"\n", Link(after.seq + 1, sha256(line).hexdigest())
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """What a line (without its newline) holds; None where it is not as it was written."""
+    """Return the fields of a line, given without its newline; None where the line was changed."""
     bare, rest = line[:-_TAIL], line[-_TAIL:]
     if rest != _SUM + sha256(bare).hexdigest().encode("ascii") + b'"}' or not bare.startswith(START):
         return None
@@ -53,5 +55,5 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 
 def link_of(line: bytes, fields: Mapping[str, Any]) -> Link:
-    """The end of a chain whose last line is this one."""
+    """Return the end of a chain of which this is the last line."""
     return Link(fields["seq"], sha256(line).hexdigest())

@@ -1,4 +1,4 @@
-"""What is recorded: names, numbers and times, never a key or a payload."""
+"""The events of the audit trail: names, numbers and times, never a key or a payload."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 class AuditEvent(NamedTuple):
     """One use of a key.
 
-    `operation` is wrap, unwrap, rewrap, rotate, resolve (calls to a key), encrypt, decrypt (how many messages a
-    cached data key served), refusal (of a message), or, in a file only, recover; `outcome` is `ok` or the
-    name of the error's class. `source` is `call` where a key service was called, `cache` for the counts,
-    and empty for a refusal; `messages` is the count; `request_id` is the provider's own. `time` is in
-    seconds since 1970; the trail sets it, and `profile`, where they are not given.
+    `operation` is wrap, unwrap, rewrap, rotate or resolve for a call to a key service; encrypt or decrypt for the
+    number of messages that a cached data key served; refusal for a refused message; or, in a file only, recover.
+    `outcome` is `ok` or the name of the error's class. `source` is `call` for a call, `cache` for a number of
+    messages, and empty for a refusal; `messages` is that number. `request_id` is the provider's own. `time` is in
+    seconds since 1970. The trail sets `time` and `profile` where they are empty.
     """
 
     operation: str
@@ -31,7 +31,7 @@ class AuditEvent(NamedTuple):
     time: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """The event as JSON has it; the time in RFC 3339, UTC, with microseconds."""
+        """Return the fields for JSON, with the time as RFC 3339 text in UTC with microseconds."""
         return {
             "time": timestamp(self.time),
             "operation": self.operation,
@@ -47,7 +47,7 @@ class AuditEvent(NamedTuple):
         }
 
     def as_line(self) -> str:
-        """The event on one line for people: operation, outcome, and what else is known."""
+        """Return the event on one line for people: operation, outcome, and every other field that is not empty."""
         known = {name: value for name, value in self.as_dict().items() if value}
         rest = " ".join(f"{name}={_plain(value)}" for name, value in known.items() if name not in _FIRST)
         return f"{_plain(self.operation)} {_plain(self.outcome)} {rest}"
@@ -57,7 +57,7 @@ _FIRST = frozenset(("time", "operation", "outcome"))
 
 
 def timestamp(seconds: float) -> str:
-    """RFC 3339, UTC, with microseconds."""
+    """Return a time, in seconds since 1970, as RFC 3339 text in UTC with microseconds."""
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

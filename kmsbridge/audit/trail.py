@@ -1,4 +1,4 @@
-"""Where events go: to `logging`, and to the audit file if there is one."""
+"""Records events through `logging`, and in the audit file if there is one."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ WARN_EVERY: Final = 60.0
 _INFO, _WARNING = 20, 30
 """The levels of `logging`, which is not imported here: a program that does not use it starts sooner."""
 _logging: ContextVar[bool] = ContextVar("_logging", default=False)
-"""Whether this is what a logging handler does with an event."""
+"""Whether this code runs within a logging handler that was given an event."""
 
 
 class AuditTrail(Observer):
-    """Records events. Threads may share it, and a forked child may go on with it.
+    """Records events. Threads may share it, and a forked child may go on using it.
 
-    `logging` gets them through the logger `kmsbridge.audit`: INFO for `ok`, WARNING for the rest, the
-    event as a dict in the record's attribute `kmsbridge`; but no event that a handler's own use of a key causes. A sink that fails raises `AuditError` where
-    the policy requires auditing, and is otherwise warned about once a minute.
+    The logger `kmsbridge.audit` gets every event, at level INFO for `ok` and WARNING otherwise, with the
+    event as a dict in the record's attribute `kmsbridge`. It gets no event of a key that a logging handler
+    itself uses. A sink that fails raises `AuditError` where the policy requires auditing; otherwise a warning
+    is logged once a minute.
     """
 
     def __init__(self, policy: AuditPolicy, *, profile: str) -> None:
@@ -50,9 +51,9 @@ class AuditTrail(Observer):
             self._check(self._file)
 
     def call_finished(self, call: Call, result: CallResult) -> None:
-        """Record the use of a key. Asking for a key's state is none, nor is asking for its id, unless that fails.
+        """Record the use of a key. Raises what `record` raises.
 
-        Raise what `record` raises.
+        A call that only described the key, or looked up its id with success, is not recorded.
         """
         if call.operation == "describe" or (call.operation == "resolve" and result.outcome == "ok"):
             return
@@ -70,14 +71,14 @@ class AuditTrail(Observer):
         )
 
     def event(self, event: Event) -> None:
-        """Record a refusal, or how many messages a data key has served. Raise what `record` raises."""
+        """Record a refusal, or how many messages a data key has served. Raises what `record` raises."""
         source = "cache" if event.messages else ""
         self.record(AuditEvent(**event._asdict(), source=source))
 
     def record(self, event: AuditEvent) -> None:
-        """Put the event into every sink, the file first.
+        """Write the event to every sink, the file first.
 
-        Raises `AuditError` for a failing sink if auditing is required; `ClosedError` after `close`.
+        Raises `AuditError` for a failing sink if auditing is required, and `ClosedError` after `close`.
         """
         if self._closed:
             raise ClosedError("the audit trail is closed")
@@ -88,7 +89,7 @@ class AuditTrail(Observer):
             raise failure
 
     def close(self) -> None:
-        """Refuse further events; may be repeated. Nothing is held open between events."""
+        """Refuse further events. May be repeated. No file is held open between events."""
         self._closed = True
 
     def _check(self, file: AuditFile) -> None:
@@ -102,7 +103,7 @@ class AuditTrail(Observer):
             return None
         try:
             self._file.append(event.as_dict())
-        except Exception as error:  # whatever a sink raises, the policy decides
+        except Exception as error:  # whatever a sink raises, the policy decides whether the operation fails
             if is_from_signal_handler(error):
                 raise
             return self._failed("file", self._failure(error))
@@ -110,7 +111,7 @@ class AuditTrail(Observer):
 
     def _to_log(self, event: AuditEvent) -> AuditError | None:
         level, logger = _INFO if event.outcome == "ok" else _WARNING, _logger()
-        # A handler that encrypts causes events of its own, and each of these would cause more.
+        # The events of a handler that itself encrypts would each cause further events.
         if logger is None or _logging.get() or not logger.isEnabledFor(level):
             return None
         try:
@@ -120,7 +121,9 @@ class AuditTrail(Observer):
             if is_from_signal_handler(error):
                 raise
             problem = f"a logging handler failed on an audit event ({type(error).__name__})"
-            return self._failed("log", AuditError(problem, remedy="see to the handlers of kmsbridge.audit"))
+            return self._failed(
+                "log", AuditError(problem, remedy="correct the handlers of the logger kmsbridge.audit")
+            )
         return None
 
     def _failure(self, error: Exception) -> AuditError:
@@ -128,12 +131,12 @@ class AuditTrail(Observer):
             return error
         if isinstance(error, OSError) and error.errno == errno.ELOOP:
             return AuditError(
-                f"the audit file {self._path} is a symbolic link", remedy="name the file itself"
+                f"the audit file {self._path} is a symbolic link", remedy="name the file that it points to"
             )
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
         return AuditError(
             f"the audit file {self._path} cannot be written ({reason})",
-            remedy="free space on its disk, and see that this user may write it and its folder",
+            remedy="free space on its disk, and let this user write it and its folder",
         )
 
     def _failed(self, sink: str, failure: AuditError) -> AuditError:
@@ -144,21 +147,23 @@ class AuditTrail(Observer):
 
             try:
                 logging.getLogger("kmsbridge").warning("an audit event was not recorded: %s", failure)
-            except Exception as error:  # the same handler, as a rule
+            except Exception as error:  # usually from the same handler
                 if is_from_signal_handler(error):
                     raise
         return failure
 
 
 def _logger() -> logging.Logger | None:
-    """Return the logger for events; None where the program has not imported `logging`, and so has no handler."""
+    """Return the logger for events; None where the program has not imported `logging`, and so has no
+    handler.
+    """
     module = sys.modules.get("logging")
     if module is None:
         return None
     logger: logging.Logger = module.getLogger("kmsbridge.audit")
     if not logger.handlers:
-        # Without a handler of the application's, events are for nobody: not for stderr, where logging would
-        # print those that are warnings. Warnings about a failing sink do go there, through this one's parent.
+        # Without a handler of the application's own, events are dropped: logging would print those that are
+        # warnings on stderr. Warnings about a failing sink do go there, through the parent logger.
         logger.addHandler(module.NullHandler())
     return logger
 

@@ -1,4 +1,4 @@
-"""Checks the chain of an audit file."""
+"""Verifies the chain of an audit file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, BinaryIO
 
 from kmsbridge.atomic import PathLike
 from kmsbridge.audit.chain import MAX_LINE, NO_HASH, START, Link, decode, link_of
-from kmsbridge.audit.file import LOCK_WAIT, lock, looks_torn
+from kmsbridge.audit.file import LOCK_WAIT, is_torn_line, lock
 from kmsbridge.errors import AuditError
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """An unbroken chain: how many lines, the last line's hash, and the first and last event's time."""
+    """The facts of an unbroken chain: the number of lines, the last line's hash, the first and last event's time."""
 
     lines: int
     head: str
@@ -27,12 +27,12 @@ class VerifyResult:
 
 
 def verify(path: PathLike, *, head: str | None = None) -> VerifyResult:
-    """Check that no line was changed, removed, inserted or moved since it was written.
+    """Check that no line of an audit file was changed, removed, inserted or moved since it was written.
 
-    Lines cut off at the end leave a shorter chain that is in itself unbroken, and so does a chain that
-    somebody wrote anew. To see these, note `VerifyResult.head` somewhere else from time to time and
-    pass it as `head`: it must still occur. Lines appended while this runs are not looked at. Memory is
-    bounded by one line of at most 1 MiB. Raises `AuditError` with the number of the first bad line.
+    Cutting lines off at the end leaves a shorter chain that is still unbroken, and replacing the whole file
+    leaves another unbroken chain. To detect these, keep `VerifyResult.head` somewhere else from time to time and
+    pass it as `head`: a line with that hash must still exist. Lines appended while this runs are not read.
+    Memory is bounded by one line of at most 1 MiB. Raises `AuditError` with the number of the first bad line.
     """
     name = os.fsdecode(path)
     try:
@@ -47,7 +47,7 @@ def verify(path: PathLike, *, head: str | None = None) -> VerifyResult:
     except OSError as error:
         raise _unreadable(name, error.strerror) from None
     except ValueError:
-        raise _unreadable(name, "no such name is possible") from None
+        raise _unreadable(name, "invalid file name") from None
 
 
 def _verify(name: str, lines: Iterator[bytes], head: str | None) -> VerifyResult:
@@ -58,7 +58,7 @@ def _verify(name: str, lines: Iterator[bytes], head: str | None) -> VerifyResult
         fields = decode(line)
         if fields is None:
             if not end.seq and not line.startswith(START):
-                raise _foreign(name, 1)
+                raise _not_an_audit_line(name, 1)
             raise _broken(name, end.seq + 1, "was changed")
         _check_link(name, fields, end)
         end = link_of(line, fields)
@@ -67,7 +67,7 @@ def _verify(name: str, lines: Iterator[bytes], head: str | None) -> VerifyResult
     if not found:
         raise AuditError(
             f"no line of {name} has the hash {head[:80]!r}",
-            remedy="lines were cut off at its end, the chain was written anew, or this is another file",
+            remedy="check that it is the right file; if it is, lines were cut off at its end, or it was replaced",
         )
     return VerifyResult(end.seq, end.hash, first, last)
 
@@ -75,15 +75,15 @@ def _verify(name: str, lines: Iterator[bytes], head: str | None) -> VerifyResult
 def _check_link(name: str, fields: dict[str, Any], end: Link) -> None:
     seq, wanted = fields["seq"], end.seq + 1
     if seq > wanted:
-        raise _broken(name, wanted, f"is missing: line {seq} of the chain stands there")
+        raise _broken(name, wanted, f"is missing: line {seq} of the chain is in its place")
     if seq < wanted:
-        raise _broken(name, wanted, f"was inserted or moved there: it is line {seq} of a chain")
+        raise _broken(name, wanted, f"was inserted or moved: it is line {seq} of a chain")
     if fields["prev"] != end.hash:
         raise _broken(name, wanted, "does not follow the line before it: one of the two was replaced")
 
 
 def _lines(name: str, file: BinaryIO) -> Iterator[bytes]:
-    """The lines there now, without their newlines."""
+    """Yield the lines that the file has at the start, without their newlines."""
     left, number = _size(name, file.fileno()), 0
     while left > 0:
         number += 1
@@ -92,16 +92,19 @@ def _lines(name: str, file: BinaryIO) -> Iterator[bytes]:
         if len(line) > MAX_LINE:
             raise _broken(name, number, "is longer than 1 MiB")
         if not line.endswith(b"\n"):
-            if not looks_torn(line):
-                raise _foreign(name, number)
+            if not is_torn_line(line):
+                raise _not_an_audit_line(name, number)
             raise _broken(
-                name, number, "is torn", "a crash does that; the next append cuts it off and says so"
+                name,
+                number,
+                "is incomplete, as after a crash",
+                "record another event, which cuts it off and records that, and verify again",
             )
         yield line[:-1]
 
 
 def _size(name: str, descriptor: int) -> int:
-    """The file's size when nobody is in the middle of a line."""
+    """Return the file's size at a moment when no line is being written."""
     lock(descriptor, fcntl.LOCK_SH, time.monotonic() + LOCK_WAIT, name)
     try:
         return os.fstat(descriptor).st_size
@@ -113,13 +116,13 @@ def _unreadable(name: str, reason: str | None) -> AuditError:
     return AuditError(f"the audit file {name!r} cannot be read ({reason})", remedy="check the path")
 
 
-def _foreign(name: str, number: int) -> AuditError:
-    return AuditError(f"line {number} of {name} is no line of an audit file", remedy="name the audit file")
+def _not_an_audit_line(name: str, number: int) -> AuditError:
+    return AuditError(f"line {number} of {name} is not a line of an audit file", remedy="name an audit file")
 
 
 def _broken(name: str, number: int, problem: str, remedy: str = "") -> AuditError:
     return AuditError(
         f"line {number} of {name} {problem}",
         remedy=remedy
-        or "lines before it are sound; compare with a copy, and find out who may write the file",
+        or "compare the file with a copy, and find out who may write it; the lines before this one are intact",
     )

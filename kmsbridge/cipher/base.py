@@ -68,10 +68,10 @@ class Cipher:
     ) -> Self:
         """Return one for a profile of a configuration file; touches no network.
 
-        `path=None` looks at `KMSBRIDGE_CONFIG`, `KMSBRIDGE_KEY`, then `./kmsbridge.toml`;
-        `profile=None` at `KMSBRIDGE_PROFILE`, then `default_profile`; `env=None` means the process's
-        environment. `observers` are told of every call to a key service (see `kmsbridge.observer`), beside the
-        audit trail. Raises `ConfigError`, and `RoleError` where the profile does not allow this class.
+        `path=None` looks at `KMSBRIDGE_CONFIG`, `KMSBRIDGE_KEY`, then `./kmsbridge.toml`; `profile=None` at
+        `KMSBRIDGE_PROFILE`, then `default_profile`; `env=None` means the process's environment. `observers`
+        are told of every call to a key service (see `kmsbridge.observer`), beside the audit trail. Raises
+        `ConfigError`, and `RoleError` where the profile does not allow this class.
         """
         check_observers(observers)
         return from_profile(cls, config.load(path, profile=profile, env=env), observers)
@@ -86,7 +86,8 @@ class Cipher:
         observers: Sequence[Observer] = (),
         **options: Any,
     ) -> Self:
-        """Return one for the key that `uri` names; `decrypt_uris` name more to decrypt with. Touches no network.
+        """Return one for the key that `uri` names; `decrypt_uris` name more to decrypt with. Touches no
+        network.
 
         `options` are what a key's table, or a profile's, would hold; `observers` as for `from_config`. Raises
         `ConfigError`.
@@ -110,7 +111,9 @@ class SyncCipher(Cipher):
     """Closing, for the classes that are not for asyncio."""
 
     def close(self) -> None:
-        """Drop every data key and connection; may be repeated. Any other use afterwards raises `ClosedError`."""
+        """Drop every data key and connection; may be repeated. Any other use afterwards raises
+        `ClosedError`.
+        """
         self._closes.close()
 
     def __enter__(self) -> Self:
@@ -123,7 +126,9 @@ class SyncCipher(Cipher):
 
 
 def from_profile(cls: type[CipherT], profile: Profile, observers: Sequence[Observer] = ()) -> CipherT:
-    """Return a `cls` for `profile`. Raises `RoleError` where the profile does not allow it, and `ConfigError`."""
+    """Return a `cls` for `profile`. Raises `RoleError` where the profile does not allow it, and
+    `ConfigError`.
+    """
     for setting in cls._uses:
         if not getattr(profile, setting):
             raise RoleError(

@@ -1,4 +1,6 @@
-"""How decrypting is done, beneath the public classes, which guard it against tracebacks that show plaintexts."""
+"""How decrypting is done, beneath the public classes, which guard it against tracebacks that show
+plaintexts.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ class Decryption:
     def decrypt_file(
         self, source: PathLike, target: PathLike, context: Pairs, aad: Buffer, progress: Progress | None
     ) -> None:
-        """Decrypt the file `source` into `target`, which appears whole, once it is verified, or not at all."""
+        """Decrypt the file `source` into `target`, which appears whole, once it is verified, or not at
+        all.
+        """
         aad = as_aad(aad)
         files.decrypt_file(
             lambda header, start: self.body_decryptor(header, start, context, aad),
@@ -148,7 +152,9 @@ class Decryption:
     # --- one message --------------------------------------------------------------------------------
 
     def _decrypt_by_header(self, message: bytes, context: Pairs, aad: Buffer) -> bytes | None:
-        """Return the plaintext if the data key that was last found by these header bytes decrypts it, else None."""
+        """Return the plaintext if the data key that was last found by these header bytes decrypts it, else
+        None.
+        """
         start, size = int.from_bytes(message[6:8], "big"), len(message)
         data_key = self.data_keys.at_hand(message[:start], context, size)
         if data_key is None or size - start < wire.MIN_BODY:
@@ -166,7 +172,9 @@ class Decryption:
         header: Header | None = None,
         known: KnownKeys | None = None,
     ) -> bytes:
-        """Return the plaintext of a message that `_decrypt_by_header` did not; `header` and `known` save work."""
+        """Return the plaintext of a message that `_decrypt_by_header` did not; `header` and `known` save
+        work.
+        """
         if header is None:
             header = wire.parse(message)
         else:

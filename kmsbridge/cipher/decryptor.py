@@ -129,8 +129,8 @@ class DecryptMethods:
     def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> MessageReader:
         """Return a seekable, read-only binary file of the plaintext in `source`, a path or a seekable file.
 
-        Only the chunks that a read touches are read and decrypted, each verified. A file that was
-        passed in is left open. Raises what `decrypt` raises, `OSError`, and `TypeError` for a file that cannot seek.
+        Only the chunks that a read touches are read and decrypted, each verified. A file that was passed in
+        is left open. Raises what `decrypt` raises, `OSError`, and `TypeError` for a file that cannot seek.
         """
         return self._decryption.open_file(source, context, aad)
 
@@ -140,10 +140,10 @@ class Decryptor(DecryptMethods, SyncCipher):
 
     Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
 
-    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `decrypt_with` is a list of
-    them, tried in this order, and `options` are `data_keys`, `calls`, `audit` and `name` (see `CipherOptions`).
-    The objects are closed with the decryptor, and cannot be used in a forked child: there they raise
-    `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
+    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `decrypt_with` is a
+    list of them, tried in this order, and `options` are `data_keys`, `calls`, `audit` and `name` (see
+    `CipherOptions`). The objects are closed with the decryptor, and cannot be used in a forked child: there
+    they raise `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
     """
 
     _uses = ("decrypt_with",)

@@ -18,7 +18,8 @@ from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, checked
 class CipherOptions(TypedDict, total=False):
     """What else a cipher that is made from driver objects can be given: what a profile's table would hold.
 
-    `observers` are told of every call to a key service (see `kmsbridge.observer`). `name` stands in audit events and errors where a profile's name would.
+    `observers` are told of every call to a key service (see `kmsbridge.observer`). `name` stands in audit
+    events and errors where a profile's name would.
     """
 
     data_keys: DataKeyPolicy
@@ -34,7 +35,9 @@ _TYPES = {**_POLICIES, "direct": bool, "name": str}
 
 
 def profile_of(options: CipherOptions) -> Profile:
-    """Return a profile of these options that names no keys. Raises `TypeError`, and `ConfigError` for bad values."""
+    """Return a profile of these options that names no keys. Raises `TypeError`, and `ConfigError` for bad
+    values.
+    """
     settings: dict[str, Any] = {option: value for option, value in options.items() if option != "observers"}
     for option, value in settings.items():
         if option not in _TYPES:
@@ -83,8 +86,8 @@ def check_drivers(drivers: Sequence[KeyDriver], name: str) -> None:
 def given_key(driver: KeyDriver, name: str, calls: CallPolicy, observer: Observer) -> ManagedKey:
     """Return the key of a driver object, which is closed with it; `observer` is told of its calls.
 
-    In a forked child the key raises `ConfigError` at its first use: the object's connections are the parent's,
-    and nobody else knows how to make another.
+    In a forked child the key raises `ConfigError` at its first use: the object's connections are the
+    parent's, and nobody else knows how to make another.
     """
     parent = os.getpid()
 

@@ -1,4 +1,6 @@
-"""How encrypting is done, beneath the public classes, which guard it against tracebacks that show plaintexts."""
+"""How encrypting is done, beneath the public classes, which guard it against tracebacks that show
+plaintexts.
+"""
 
 from __future__ import annotations
 

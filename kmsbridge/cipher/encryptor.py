@@ -101,10 +101,11 @@ class Encryptor(EncryptMethods, SyncCipher):
 
     Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
 
-    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `encrypt_to` is a list of
-    them, each of which wraps every data key, and `options` are `data_keys`, `calls`, `audit`, `direct` and `name`
-    (see `CipherOptions`). The objects are closed with the encryptor, and cannot be used in a forked child: there
-    they raise `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
+    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `encrypt_to` is a list
+    of them, each of which wraps every data key, and `options` are `data_keys`, `calls`, `audit`, `direct` and
+    `name` (see `CipherOptions`). The objects are closed with the encryptor, and cannot be used in a forked
+    child: there they raise `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty
+    list.
     """
 
     _uses = ("encrypt_to",)

@@ -22,14 +22,14 @@ from kmsbridge.driver import KeyDriver
 class EnvelopeCipher(EncryptMethods, DecryptMethods, SyncCipher):
     """Encrypts, decrypts and rewraps: for the hosts that do both, and for moving between keys.
 
-    It is put together from an `encryptor` and a `decryptor`, each of which may be handed to what must not do the
-    other. Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
+    It is put together from an `encryptor` and a `decryptor`, each of which may be handed to what must not do
+    the other. Safe to share between threads, and to use in forked children. Close it, or use it with `with`.
 
-    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `encrypt_to` is a list of
-    those that wrap every data key, `decrypt_with` of those that are tried in turn, and `options` are `data_keys`,
-    `calls`, `audit`, `direct` and `name` (see `CipherOptions`). One object may be in both lists. The objects are
-    closed with the cipher, and cannot be used in a forked child: there they raise `ConfigError`. Raises
-    `TypeError` for what is no driver, `RoleError` for an empty list.
+    Made from a configuration, by `from_config` or `from_uri`, or from driver objects: `encrypt_to` is a list
+    of those that wrap every data key, `decrypt_with` of those that are tried in turn, and `options` are
+    `data_keys`, `calls`, `audit`, `direct` and `name` (see `CipherOptions`). One object may be in both lists.
+    The objects are closed with the cipher, and cannot be used in a forked child: there they raise
+    `ConfigError`. Raises `TypeError` for what is no driver, `RoleError` for an empty list.
     """
 
     _uses = ("encrypt_to", "decrypt_with")
@@ -55,17 +55,22 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, SyncCipher):
 
     @property
     def encryptor(self) -> Encryptor:
-        """What encrypts, over the same keys and data keys. Closing it alone ends encrypting, and nothing else."""
+        """What encrypts, over the same keys and data keys. Closing it alone ends encrypting, and nothing
+        else.
+        """
         return self._encryptor
 
     @property
     def decryptor(self) -> Decryptor:
-        """What decrypts, over the same keys and data keys. Closing it alone ends decrypting, and nothing else."""
+        """What decrypts, over the same keys and data keys. Closing it alone ends decrypting, and nothing
+        else.
+        """
         return self._decryptor
 
     @guarded
     def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
-        """Return the same message for the keys of `encrypt_to` in their current versions; the body is untouched.
+        """Return the same message for the keys of `encrypt_to` in their current versions; the body is
+        untouched.
 
         The context is needed because the key service binds it. The aad is needed for direct messages; with
         others of several recipients it tells which data key is the body's. Without it, recipients that hold
@@ -85,9 +90,10 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, SyncCipher):
 
     @guarded
     def needs_rewrap(self, message: Buffer) -> bool:
-        """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of them.
+        """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of
+        them.
 
-        Only the header is looked at, so the start of a long message will do. The keys' versions are
-        asked for every ten seconds at most. Raises `MessageError` for what is no message, and `KmsError`.
+        Only the header is looked at, so the start of a long message will do. The keys' versions are asked for
+        every ten seconds at most. Raises `MessageError` for what is no message, and `KmsError`.
         """
         return self._rewrapping.needs_rewrap(message)

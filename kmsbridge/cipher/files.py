@@ -20,7 +20,9 @@ Progress = Callable[[int], None]
 
 
 class StreamDecryptor(Protocol):
-    """Decrypts a body from front to back: a `chunked.BodyDecryptor`, or what takes its place for a direct message."""
+    """Decrypts a body from front to back: a `chunked.BodyDecryptor`, or what takes its place for a direct
+    message.
+    """
 
     @staticmethod
     def output_size(length: int) -> int: ...
@@ -124,7 +126,9 @@ def read_start(reader: BinaryIO) -> tuple[wire.Header, bytes]:
 
 
 def copy_rest(reader: BinaryIO, writer: BinaryIO) -> None:
-    """Write what `reader` holds from its position on; `shutil.copyfileobj` would lose what a full disk cuts off."""
+    """Write what `reader` holds from its position on; `shutil.copyfileobj` would lose what a full disk cuts
+    off.
+    """
     buffer = memoryview(bytearray(STEP))
     while count := read_into(reader, buffer):
         write_all(writer, buffer[:count])

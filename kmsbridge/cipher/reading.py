@@ -33,8 +33,8 @@ class MessageReader(io.BufferedIOBase):
     """A read-only, seekable binary file of a message's plaintext.
 
     Each chunk that a read touches is verified before any of it is returned; a changed one raises
-    `AuthenticationError`, and leaves the position where it was. Once the cipher that opened it is closed, each
-    use raises `ClosedError`. Like other files it has one position: share it between threads with a lock.
+    `AuthenticationError`, and leaves the position where it was. Once the cipher that opened it is closed,
+    each use raises `ClosedError`. Like other files it has one position: share it between threads with a lock.
     """
 
     def __init__(
@@ -176,7 +176,8 @@ class _NoChunks:
 def open_message(
     source: PathLike | BinaryIO, chunks_of: ChunksOf, check_cipher: Callable[[], None]
 ) -> MessageReader:
-    """Return a reader of the message in the file at a path, which it closes, or in a seekable file, which stays open.
+    """Return a reader of the message in the file at a path, which it closes, or in a seekable file, which
+    stays open.
 
     `check_cipher` raises `ClosedError` once the cipher is closed.
     """

@@ -71,10 +71,12 @@ class Rewrapping:
                 write_all(copy, padded.encode())
                 file.seek(old.length)
                 files.copy_rest(file, copy)
-            journal.forget(path)
+            journal.remove_saved_header(path)
 
     def needs_rewrap(self, message: Buffer) -> bool:
-        """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of them."""
+        """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of
+        them.
+        """
         self._encryption.check_open()
         header = wire.parse_header(as_bytes(message, "message", "kmsbridge.message.dearmor"))
         current = dict(self._current_versions(self._encryption.deadline()))
@@ -125,7 +127,9 @@ class Rewrapping:
     def _rewrapped_by_service(
         self, header: wire.Header, context: EncryptionContext, deadline: Deadline
     ) -> wire.Header | None:
-        """As `_by_service`, for messages with a data key: one call for all that have the same recipients of ours."""
+        """As `_by_service`, for messages with a data key: one call for all that have the same recipients of
+        ours.
+        """
         if not self._services_rewrap():
             return None
         matches, _ = self._decryption.unwrapping.matches(header, deadline)

@@ -1,4 +1,6 @@
-"""A profile in use: its keys behind their drivers, its observers, and the order in which all of it is closed."""
+"""A profile in use: its keys behind their drivers, its observers, and the order in which all of it is
+closed.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ class Session:
     def add_part(
         self, kind: Callable[Concatenate[Session, P], PartT], *args: P.args, **kwargs: P.kwargs
     ) -> PartT:
-        """Return `kind(self, ...)`, which reports and is closed with this session; all is closed where it fails."""
+        """Return `kind(self, ...)`, which reports and is closed with this session; all is closed where it
+        fails.
+        """
         try:
             part = kind(self, *args, **kwargs)
         except BaseException:

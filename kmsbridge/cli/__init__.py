@@ -1,4 +1,4 @@
-"""The command line: a thin shell over the API. `docs/reference/cli.md` describes it."""
+"""The command line, a thin layer over the API. `docs/reference/cli.md` describes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command that `sys.argv` holds, as all that this process does; gives its exit code."""
+    """Run the command in `sys.argv` as the only work of this process, and return its exit code."""
     from kmsbridge.cli.process import run_process
 
     return run_process(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The program: the group of all commands."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kmsbridge.cli import (
     doctor,
     execute,
     init,
-    inspecting,
+    inspect,
     keys,
     policy,
     rewrap,
 )
 from kmsbridge.cli.exits import TABLE
 from kmsbridge.cli.options import Group, global_options
-from kmsbridge.cli.running import run
+from kmsbridge.cli.runner import run
 
 EPILOG = """\b
 Begin with:
@@ -40,10 +40,10 @@ Exit codes:
 
 
 class App(Group):
-    """The whole program; ends with its exit code."""
+    """The group of all commands, which exits with this program's exit codes."""
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **_extra: Any) -> NoReturn:
-        """For callers that expect a click program."""
+        """Run a command and exit, for callers that expect a click program."""
         sys.exit(run(self, sys.argv[1:] if args is None else args))
 
 
@@ -75,7 +75,7 @@ for command in (
     init.init,
     crypt.encrypt,
     crypt.decrypt,
-    inspecting.inspect,
+    inspect.inspect,
     rewrap.rewrap,
     keys.rotate,
     keys.keys,

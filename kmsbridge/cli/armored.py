@@ -1,4 +1,4 @@
-"""The armored form of messages of any length, in constant memory."""
+"""Reads and writes the armored form of messages of any length in constant memory."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ _START: Final = wire.ARMOR_PREFIX[:4].encode()
 
 
 def detect(source: Input) -> tuple[BinaryIO, bool]:
-    """What reads `source` as a binary message, and whether it is armored: the two forms begin differently."""
-    start = blank = b""
+    """Return a reader of the binary message in `source`, and whether the message is armored.
+
+    The first bytes decide, since the two forms begin differently.
+    """
+    start = white_space = b""
     while len(start) < len(_START) and (more := source.read(_STEP)):
         text = start + more
         start = text.lstrip()
-        blank = blank or text[: len(text) - len(start)][:1]
+        white_space = white_space or text[: len(text) - len(start)][:1]
     armored = start.startswith(_START)
-    # White space before the armored form is ignored; before the other it is no message, and stays to be refused.
-    source.unread(start if armored else blank + start)
+    # White space before an armored message is ignored. Before a binary one it is kept, so that it is refused.
+    source.unread(start if armored else white_space + start)
     return cast(BinaryIO, ArmorReader(source) if armored else source), armored
 
 
 class ArmorReader(io.RawIOBase):
-    """The message in an armored text. Raises `MalformedMessage` for any sign that does not belong there."""
+    """The binary message in an armored text. Reading raises `MalformedMessage` for invalid characters."""
 
     def __init__(self, text: Input) -> None:
         super().__init__()
@@ -38,11 +41,11 @@ class ArmorReader(io.RawIOBase):
         self._started = self._complete = self._ended = False
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """One step's worth."""
+        """Read some bytes of the message into `buffer`; return their number, 0 at the end."""
         while not self._plain and not self._ended:
             self._plain = memoryview(self._step(self._text.read(_STEP) or b""))
         count = min(len(buffer), len(self._plain))
@@ -51,14 +54,16 @@ class ArmorReader(io.RawIOBase):
 
     def _step(self, text: bytes) -> bytes:
         self._ended = not text
-        # What is not ASCII becomes a sign that the decoder refuses.
+        # Bytes that are not ASCII become a character that the decoder refuses.
         self._rest += text.decode("ascii", "replace")
         if not self._started and not self._start():
             return b""
         digits = self._rest.rstrip(wire.WHITE_SPACE)
         if (self._complete and digits) or len(digits.split()) > 1:
-            raise MalformedMessage("the armored text has white space in it", remedy="join it to one line")
-        # White space after the digits is not kept, however much there is: nothing else may follow it.
+            raise MalformedMessage(
+                "the armored text has white space or line breaks in it", remedy="join it to one line"
+            )
+        # White space after the digits is dropped, however much there is: nothing else may follow it.
         self._complete = self._complete or self._ended or len(digits) < len(self._rest)
         take = len(digits) if self._complete else len(digits) // 4 * 4
         part, self._rest = digits[:take], digits[take:]
@@ -75,7 +80,7 @@ class ArmorReader(io.RawIOBase):
 
 
 class ArmorWriter:
-    """Writes what it is given in armored form, on one line; `end` completes it."""
+    """Writes a message in armored form, on one line. `end` completes it."""
 
     def __init__(self, writer: BinaryIO) -> None:
         self._writer = writer
@@ -83,7 +88,7 @@ class ArmorWriter:
         self._prefix = wire.ARMOR_PREFIX
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all that makes whole groups of four signs."""
+        """Write as much as fills whole groups of four characters, and keep the rest; return the length of `data`."""
         whole = self._rest + bytes(data)
         take = len(whole) // 3 * 3
         self._rest = whole[take:]
@@ -91,7 +96,7 @@ class ArmorWriter:
         return len(data)
 
     def end(self) -> None:
-        """Write what is left, and a newline."""
+        """Write the rest and a newline."""
         self._put(self._rest)
         write_all(self._writer, b"\n")
 

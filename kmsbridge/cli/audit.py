@@ -12,18 +12,18 @@ from kmsbridge.cli.options import PATH, Command, Group, json_option
 
 @click.group(cls=Group, short_help="Verify an audit file.")
 def audit() -> None:
-    """Look into audit files."""
+    """Work with audit files."""
 
 
 @audit.command(cls=Command, short_help="Check that no line was changed.")
 @click.argument("file", type=PATH)
-@click.option("--head", metavar="HASH", help="A head noted earlier; the file must still hold that line.")
+@click.option("--head", metavar="HASH", help="A head noted earlier; the file must still contain that line.")
 @json_option
 def verify(file: str, head: str | None, as_json: bool) -> None:
     """Check that no line of FILE was changed, removed, inserted or moved since it was written.
 
-    A file that was cut off at a line's end looks sound in itself. Note the head that this prints
-    somewhere else, and pass it the next time: then a cut shows too.
+    A file from which whole lines were cut off at the end still verifies. To detect that, keep the head that this
+    prints somewhere else, and pass it the next time.
     """
     from kmsbridge import audit as trail
 

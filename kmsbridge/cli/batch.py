@@ -1,4 +1,4 @@
-"""One command for many files: a failure is told, and the others are done nevertheless."""
+"""Runs one command for many files, and goes on after a failure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from kmsbridge.cli import exits
 from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.options import settings
-from kmsbridge.cli.running import report
+from kmsbridge.cli.runner import report
 from kmsbridge.errors import KmsBridgeError
 
 
 def for_each(names: Sequence[str], action: Callable[[str], None]) -> int:
-    """Do `action` for every name; gives the exit code of the first that failed, or 0."""
+    """Call `action` with every name and report failures; return the exit code of the first failure, or 0."""
     code = 0
     for name in names:
         try:
@@ -20,6 +20,6 @@ def for_each(names: Sequence[str], action: Callable[[str], None]) -> int:
         except BrokenPipeError:
             raise
         except (KmsBridgeError, OSError) as error:
-            report(error, debug=settings().debug, about="" if isinstance(error, CommandError) else name)
+            report(error, debug=settings().debug, prefix="" if isinstance(error, CommandError) else name)
             code = code or exits.code_of(error)
     return code

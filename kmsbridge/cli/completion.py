@@ -6,13 +6,13 @@ import click
 
 from kmsbridge.cli import output
 from kmsbridge.cli.options import Command
-from kmsbridge.cli.running import COMPLETE, PROGRAM
+from kmsbridge.cli.runner import COMPLETE, PROGRAM
 
 
 @click.command(cls=Command, short_help="Print a script for shell completion.")
 @click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that teaches SHELL (bash, zsh or fish) to complete this command's words.
+    """Print the completion script of this command for SHELL: bash, zsh or fish.
 
     \b
     kmsbridge completion bash > ~/.local/share/bash-completion/completions/kmsbridge
@@ -23,5 +23,5 @@ def completion(shell: str) -> None:
 
     found = get_completion_class(shell)
     if found is None:
-        raise AssertionError(f"click completes no {shell}")
+        raise AssertionError(f"click has no completion for {shell}")
     output.result(found(click.get_current_context().find_root().command, {}, PROGRAM, COMPLETE).source())

@@ -10,17 +10,18 @@ from kmsbridge.cli.options import Command, Group, json_option, settings
 
 @click.group(cls=Group, short_help="Explain the configuration in effect.")
 def config() -> None:
-    """Look into the configuration."""
+    """Work with the configuration."""
 
 
 @config.command(cls=Command, short_help="Show every value and where it came from.")
 @json_option
 def explain(as_json: bool) -> None:
-    """Show every value that is in effect, and where it came from; secrets are masked."""
+    """Show every value in effect and where it came from. Secrets are masked."""
     from kmsbridge import config as configuration
 
-    found = configuration.explain(settings().config, profile=settings().profile)
+    values = configuration.explain(settings().config, profile=settings().profile)
     if as_json:
-        output.document([each._asdict() for each in found])
+        output.document([value._asdict() for value in values])
     else:
-        output.table(((each.name, each.value, each.origin) for each in found), ("SETTING", "VALUE", "FROM"))
+        rows = ((value.name, value.value, value.origin) for value in values)
+        output.table(rows, ("SETTING", "VALUE", "FROM"))

@@ -12,8 +12,8 @@ import click
 
 from kmsbridge.cli import streams
 from kmsbridge.cli.batch import for_each
+from kmsbridge.cli.configured import open_cipher
 from kmsbridge.cli.exits import CommandError
-from kmsbridge.cli.opening import opened
 from kmsbridge.cli.options import PATH, PATH_OR_DASH, Command, bound_options, settings
 from kmsbridge.cli.progress import copy, progress
 from kmsbridge.cli.terminal import TextOnly, is_terminal
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from kmsbridge.cipher import Decryptor, Encryptor
 
 PRIVATE: Final = 0o600
-"""The mode of files with plaintext."""
+"""The permissions of files with plaintext."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The command line of one `encrypt` or `decrypt`."""
+    """The arguments of one `encrypt` or `decrypt` command."""
 
     source: str | None
     target: str | None
@@ -37,17 +37,17 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The source, where it is a file."""
+        """The name of the source, `-` for standard input."""
         return self.source or streams.DASH
 
     @property
     def size(self) -> int:
-        """Bytes to read; 0 where nobody knows."""
+        """The source's size in bytes, 0 where it is unknown."""
         return streams.size_of(self.source)
 
     @property
     def file_to_file(self) -> bool:
-        """Whether a whole file becomes a whole file."""
+        """Whether source and target are both files, rather than pipes or devices."""
         target = self.target
         to_file = target is not None and not streams.is_stdio(target) and not streams.is_device(target)
         return to_file and streams.is_regular(self.source)
@@ -82,10 +82,11 @@ def encrypt(**given: Any) -> None:
     job = Job(**given)
     if is_terminal(job.target) and not job.armor:
         raise CommandError(
-            "the message is binary, and stdout is a terminal", remedy="use --armor, or name a file with -o"
+            "the message is binary and would be written to the terminal",
+            remedy="use --armor, or name a file with -o",
         )
     streams.check_target(job.target, force=job.force)
-    with opened(Encryptor) as cipher:
+    with open_cipher(Encryptor) as cipher:
         if job.file_to_file and not job.armor:
             _encrypt_file(cipher, job)
         else:
@@ -94,12 +95,12 @@ def encrypt(**given: Any) -> None:
 
 @click.command(cls=Command, short_help="Decrypt a file or a pipe.")
 @_arguments
-@click.option("-a", "--armor", is_flag=True, help="Insist on the text form, which is recognised anyway.")
+@click.option("-a", "--armor", is_flag=True, help="Accept the text form only. It is recognised anyway.")
 def decrypt(**given: Any) -> None:
     """Decrypt SOURCE, a file or stdin, to TARGET or stdout.
 
-    TARGET appears once all of it is verified, readable by you alone. To stdout goes what is verified
-    so far: if the command fails, discard it.
+    TARGET appears once all of it is verified, and only you can read it. On stdout every part is written as soon as it
+    is verified: if the command fails, discard the output.
 
     \b
     kmsbridge decrypt notes.kmsb -o notes.txt -c tenant=acme
@@ -109,7 +110,7 @@ def decrypt(**given: Any) -> None:
 
     job = Job(**given)
     streams.check_target(job.target, force=job.force)
-    with opened(Decryptor) as cipher:
+    with open_cipher(Decryptor) as cipher:
         if streams.is_stdio(job.source):
             _decrypt_stream(cipher, job)
             return
@@ -129,12 +130,12 @@ def _decrypt_named(cipher: Decryptor, job: Job) -> None:
 def _is_armored(source: str) -> bool:
     from kmsbridge.cli.armored import detect
 
-    with streams.reading(source) as file:
+    with streams.open_source(source) as file:
         return detect(file)[1]
 
 
 def _encrypt_file(cipher: Encryptor, job: Job) -> None:
-    with streams.named(str(job.target), job.name), progress(job.size, "encrypting") as tick:
+    with streams.errors_about(str(job.target), job.name), progress(job.size, "encrypting") as tick:
         cipher.encrypt_file(job.name, str(job.target), progress=tick, **job.bound)
 
 
@@ -142,8 +143,8 @@ def _encrypt_stream(cipher: Encryptor, job: Job) -> None:
     from kmsbridge.cli.armored import ArmorWriter
 
     with (
-        _reading(job) as reader,
-        streams.writing(job.target, force=job.force) as writer,
+        _open_source(job) as reader,
+        streams.open_target(job.target, force=job.force) as writer,
         progress(job.size, "encrypting") as tick,
     ):
         text = ArmorWriter(writer) if job.armor else None
@@ -154,13 +155,13 @@ def _encrypt_stream(cipher: Encryptor, job: Job) -> None:
 
 
 def _decrypt_file(cipher: Decryptor, job: Job) -> None:
-    with streams.named(str(job.target), job.name), progress(job.size, "decrypting") as tick:
+    with streams.errors_about(str(job.target), job.name), progress(job.size, "decrypting") as tick:
         cipher.decrypt_file(job.name, str(job.target), progress=tick, **job.bound)
 
 
 def _decrypt_seekable(cipher: Decryptor, job: Job) -> None:
-    # Not as a stream: a file that is being rewrapped has its header elsewhere, which `open` knows.
-    with streams.named(job.name):
+    # Not as a stream: while a file is being rewrapped, its header is in another file, which `open` reads.
+    with streams.errors_about(job.name):
         message = cipher.open(job.name, **job.bound)
     with message, _plaintext_to(job) as writer:
         size = 0 if is_terminal(job.target) else job.size
@@ -171,7 +172,7 @@ def _decrypt_seekable(cipher: Decryptor, job: Job) -> None:
 def _decrypt_stream(cipher: Decryptor, job: Job) -> None:
     from kmsbridge.cli.armored import ArmorReader, detect
 
-    with _reading(job) as file:
+    with _open_source(job) as file:
         reader = cast(BinaryIO, ArmorReader(file)) if job.armor else detect(file)[0]
         with _plaintext_to(job) as writer:
             cipher.decrypt_stream(reader, writer, **job.bound)
@@ -179,14 +180,14 @@ def _decrypt_stream(cipher: Decryptor, job: Job) -> None:
 
 @contextlib.contextmanager
 def _plaintext_to(job: Job) -> Iterator[BinaryIO]:
-    with streams.writing(job.target, mode=PRIVATE, force=job.force) as writer:
+    with streams.open_target(job.target, mode=PRIVATE, force=job.force) as writer:
         yield cast(BinaryIO, TextOnly(writer)) if is_terminal(job.target) else writer
 
 
 @contextlib.contextmanager
-def _reading(job: Job) -> Iterator[streams.Input]:
-    """The source; what is typed on a terminal is taken to its end first, so that no output mixes with it."""
-    with streams.reading(job.source) as source:
+def _open_source(job: Job) -> Iterator[streams.Input]:
+    """Open the source. Input typed on a terminal is read to its end first, so that output does not mix with it."""
+    with streams.open_source(job.source) as source:
         if not (streams.is_stdio(job.source) and streams.stdin().isatty()):
             yield source
             return

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from kmsbridge.cli import output, streams
+from kmsbridge.cli.configured import load_profile
 from kmsbridge.cli.exits import MISUSED, UNEXPECTED, CommandError, code_of
-from kmsbridge.cli.opening import profile
 from kmsbridge.cli.options import PATH_OR_DASH, Command, bound_options, json_option
 from kmsbridge.errors import MessageError
 
@@ -31,7 +31,7 @@ _HOW: Final = {
 @click.option(
     "--expect",
     type=click.Choice(EXPECTATIONS),
-    help="Fail where the host can do more or less than this with any key.",
+    help="Fail if the host can do more or less than this with any key.",
 )
 @click.option(
     "--message",
@@ -44,25 +44,25 @@ _HOW: Final = {
 def doctor(expect: Any, message: str | None, bound: dict[str, Any], as_json: bool) -> None:
     """Try what this host may do with each key of the profile: wrap, unwrap and rewrap a probe.
 
-    A probe is made for this, and is no data key. Without --expect it fails where a key of encrypt_to
-    does not wrap, or one of decrypt_with does not unwrap. The context is that of the message; probes
-    are bound to it too, for services whose policies insist on a pair.
+    A probe is random bytes made for this, not a data key. Without --expect the command fails where a key of encrypt_to
+    does not wrap, or a key of decrypt_with does not unwrap. The context is that of the message; probes
+    are bound to it too, for services whose policies require a certain pair.
 
     \b
     kmsbridge doctor --profile web --expect encrypt-only
     kmsbridge doctor --profile worker --expect decrypt-only --message notes.kmsb -c tenant=acme
     """
-    from kmsbridge.doctor import examine
+    from kmsbridge.doctor import check_keys
 
-    current = profile()
+    profile = load_profile()
     header = None if message is None else _header(message)
-    report = examine(current, expect=expect, header=header, **bound)
+    report = check_keys(profile, expect=expect, header=header, **bound)
     if as_json:
         output.document({"ok": report.ok, **dataclasses.asdict(report)})
     else:
         for key in report.keys:
             _show(key)
-    _judge(report)
+    _raise_for_problems(report)
 
 
 def _header(name: str) -> Header:
@@ -70,7 +70,7 @@ def _header(name: str) -> Header:
     from kmsbridge.cli.armored import detect
 
     try:
-        with streams.reading(name) as file:
+        with streams.open_source(name) as file:
             reader: Any = detect(file)[0]
             return wire.parse_header(io.BufferedReader(reader).read(wire.MAX_HEADER))
     except MessageError as error:
@@ -87,23 +87,23 @@ def _show(key: KeyReport) -> None:
 def _rows(key: KeyReport) -> Iterator[tuple[str, str]]:
     yield "reachable", {True: "yes", False: "no", None: "unknown"}[key.reachable] + _figures(key.describe)
     version = f", version {key.version}" if key.version else ""
-    # Where nothing else was tried, the same is told as a problem.
+    # Where nothing else was tried, the reason is shown as a problem.
     why = f": {key.describe.problem}" if key.wrap.measured and not key.describe.may else ""
     yield "state", f"{key.state}{version}{why}"
     if key.rotation:
         yield "rotation", key.rotation
     for word, trial in (("wrap", key.wrap), ("unwrap", key.unwrap), ("rewrap", key.rewrap)):
-        yield word, _told(trial)
+        yield word, _trial_text(trial)
     for problem in key.problems:
         yield "problem", problem
 
 
-def _told(trial: Trial) -> str:
+def _trial_text(trial: Trial) -> str:
     if not trial.measured:
         return "not tried"
     if trial.proven and trial.may:
         return f"yes{_HOW.get(trial.measured, '')}{_figures(trial)}"
-    if trial.may:  # and what would prove it
+    if trial.may:  # the remedy says what would prove it
         return f"{trial.problem}; {trial.remedy}{_figures(trial)}"
     return f"{'unknown' if trial.may is None else 'no'}: {trial.problem}{_figures(trial)}"
 
@@ -113,18 +113,14 @@ def _figures(trial: Trial) -> str:
     return took + (f", request {trial.request_id}" if trial.request_id else "")
 
 
-def _judge(report: Report) -> None:
+def _raise_for_problems(report: Report) -> None:
     if report.ok:
         return
     bad = [key.name for key in report.keys if key.problems]
     trials = [trial for key in report.keys for trial in (key.describe, key.wrap, key.unwrap, key.rewrap)]
-    what = (
-        f"{report.expect} is expected, and that is not so"
-        if report.expect
-        else "the profile's needs are not met"
-    )
+    what = f"match {report.expect}" if report.expect else "do what the profile needs"
     raise CommandError(
-        f"{what} with {len(bad)} of {len(report.keys)} keys: {', '.join(bad)}",
-        remedy="see their problems",
-        code=MISUSED if "KmsCredentialMisused" in [each.error for each in trials] else UNEXPECTED,
+        f"some keys do not {what} ({len(bad)} of {len(report.keys)}): {', '.join(bad)}",
+        remedy="see the problems above",
+        code=MISUSED if "KmsCredentialMisused" in [trial.error for trial in trials] else UNEXPECTED,
     )

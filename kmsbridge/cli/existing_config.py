@@ -1,4 +1,4 @@
-"""A configuration that is there already, whose key file is missing: after a clone, or after a kill."""
+"""Reads an existing configuration whose key file is missing, as after a clone or an interrupted `init`."""
 
 from __future__ import annotations
 
@@ -16,40 +16,44 @@ from kmsbridge.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A local key of a configuration: its file's absolute path, its name there, and what protects it."""
+class LocalKey:
+    """A local key of a configuration: its file's absolute path, its name in the file, and its passphrase option."""
 
     key_file: str
     name: str
     protection: str = field(repr=False)
 
 
-def find_key(config: str, key_file: str, name: str) -> Named:
-    """The key in `config` that is `name` in `key_file`. Raises `CommandError` where there is none."""
+def find_key(config: str, key_file: str, name: str) -> LocalKey:
+    """Return the key of `config` that is the key `name` of `key_file`. Raises `CommandError` where there is none."""
     from kmsbridge.config.document import read
 
     try:
         keys = [*_local_keys(read(config), os.path.dirname(config))]
     except ConfigError as error:
         raise CommandError(
-            f"{_shown(config)} exists already and nothing was changed: {error.message}",
+            f"{_shown(config)} exists and cannot be used: {error.message}; nothing was changed",
             remedy="correct it, or choose another place with --config",
         ) from None
-    for each in keys:
-        # Without a name, a URI means the only key of its file.
-        if each.key_file == key_file and each.name in (name, ""):
-            return each
+    for key in keys:
+        # A URI without a name means the only key of its file.
+        if key.key_file == key_file and key.name in (name, ""):
+            return key
     raise CommandError(
-        f"{_shown(config)} exists already, has no key {name} in {_shown(key_file)}, and nothing was changed",
-        remedy=_advice(config, [each for each in keys if not os.path.lexists(each.key_file)]),
+        f"{_shown(config)} exists, but has no key {name} in {_shown(key_file)}; nothing was changed",
+        remedy=_remedy(config, [key for key in keys if not os.path.lexists(key.key_file)]),
     )
 
 
-def passphrase_of(key: Named, config: str, reference: str) -> Secret | None:
-    """The passphrase as `config` names it; `reference` is what the command line says of it."""
+def passphrase_of(key: LocalKey, config: str, reference: str) -> Secret | None:
+    """Return the passphrase that `config` gives for the key, None for a key without one.
+
+    `reference` is the reference that the command line asks for, empty where it asks for none. Raises `CommandError`
+    where the two differ.
+    """
     if reference and reference != key.protection:
         raise CommandError(
-            f"{_shown(config)} exists already and names another passphrase, or none; nothing was changed",
+            f"{_shown(config)} exists and names another passphrase, or none; nothing was changed",
             remedy="leave --passphrase and --passphrase-file out",
         )
     protection = key.protection
@@ -60,7 +64,7 @@ def passphrase_of(key: Named, config: str, reference: str) -> Secret | None:
     return passphrase.checked(protection.encode()) if protection else None
 
 
-def _local_keys(document: dict[str, Any], folder: str) -> Iterator[Named]:
+def _local_keys(document: dict[str, Any], folder: str) -> Iterator[LocalKey]:
     from kmsbridge.keyuri import KeyURI
 
     for table in document.get("keys", {}).values():
@@ -68,10 +72,10 @@ def _local_keys(document: dict[str, Any], folder: str) -> Iterator[Named]:
             uri = KeyURI.parse(table["uri"])
             protection = table.get("passphrase", "")
             if uri.scheme == "local" and uri.path and isinstance(protection, str):
-                yield Named(os.path.abspath(os.path.join(folder, uri.path)), uri.fragment, protection)
+                yield LocalKey(os.path.abspath(os.path.join(folder, uri.path)), uri.fragment, protection)
 
 
-def _advice(config: str, missing: list[Named]) -> str:
+def _remedy(config: str, missing: list[LocalKey]) -> str:
     if not missing:
         return "choose other places with --config and --key-file"
     key, command = missing[0], ["kmsbridge", "init"]
@@ -81,7 +85,7 @@ def _advice(config: str, missing: list[Named]) -> str:
         command += ["--key-file", _shown(key.key_file)]
     if key.name not in ("", "app"):
         command += ["--name", key.name]
-    return f"the key file that it names is made by {shlex.join(command)}"
+    return f"to make the key file that it names, run: {shlex.join(command)}"
 
 
 def _shown(path: str) -> str:

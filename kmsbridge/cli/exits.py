@@ -1,4 +1,4 @@
-"""Exit codes: one table, from what went wrong to a number."""
+"""The table of exit codes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ BROKEN_PIPE: Final = 141
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One exit code, what it means, and the errors that lead to it."""
+    """An exit code, its meaning, and the errors that lead to it."""
 
     code: int
     meaning: str
     errors: tuple[type[BaseException], ...] = ()
 
 
-# The first row that fits counts.
+# The first row that matches an error counts.
 TABLE: Final = (
     Row(0, "done"),
     Row(USAGE, "the command line is wrong"),
     Row(3, "the configuration, a key URI or a key file cannot be used", (errors.ConfigError,)),
-    Row(4, "this is no message, or one of a later version", (errors.MessageError,)),
+    Row(4, "the input is not a message, or one of a later version", (errors.MessageError,)),
     Row(5, "the message is not authentic: changed, or another context or aad", (errors.AuthenticationError,)),
-    Row(6, "the profile has no key for it, or not the role", (errors.NoMatchingKey, errors.RoleError)),
+    Row(
+        6,
+        "the profile has no key for the message, or not the role",
+        (errors.NoMatchingKey, errors.RoleError),
+    ),
     Row(
         7,
-        "a key service is unavailable, throttles or times out; it may be tried again",
+        "a key service is unavailable, throttles or times out; try again later",
         (errors.KmsUnavailable, errors.KmsThrottled, errors.KmsTimeout),
     ),
     Row(
@@ -54,13 +58,13 @@ TABLE: Final = (
     Row(NOT_EXECUTABLE, "`exec` found the command and could not run it"),
     Row(NOT_FOUND, "`exec` did not find the command"),
     Row(INTERRUPTED, "interrupted with Ctrl-C; 143 and 129 stand for SIGTERM and SIGHUP"),
-    Row(BROKEN_PIPE, "who read the output stopped reading"),
+    Row(BROKEN_PIPE, "the reader of the output stopped reading"),
     Row(1, "anything else: a file, a full disk, a limit", (Exception,)),
 )
 
 
 class CommandError(errors.KmsBridgeError):
-    """What only the command line can find wrong; `code` is its exit code."""
+    """An error of the command line itself. `code` is its exit code."""
 
     def __init__(self, message: str, *, remedy: str = "", code: int = 1) -> None:
         super().__init__(message, remedy=remedy)
@@ -68,7 +72,7 @@ class CommandError(errors.KmsBridgeError):
 
 
 def code_of(error: BaseException) -> int:
-    """The exit code for an error."""
+    """Return the exit code for an error."""
     if isinstance(error, CommandError):
         return error.code
     return next(row.code for row in TABLE if isinstance(error, row.errors))

@@ -1,4 +1,4 @@
-"""Keeps key files out of git."""
+"""Makes git ignore key files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r"[*?\[\]\\]|(?<=.) +$")
 
 
 def checkout_of(folder: str) -> str | None:
-    """The root of the git checkout that `folder` is in; git itself is not needed to tell."""
+    """Return the root of the git checkout that contains `folder`, None outside of one. Does not need git."""
     folder = os.path.realpath(folder)
     while not os.path.lexists(os.path.join(folder, ".git")):
         parent = os.path.dirname(folder)
@@ -27,14 +27,14 @@ def checkout_of(folder: str) -> str | None:
 
 
 def ensure_ignored(folder: str, names: Sequence[str]) -> str | None:
-    """See that git ignores these files of `folder`; gives the path of the `.gitignore` that had to change.
+    """Make git ignore these files of `folder`; return the path of the `.gitignore` if it was changed.
 
-    Raises `CommandError` where it cannot, `OSError` as it comes.
+    Raises `CommandError` where git does not ignore them afterwards, and `OSError`.
     """
     path = os.path.join(folder, ".gitignore")
-    text = _read(path)  # before git is asked, which would wait for a FIFO
+    text = _read(path)  # before git runs, which would wait for a FIFO
     present = text.split(b"\n")
-    # Where git says no, a line that is there already is undone by a later one and must come again.
+    # Where git does not ignore a file although its line is present, a later line undoes it: the line is added again.
     missing = [
         pattern
         for name, pattern in ((name, _pattern(name)) for name in names)
@@ -48,23 +48,23 @@ def ensure_ignored(folder: str, names: Sequence[str]) -> str | None:
     atomic.write(path, start + added, mode=mode)
     if any(_is_ignored(folder, name) is False for name in names):
         raise CommandError(
-            f"git does not ignore {names[0]}, although {path} says so, and no key was made",
-            remedy="see what 'git check-ignore --verbose --no-index' says, or choose another --key-file",
+            f"git does not ignore {names[0]} although {path} says so, so no key was made",
+            remedy="run 'git check-ignore --verbose --no-index' to see why, or choose another --key-file",
         )
     return path
 
 
 def is_tracked(folder: str, name: str) -> bool:
-    """Whether git has the file in its index."""
+    """Return whether git tracks the file."""
     return _git(folder, "--literal-pathspecs", "ls-files", "--error-unmatch", "--", name) == 0
 
 
 def _is_ignored(folder: str, name: str) -> bool | None:
-    """What git says; None where it cannot be asked."""
-    # Of the pattern for temporary files one example is asked for.
+    """Return whether git ignores the file, None where git cannot be run."""
+    # For the pattern of temporary files, git is asked about one example.
     example = f"./{name.replace('*', '0' * 12)}"
-    said = _git(folder, "check-ignore", "--quiet", "--no-index", "--", example)
-    return {0: True, 1: False}.get(said)
+    code = _git(folder, "check-ignore", "--quiet", "--no-index", "--", example)
+    return {0: True, 1: False}.get(code)
 
 
 def _git(folder: str, *arguments: str) -> int:
@@ -79,7 +79,7 @@ def _git(folder: str, *arguments: str) -> int:
 
 
 def _pattern(name: str) -> bytes:
-    """The line that ignores exactly `name` beside it, where `*` stands for anything."""
+    """Return the line of a `.gitignore` that matches exactly `name` in its folder, where `*` matches anything."""
     escaped = _SPECIAL.sub(lambda m: m[0] if m[0] == "*" else "".join(f"\\{c}" for c in m[0]), name)
     return os.fsencode(f"/{escaped}")
 
@@ -90,11 +90,11 @@ def _read(path: str) -> bytes:
     except FileNotFoundError:
         return b""
     if not stat.S_ISREG(status.st_mode):
-        # Git follows no link there (since 2.32), and its target may be a file of another project.
+        # Git does not follow a link there (since 2.32), and the link may lead to another project's file.
         kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
         raise CommandError(
-            f"{path} is {kind}, so git would not ignore the key, and none was made",
-            remedy="put a regular file in its place, or choose another --key-file",
+            f"{path} is {kind}, so git would not ignore the key; no key was made",
+            remedy="replace it with a regular file, or choose another --key-file",
         )
     with open(path, "rb") as file:
         return file.read()

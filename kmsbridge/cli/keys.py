@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kmsbridge.cli import output
+from kmsbridge.cli.configured import load_profile
 from kmsbridge.cli.exits import CommandError, code_of
-from kmsbridge.cli.opening import profile
 from kmsbridge.cli.options import Command, json_option, settings
-from kmsbridge.cli.running import report
+from kmsbridge.cli.runner import report
 from kmsbridge.errors import KmsBridgeError
 
 if TYPE_CHECKING:
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 @click.command(cls=Command, short_help="List the profile's keys.")
 @json_option
 def keys(as_json: bool) -> None:
-    """List the profile's keys, with their state as their services tell it.
+    """List the profile's keys with the state that their services report.
 
-    No key is used: a key that is listed as enabled may still refuse to wrap or unwrap.
+    No key is used: this host may still be refused to wrap or unwrap with a key that is listed as enabled.
     """
-    current, code = profile(), 0
+    profile, code = load_profile(), 0
     rows: list[dict[str, str]] = []
-    for each in _keys_of(current).values():
-        row = {"name": each.name, "uri": str(each.uri), "key_id": "", "state": "unknown", "version": ""}
+    for config in _keys_of(profile).values():
+        row = {"name": config.name, "uri": str(config.uri), "key_id": "", "state": "unknown", "version": ""}
         try:
-            row |= _described(each, current)
+            row |= _describe(config, profile)
         except KmsBridgeError as error:
-            report(error, debug=settings().debug, about=f"keys.{each.name}")
+            report(error, debug=settings().debug, prefix=f"keys.{config.name}")
             code = code or code_of(error)
-        rows.append({**row, "role": _role(each, current)})
+        rows.append({**row, "role": _role(config, profile)})
     if as_json:
         output.document(rows)
     else:
         header = ("NAME", "KEY ID", "STATE", "VERSION", "ROLE", "URI")
-        output.table(([row[word.lower().replace(" ", "_")] for word in header] for row in rows), header)
+        output.table(([row[title.lower().replace(" ", "_")] for title in header] for row in rows), header)
     click.get_current_context().exit(code)
 
 
@@ -49,58 +49,62 @@ def keys(as_json: bool) -> None:
 def rotate(key: str, as_json: bool) -> None:
     """Make a new version of KEY, a key's name in the configuration, and use it from now on.
 
-    What older versions wrapped still opens; `rewrap` moves it to the new one.
+    Messages of older versions can still be decrypted; `rewrap` moves them to the new version.
     """
-    current = profile()
-    found = _keys_of(current)
-    if key not in found:
+    profile = load_profile()
+    configs = _keys_of(profile)
+    if key not in configs:
         raise CommandError(
-            f"profile {current.name!r} has no key {key!r}", remedy=f"it has {', '.join(found)}", code=3
+            f"the profile {profile.name!r} has no key {key!r}",
+            remedy=f"use one of its keys: {', '.join(configs)}",
+            code=3,
         )
-    row = {"name": key, **_rotated(found[key], current)}
+    row = {"name": key, **_rotate(configs[key], profile)}
     if as_json:
         output.document(row)
     else:
         output.table([(row["name"], row["key_id"], f"version {row['version'] or 'unknown'}")])
-    settings().note("what older versions wrapped still opens; kmsbridge rewrap moves files to the new one")
+    settings().note(
+        "messages of older versions can still be decrypted; kmsbridge rewrap moves files to the new one"
+    )
 
 
 @click.command(cls=Command, short_help="List the installed drivers.")
 @json_option
 def providers(as_json: bool) -> None:
-    """List the installed drivers, without importing any."""
+    """List the installed drivers. None is imported."""
     from kmsbridge import registry
 
     found = registry.providers()
     if as_json:
-        output.document([each._asdict() for each in found])
+        output.document([provider._asdict() for provider in found])
         return
-    rows = ((each.scheme, each.distribution, each.version, each.target) for each in found)
+    rows = ((provider.scheme, provider.distribution, provider.version, provider.target) for provider in found)
     output.table(rows, ("SCHEME", "PACKAGE", "VERSION", "DRIVER"))
 
 
-def _keys_of(current: Profile) -> dict[str, KeyConfig]:
-    return {each.name: each for each in current.encrypt_to + current.decrypt_with}
+def _keys_of(profile: Profile) -> dict[str, KeyConfig]:
+    return {config.name: config for config in profile.encrypt_to + profile.decrypt_with}
 
 
-def _described(each: KeyConfig, current: Profile) -> dict[str, str]:
+def _describe(config: KeyConfig, profile: Profile) -> dict[str, str]:
     from kmsbridge.cipher.session import configured_key
 
-    with contextlib.closing(configured_key(each, current)) as key:
-        told = key.describe()
-        return {"key_id": key.key_id, "state": told.state.value, "version": told.version}
+    with contextlib.closing(configured_key(config, profile)) as key:
+        description = key.describe()
+        return {"key_id": key.key_id, "state": description.state.value, "version": description.version}
 
 
-def _role(each: KeyConfig, current: Profile) -> str:
-    roles = (("encrypt", current.encrypt_to), ("decrypt", current.decrypt_with))
-    return ", ".join(role for role, names in roles if each.name in [one.name for one in names])
+def _role(config: KeyConfig, profile: Profile) -> str:
+    roles = (("encrypt", profile.encrypt_to), ("decrypt", profile.decrypt_with))
+    return ", ".join(role for role, keys in roles if config.name in [key.name for key in keys])
 
 
-def _rotated(each: KeyConfig, current: Profile) -> dict[str, str]:
+def _rotate(config: KeyConfig, profile: Profile) -> dict[str, str]:
     from kmsbridge.audit import AuditTrail
     from kmsbridge.cipher.session import configured_key
 
-    with contextlib.ExitStack() as end:
-        trail = end.enter_context(contextlib.closing(AuditTrail(current.audit, profile=current.name)))
-        key = end.enter_context(contextlib.closing(configured_key(each, current, trail)))
+    with contextlib.ExitStack() as cleanup:
+        trail = cleanup.enter_context(contextlib.closing(AuditTrail(profile.audit, profile=profile.name)))
+        key = cleanup.enter_context(contextlib.closing(configured_key(config, profile, trail)))
         return {"key_id": key.key_id, "version": key.rotate()}

@@ -1,4 +1,4 @@
-"""What several commands take: the global options, contexts and associated data."""
+"""Options that several commands have: the global options, contexts and associated data."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kmsbridge.errors import KmsBridgeError
 F = TypeVar("F", bound=Callable[..., Any])
 Pairs = Mapping[str, str]
 
-# Whether a file can be read shows when it is opened, and is told in the same words as all that can go wrong.
+# click does not check files: errors when a file is opened have this program's own texts.
 PATH: Final = click.Path(readable=False)
 PATH_OR_DASH: Final = click.Path(allow_dash=True, readable=False)
 
 
 @dataclass(slots=True)
 class Settings:
-    """The global options of this run."""
+    """The values of the global options."""
 
     config: str | None = None
     profile: str | None = None
@@ -30,7 +30,7 @@ class Settings:
     debug: bool = False
 
     def note(self, text: str) -> None:
-        """Say on stderr what a person wants to know and no script needs."""
+        """Print a notice for people on stderr, unless `--quiet` is given."""
         if not self.quiet:
             from kmsbridge.cli.output import say
 
@@ -38,12 +38,12 @@ class Settings:
 
 
 def settings() -> Settings:
-    """The global options of the command that runs."""
+    """Return the global options of the running command."""
     return click.get_current_context().ensure_object(Settings)
 
 
 def global_options() -> list[click.Parameter]:
-    """They may stand before a command's name or after it; the last one counts."""
+    """Return the global options, which may be given before a command's name or after it. The last one counts."""
 
     def remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         if value not in (None, False) and parameter.name is not None:
@@ -59,19 +59,19 @@ def global_options() -> list[click.Parameter]:
 
 
 class Command(click.Command):
-    """A command that takes the global options too, and does not quote what it does not know."""
+    """A command that also takes the global options, and whose errors do not quote unexpected arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += global_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse too many arguments without showing them: one may be a passphrase."""
+        """Parse the arguments, and refuse excess ones without showing them: one may be a passphrase."""
         ctx.allow_extra_args = True
         try:
             rest = super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.ctx = error.ctx or ctx  # whose help to look into
+            error.ctx = error.ctx or ctx  # for the name of the command whose help to see
             raise
         if ctx.args and not ctx.resilient_parsing:
             raise click.UsageError(f"{len(ctx.args)} argument{'s' * (len(ctx.args) > 1)} too many", ctx)
@@ -100,7 +100,7 @@ def _checked(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 
 
 def context_option(command: F) -> F:
-    """`--context NAME=VALUE`, any number of times."""
+    """Add the option `--context NAME=VALUE`, which may be repeated."""
     return click.option(
         "-c",
         "--context",
@@ -112,14 +112,14 @@ def context_option(command: F) -> F:
 
 
 def bound_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`--context`, `--aad` and `--aad-file`; the command gets `bound`, arguments for the API."""
+    """Add `--context`, `--aad` and `--aad-file`. The command gets them as `bound`, keyword arguments for the API."""
 
     @functools.wraps(command)
     def with_bound(*args: Any, context: Pairs, aad: str | None, aad_file: str | None, **options: Any) -> None:
         command(*args, bound={"context": context, "aad": _aad(aad, aad_file)}, **options)
 
     for decorate in (
-        click.option("--aad-file", type=PATH, help="The same, taken from a file, byte for byte."),
+        click.option("--aad-file", type=PATH, help="Associated data from a file, byte for byte."),
         click.option("--aad", metavar="TEXT", help="Associated data. Decrypting needs the same."),
         context_option,
     ):
@@ -130,19 +130,21 @@ def bound_options(command: Callable[..., None]) -> Callable[..., None]:
 def _aad(aad: str | None, aad_file: str | None) -> bytes:
     from kmsbridge.cipher.arguments import MAX_AAD
     from kmsbridge.cli.exits import CommandError
-    from kmsbridge.cli.streams import named
+    from kmsbridge.cli.streams import errors_about
 
     if aad is not None and aad_file is not None:
-        raise click.UsageError("--aad and --aad-file exclude each other", click.get_current_context())
+        raise click.UsageError("--aad and --aad-file cannot be used together", click.get_current_context())
     if aad_file is None:
         return os.fsencode(aad or "")
-    with named(aad_file), open(aad_file, "rb") as file:
+    with errors_about(aad_file), open(aad_file, "rb") as file:
         data = file.read(MAX_AAD + 1)
     if len(data) > MAX_AAD:
-        raise CommandError(f"{aad_file} is larger than {MAX_AAD} bytes", remedy="bind a hash of it instead")
+        raise CommandError(
+            f"{aad_file} is larger than {MAX_AAD} bytes", remedy="use a hash of it as aad instead"
+        )
     return data
 
 
 def json_option(command: F) -> F:
-    """`--json`."""
+    """Add the option `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)

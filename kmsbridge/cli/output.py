@@ -1,4 +1,4 @@
-"""What is printed: the result on stdout, everything else on stderr, in one line each."""
+"""Prints results on stdout, and everything else on stderr in single lines."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from kmsbridge.streams import write_all
 
 
 def plain(text: str) -> str:
-    """`text` with everything escaped that could drive a terminal or begin a line."""
+    """Return `text` with line breaks and control characters escaped, so that it cannot control a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def result(text: str) -> None:
-    """Print a line, or several, of the result. The caller has passed what is not its own to `plain`."""
-    with streams.named("standard output"):
+    """Print one or more lines of the result. The caller must pass text from outside through `plain` first."""
+    with streams.errors_about("standard output"):
         write_all(streams.stdout(), f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
@@ -41,8 +41,8 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line on stderr. Where nobody can read it, that is no reason to fail."""
+    """Print one line on stderr. An error while printing is ignored."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr is None:
-            return  # print would take stdout instead
+            return  # print would use stdout instead
         print(f"kmsbridge: {plain(text)}", file=sys.stderr, flush=True)

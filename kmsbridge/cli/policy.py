@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from kmsbridge.cli import output
+from kmsbridge.cli.configured import load_profile
 from kmsbridge.cli.exits import CommandError
-from kmsbridge.cli.opening import profile
 from kmsbridge.cli.options import Command
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ ROLES: Final = ("encryptor", "decryptor", "rewrapper", "admin")
 @click.argument("key")
 @click.option("--role", type=click.Choice(ROLES), required=True, help="Whom the permissions are for.")
 def policy(key: str, role: Any) -> None:
-    """Print the least that a role needs for KEY, in its key service's own language.
+    """Print the least permissions that a role needs for KEY, in the policy language of its key service.
 
     KEY is a key's name in the profile, or a key URI, which has a colon. No service is called.
 
@@ -31,31 +31,33 @@ def policy(key: str, role: Any) -> None:
     """
     from kmsbridge.cipher.session import configured_key
 
-    found = configured_key(*(_of_uri(key) if ":" in key else _of_name(key)))
+    managed_key = configured_key(*(_of_uri(key) if ":" in key else _of_name(key)))
     try:
-        text = found.driver.policy(role)
+        text = managed_key.driver.policy(role)
     except NotImplementedError:
         raise CommandError(
-            f"the {found.driver.scheme} driver prints no policies",
-            remedy="give the role its permissions as the key service's own documentation says",
+            f"the {managed_key.driver.scheme} driver cannot print policies",
+            remedy="see the key service's documentation for the permissions",
         ) from None
     finally:
-        found.close()
+        managed_key.close()
     output.result(text.removesuffix("\n"))
 
 
 def _of_uri(uri: str) -> tuple[KeyConfig, Profile]:
     from kmsbridge import config
 
-    found = config.from_uri(uri, options={})
-    return found.encrypt_to[0], found
+    profile = config.from_uri(uri, options={})
+    return profile.encrypt_to[0], profile
 
 
 def _of_name(name: str) -> tuple[KeyConfig, Profile]:
-    current = profile()
-    keys = {each.name: each for each in current.encrypt_to + current.decrypt_with}
+    profile = load_profile()
+    keys = {config.name: config for config in profile.encrypt_to + profile.decrypt_with}
     if name not in keys:
         raise CommandError(
-            f"profile {current.name!r} has no key {name!r}", remedy=f"it has {', '.join(keys)}", code=3
+            f"the profile {profile.name!r} has no key {name!r}",
+            remedy=f"use one of its keys: {', '.join(keys)}",
+            code=3,
         )
-    return keys[name], current
+    return keys[name], profile

@@ -1,4 +1,4 @@
-"""One command as a process: signals clean up, and missing descriptors and broken pipes do no harm."""
+"""Runs one command as a process: handles signals, missing file descriptors and broken pipes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from kmsbridge.cli.running import run
+from kmsbridge.cli.runner import run
 
 if TYPE_CHECKING:
     import click
@@ -18,7 +18,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """A signal asked the process to end; raised where it was, so that half-made files are removed."""
+    """Raised by the handler of a signal that ends the process, so that incomplete files are removed."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -26,7 +26,7 @@ class Stopped(BaseException):
 
 
 def run_process(args: Sequence[str]) -> int:
-    """Run one command as all that this process does; gives its exit code."""
+    """Run one command as the only work of this process, and return its exit code."""
     try:
         _open_missing()
         _stop_on_signals()
@@ -34,9 +34,9 @@ def run_process(args: Sequence[str]) -> int:
     except Stopped as stopped:
         return stopped.code
     finally:
-        for each in _SIGNALS:
-            if signal.getsignal(each) is not signal.SIG_IGN:
-                signal.signal(each, signal.SIG_DFL)
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         _forget_output()
 
 
@@ -51,7 +51,7 @@ def _load() -> click.Group:
 
 
 def _open_missing() -> None:
-    # A process may be started without these; the next file opened would take their place.
+    # A process may be started without these descriptors, and the next file to be opened would get their numbers.
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -61,19 +61,19 @@ def _open_missing() -> None:
 
 def _stop_on_signals() -> None:
     def stop(number: int, _frame: FrameType | None) -> None:
-        # A second one must not break off the cleaning up.
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+        # A second signal must not interrupt the cleanup.
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
 
-    for each in _SIGNALS:
-        # One that is ignored, as under nohup, stays so.
-        if signal.getsignal(each) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(each, stop)
+    for number in _SIGNALS:
+        # A signal that is ignored, as under nohup, stays ignored.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, stop)
 
 
 def _forget_output() -> None:
-    """Keep the interpreter from failing when it flushes, at its end, to a pipe that is broken."""
+    """Keep the interpreter from failing when it flushes standard output to a broken pipe at exit."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

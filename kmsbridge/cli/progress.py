@@ -11,7 +11,7 @@ from kmsbridge.cli.options import settings
 from kmsbridge.streams import write_all
 
 SHOWN_FROM: Final = 8 << 20
-"""Bytes; what is smaller is done before a bar could be read."""
+"""The least number of bytes for which a bar is shown: less is done before anybody could read it."""
 _STEP: Final = 1 << 20
 
 Tick = Callable[[int], None]
@@ -19,7 +19,10 @@ Tick = Callable[[int], None]
 
 @contextlib.contextmanager
 def progress(size: int, what: str) -> Iterator[Tick | None]:
-    """A bar on stderr for `size` bytes of work; None where nobody would look at it."""
+    """Show a progress bar on stderr for `size` bytes; yield a function that sets the bytes done.
+
+    Yields None where no bar is shown: for few bytes, with `--quiet`, or without a terminal.
+    """
     if size < SHOWN_FROM or settings().quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -33,7 +36,7 @@ def progress(size: int, what: str) -> Iterator[Tick | None]:
 
 
 def copy(reader: Any, writer: BinaryIO, tick: Tick | None = None) -> None:
-    """Copy to the end, in constant memory."""
+    """Copy `reader` to `writer` to its end in constant memory, and call `tick` with the bytes done."""
     done = 0
     while data := reader.read(_STEP):
         write_all(writer, data)

@@ -10,8 +10,8 @@ import click
 
 from kmsbridge.cli import exits, output, streams
 from kmsbridge.cli.batch import for_each
+from kmsbridge.cli.configured import open_cipher
 from kmsbridge.cli.exits import CommandError
-from kmsbridge.cli.opening import opened
 from kmsbridge.cli.options import PATH_OR_DASH, Command, bound_options, json_option, settings
 from kmsbridge.cli.progress import copy
 from kmsbridge.streams import write_all
@@ -20,21 +20,23 @@ if TYPE_CHECKING:
     from kmsbridge.cipher import EnvelopeCipher
 
 _START: Final = 0xFFFF + 72
-"""Bytes that hold every header, and enough of a body for it to count as a message."""
+"""The number of bytes that hold the longest header and the shortest body."""
 
 
 @click.command(cls=Command, short_help="Move messages to the current keys.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH_OR_DASH)
 @bound_options
 @click.option(
-    "--check", is_flag=True, help="Change nothing; print which need it, and exit with 10 if any does."
+    "--check",
+    is_flag=True,
+    help="Change nothing; print the files that need it, and exit with 10 if any does.",
 )
 @json_option
 def rewrap(files: tuple[str, ...], bound: dict[str, Any], check: bool, as_json: bool) -> None:
-    """Wrap the data keys of messages anew, for the keys of `encrypt_to` in their current versions.
+    """Wrap the data keys of messages again, with the keys in `encrypt_to` in their current versions.
 
-    Files are changed in place, their bodies stay untouched. `-` rewraps stdin to stdout. The context
-    is the one they were encrypted with; the aad matters to direct messages only.
+    Files are changed in place; their bodies stay as they are. `-` rewraps stdin to stdout. Give the context
+    that the messages were encrypted with; the aad is needed for direct messages only.
 
     \b
     kmsbridge rewrap --check *.kmsb
@@ -43,8 +45,10 @@ def rewrap(files: tuple[str, ...], bound: dict[str, Any], check: bool, as_json: 
     from kmsbridge import EnvelopeCipher
 
     if streams.DASH in files and (len(files) > 1 or as_json):
-        raise click.UsageError("- stands alone, and without --json", click.get_current_context())
-    with opened(EnvelopeCipher) as cipher:
+        raise click.UsageError(
+            "- cannot be combined with other files or with --json", click.get_current_context()
+        )
+    with open_cipher(EnvelopeCipher) as cipher:
         if files == (streams.DASH,) and not check:
             _rewrap_stream(cipher, None, bound)
             return
@@ -66,8 +70,8 @@ def _rewrap_files(
     code = for_each(files, work)
     count = sum(needed.values())
     if as_json:
-        word = "needs_rewrap" if check else "rewrapped"
-        output.document([{"file": name, word: needs} for name, needs in needed.items()])
+        member = "needs_rewrap" if check else "rewrapped"
+        output.document([{"file": name, member: needs} for name, needs in needed.items()])
     elif check:
         for name in (name for name, needs in needed.items() if needs):
             output.result(output.plain(name))
@@ -88,7 +92,7 @@ def _needs_rewrap(cipher: EnvelopeCipher, name: str) -> bool:
 def _start(name: str) -> bytes:
     from kmsbridge.cli.armored import detect
 
-    with streams.reading(name) as file:
+    with streams.open_source(name) as file:
         return _read(detect(file)[0])
 
 
@@ -103,8 +107,8 @@ def _rewrap_file(cipher: EnvelopeCipher, name: str, bound: dict[str, Any]) -> No
     from kmsbridge.cli.armored import detect
 
     if not streams.is_regular(name):
-        raise CommandError("not a regular file", remedy="use - and a pipe")
-    with streams.reading(name) as file:
+        raise CommandError(f"{name} is not a regular file", remedy="use - and a pipe")
+    with streams.open_source(name) as file:
         armored = detect(file)[1]
     if armored:
         _rewrap_stream(cipher, name, bound)
@@ -113,18 +117,18 @@ def _rewrap_file(cipher: EnvelopeCipher, name: str, bound: dict[str, Any]) -> No
 
 
 def _rewrap_stream(cipher: EnvelopeCipher, name: str | None, bound: dict[str, Any]) -> None:
-    """From stdin to stdout, or a file into its own place."""
+    """Rewrap stdin to stdout, or an armored file in place."""
     from kmsbridge.cli.armored import ArmorWriter, detect
 
     mode = 0 if name is None else stat.S_IMODE(os.stat(name).st_mode)
     with (
-        streams.reading(name) as file,
-        streams.writing(name, mode=mode, force=True) as writer,
+        streams.open_source(name) as file,
+        streams.open_target(name, mode=mode, force=True) as writer,
     ):
         reader, armored = detect(file)
         text = ArmorWriter(writer) if armored else None
         out = cast(BinaryIO, text or writer)
-        # Only the header changes; what comes after the start is passed on as it is.
+        # Only the header changes; the rest of the body is copied as it is.
         write_all(out, cipher.rewrap(_read(reader), **bound))
         copy(reader, out)
         if text is not None:

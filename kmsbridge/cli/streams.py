@@ -1,4 +1,4 @@
-"""Standard input and output, and files by the name that the user gave."""
+"""Opens files, and standard input and output, by the names on the command line."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _REMEDIES: Final = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
     errno.EISDIR: "name a file",
-    errno.EACCES: "see that this user may read it, and write to its folder",
-    errno.EPERM: "see that this user may read it, and write to its folder",
+    errno.EACCES: "let this user read it, and write to its folder",
+    errno.EPERM: "let this user read it, and write to its folder",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space, or raise the quota",
     errno.EFBIG: "raise the limit on file sizes",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "check where its symbolic links lead",
     errno.EIO: "check the disk",
-    errno.EROFS: "choose a place that can be written",
+    errno.EROFS: "choose a place that is writable",
     errno.EEXIST: "choose another name, or pass --force to replace it",
 }
 
 
 def stdin() -> BinaryIO:
-    """Standard input, unbuffered where that is possible: what a pipe has is worked on at once."""
+    """Return standard input, unbuffered if possible, so that the content of a pipe is processed at once."""
     return _raw(sys.stdin, "input")
 
 
 def stdout() -> BinaryIO:
-    """Standard output, unbuffered where that is possible: a write that fails, fails here."""
+    """Return standard output, unbuffered if possible, so that a failing write raises at once."""
     return _raw(sys.stdout, "output")
 
 
@@ -51,12 +51,12 @@ def _raw(stream: Any, name: str) -> BinaryIO:
 
 
 def is_stdio(name: str | None) -> bool:
-    """Whether a file's name stands for standard input or output."""
+    """Return whether `name` stands for standard input or output."""
     return name in (None, DASH)
 
 
 def is_regular(name: str | None) -> bool:
-    """Whether it names a file of which the size is known and any part can be read."""
+    """Return whether `name` is a regular file, whose size is known and which can be read at random."""
     if name is None or name == DASH:
         return False
     with contextlib.suppress(OSError, ValueError):
@@ -65,7 +65,7 @@ def is_regular(name: str | None) -> bool:
 
 
 def is_device(name: str) -> bool:
-    """Whether it names a pipe, a terminal or the like: something that is written to, never replaced."""
+    """Return whether `name` is a pipe, a terminal or the like, which is written to and never replaced."""
     with contextlib.suppress(OSError, ValueError):
         mode = os.stat(name).st_mode
         return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
@@ -73,13 +73,13 @@ def is_device(name: str) -> bool:
 
 
 def size_of(name: str | None) -> int:
-    """The size of a regular file in bytes; 0 for what has none."""
+    """Return the size of a regular file in bytes, 0 for anything else."""
     return os.stat(name).st_size if name is not None and is_regular(name) else 0
 
 
 @contextlib.contextmanager
-def named(name: str, *others: str) -> Iterator[None]:
-    """Let an `OSError` speak of `name`, or of one of `others` if it is about that."""
+def errors_about(name: str, *others: str) -> Iterator[None]:
+    """Turn an `OSError` within the block into a `CommandError` about `name`, or about one of `others` if it names it."""
     try:
         yield
     except BrokenPipeError:
@@ -89,17 +89,17 @@ def named(name: str, *others: str) -> Iterator[None]:
 
 
 def file_error(error: OSError, name: str) -> CommandError:
-    """What went wrong with the file `name`, in the operating system's words."""
+    """Return the error for the file `name`, with the operating system's text."""
     if not error.errno:
         return CommandError(str(error), remedy="name another file")
     if not name:
-        return CommandError("an empty name is no file's name", remedy="name a file, or - for a pipe")
+        return CommandError("an empty name is not a file's name", remedy="name a file, or - for a pipe")
     reason = os.strerror(error.errno).lower()
     return CommandError(f"{name}: {reason}", remedy=_REMEDIES.get(error.errno, ""))
 
 
 class Input(io.RawIOBase):
-    """A file that is read from front to back, and waited for; an `OSError` on the way names it."""
+    """A file that is read from front to back. Reading waits for data, and errors name the file."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         super().__init__()
@@ -108,54 +108,57 @@ class Input(io.RawIOBase):
         self._start = memoryview(b"")
 
     def readable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """What one read gives."""
+        """Read once into `buffer`; return the number of bytes read, 0 at the end."""
         if self._start:
             count = min(len(buffer), len(self._start))
             buffer[:count], self._start = self._start[:count], self._start[count:]
             return count
-        with named(self._name):
+        with errors_about(self._name):
             return read_into(self._file, memoryview(buffer))
 
     def unread(self, start: bytes) -> None:
-        """Give `start` once more before anything else."""
+        """Make `start` the next bytes that are read."""
         self._start = memoryview(start)
 
 
 @contextlib.contextmanager
-def reading(name: str | None) -> Iterator[Input]:
-    """The file of that name, or standard input."""
+def open_source(name: str | None) -> Iterator[Input]:
+    """Open the file `name`, or standard input, for reading."""
     if name is None or name == DASH:
         yield Input(stdin(), "standard input")
         return
-    with named(name):
+    with errors_about(name):
         file = open(name, "rb", buffering=0)  # noqa: SIM115 - closed below
     with file:
         yield Input(file, name)
 
 
 @contextlib.contextmanager
-def writing(name: str | None, *, mode: int = 0o666, force: bool = False) -> Iterator[BinaryIO]:
-    """A file that appears under that name when the block ends well, or standard output, or a device."""
+def open_target(name: str | None, *, mode: int = 0o666, force: bool = False) -> Iterator[BinaryIO]:
+    """Open the file `name`, standard output or a device for writing.
+
+    A file appears when the block ends without an error. Without `force`, an existing file is an error.
+    """
     if name is None or name == DASH:
-        with named("standard output"):
+        with errors_about("standard output"):
             yield stdout()
     elif is_device(name):
-        with named(name), open(name, "wb", buffering=0) as device:
+        with errors_about(name), open(name, "wb", buffering=0) as device:
             yield device
     else:
-        with named(name), atomic.replacing(name, mode=mode, exclusive=not force) as file:
+        with errors_about(name), atomic.replacing(name, mode=mode, exclusive=not force) as file:
             yield file
 
 
 def check_target(name: str | None, *, force: bool) -> None:
-    """Raise where writing to `name` would replace something that must stay, before any work is done."""
+    """Raise `CommandError` where `name` cannot be written: it is a folder, or exists and `force` is not given."""
     if name is None or is_stdio(name) or is_device(name):
         return
-    with named(name):
+    with errors_about(name):
         if not name:
             raise FileNotFoundError(errno.ENOENT, "", name)
         if os.path.isdir(name):

@@ -1,4 +1,4 @@
-"""What may be shown on a terminal."""
+"""Keeps a terminal from showing plaintext that is not text."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ _FINE = frozenset("\t\n\r")
 
 
 def is_terminal(target: str | None) -> bool:
-    """Whether the result goes to a terminal, without having been sent there by name (`-o -`)."""
+    """Return whether the output goes to a terminal although the user did not ask for that with `-o -`."""
     return target is None and sys.stdout is not None and sys.stdout.isatty()
 
 
 class TextOnly:
-    """Passes text on, and raises `CommandError` at anything that could drive the terminal."""
+    """A writer that passes text on, and raises `CommandError` for bytes that could control the terminal."""
 
     def __init__(self, writer: BinaryIO) -> None:
         self._writer = writer
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
 
     def write(self, data: bytes | memoryview) -> int:
-        """Write all of it, or nothing."""
+        """Write all of `data`, or nothing; return its length."""
         if not self._is_text(bytes(data)):
             # Not inside `except`: the decoder's error holds the plaintext.
             raise CommandError(
-                "the plaintext is not text, and stdout is a terminal",
+                "the plaintext is not text and would be written to the terminal",
                 remedy="name a file with -o, or write it to the terminal anyway with -o -",
             )
         write_all(self._writer, data)

@@ -1,7 +1,7 @@
-"""From a TOML file, the environment or arguments to a profile; every value knows where it came from.
+"""Reads a profile from a TOML file, the environment or arguments, and keeps the origin of every value.
 
-Nothing is read from the environment but `KMSBRIDGE_CONFIG`, `KMSBRIDGE_PROFILE`, `KMSBRIDGE_KEY` and
-the variables that `env:NAME` values name.
+The only environment variables that are read are `KMSBRIDGE_CONFIG`, `KMSBRIDGE_PROFILE`, `KMSBRIDGE_KEY` and
+those that `env:NAME` values name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kmsbridge.config.document import FILE_NAME, FLAGS, POLICIES, check_key, che
 from kmsbridge.config.model import KeyConfig, Profile, Setting
 from kmsbridge.config.profile import build, key_uri
 from kmsbridge.config.source import ARGUMENT, Source, is_reference, read_variable
-from kmsbridge.config.suggestions import about, dotted, unknown_option_error
+from kmsbridge.config.suggestions import dotted_name, prefixed_errors, unknown_option_error
 from kmsbridge.errors import ConfigError, forget_locals
 
 __all__ = ["KeyConfig", "Profile", "Setting", "explain", "from_uri", "load", "unknown_option_error"]
@@ -27,11 +27,12 @@ _KEY = "KMSBRIDGE_KEY"
 def load(
     path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
 ) -> Profile:
-    """The profile to use.
+    """Read the configuration and return the profile to use.
 
-    `path` wins over `KMSBRIDGE_CONFIG`, `KMSBRIDGE_KEY` (a key URI that is a whole configuration) and
-    `./kmsbridge.toml`; `profile` over `KMSBRIDGE_PROFILE`, `default_profile` and the only profile.
-    `env` replaces `os.environ`, for `env:` values too. Raises `ConfigError`.
+    The configuration is the first of `path`, `KMSBRIDGE_CONFIG`, `KMSBRIDGE_KEY` (a key URI that is a whole
+    configuration) and `./kmsbridge.toml`. The profile is the first of `profile`, `KMSBRIDGE_PROFILE`,
+    `default_profile` and the only profile there is. `env` replaces `os.environ`, also for `env:` values.
+    Raises `ConfigError`.
     """
     try:
         return _load(path, profile, env)[0]
@@ -44,9 +45,9 @@ def load(
 def explain(
     path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
 ) -> list[Setting]:
-    """Every value that `load` with these arguments uses, defaults included, and where it came from.
+    """Return every value that `load` uses with the same arguments, defaults included, and its origin.
 
-    Secrets, and whatever came through `env:` or `file:`, are masked. Raises `ConfigError`.
+    Secrets, and all values given as `env:` or `file:`, are masked. Raises `ConfigError`.
     """
     try:
         return _load(path, profile, env)[1]
@@ -57,11 +58,11 @@ def explain(
 
 
 def from_uri(uri: str, *, decrypt_uris: Sequence[str] = (), options: Mapping[str, object]) -> Profile:
-    """A profile that encrypts to `uri` and decrypts with it and `decrypt_uris`.
+    """Return a profile that encrypts to `uri` and decrypts with it and with `decrypt_uris`.
 
-    `data_keys`, `calls`, `audit`, `production`, `direct` and `allow_in_production` among the options
-    are as in a profile; the others go to `uri` and to those of `decrypt_uris` that have its scheme.
-    Relative paths start at the current folder. Raises `ConfigError`.
+    The options `data_keys`, `calls`, `audit`, `production`, `direct` and `allow_in_production` mean the same as
+    in a configuration file. All other options are for the driver of `uri`, and for the `decrypt_uris` with the same
+    scheme. Relative paths start from the current folder. Raises `ConfigError`.
     """
     try:
         return _from_uri(uri, decrypt_uris, options)
@@ -82,17 +83,17 @@ def _load(
     source = Source(found, folder, env, [])
     source.note("config", found, origin)
     document = read(found, origin if origin.startswith("environment") else "")
-    with about(f"{found}: "):
+    with prefixed_errors(f"{found}: "):
         name, origin = choose(document, profile, env)
         where = "default_profile" if "default_profile" in document else f"profiles.{name}"
         source.note("profile", name, origin or source.place(where))
         table = document["profiles"][name]
-        built = build(name, table, dotted("profiles", name), document.get("keys", {}), source)
+        built = build(name, table, dotted_name("profiles", name), document.get("keys", {}), source)
     return built, source.settings
 
 
 def _locate(path: PathLike | None, env: Mapping[str, str]) -> tuple[str | None, str]:
-    """The configuration file's path and what named it; None where `KMSBRIDGE_KEY` is all there is."""
+    """Return the configuration file's path and what named it. The path is None where `KMSBRIDGE_KEY` is used."""
     if path is not None:
         return os.fsdecode(path), ARGUMENT
     config, key = read_variable(env, "KMSBRIDGE_CONFIG"), read_variable(env, _KEY)
@@ -104,16 +105,17 @@ def _locate(path: PathLike | None, env: Mapping[str, str]) -> tuple[str | None, 
         return None, f"environment variable {_KEY}"
     if not os.path.lexists(FILE_NAME):
         raise ConfigError(
-            f"no configuration: ./{FILE_NAME} does not exist, KMSBRIDGE_CONFIG and KMSBRIDGE_KEY are not set",
-            remedy="run 'kmsbridge init', or name a file or a key URI",
+            f"there is no configuration: ./{FILE_NAME} does not exist, and neither KMSBRIDGE_CONFIG nor "
+            "KMSBRIDGE_KEY is set",
+            remedy="run 'kmsbridge init', or name a configuration file or a key URI",
         )
     return FILE_NAME, "default"
 
 
 def _from_variable(profile: str | None, env: Mapping[str, str]) -> tuple[Profile, list[Setting]]:
     for what, value, other in (
-        ("a profile is named", profile, "name none"),
-        ("KMSBRIDGE_PROFILE is set", read_variable(env, "KMSBRIDGE_PROFILE"), "KMSBRIDGE_PROFILE"),
+        ("a profile is named", profile, "do not name a profile"),
+        ("KMSBRIDGE_PROFILE is set", read_variable(env, "KMSBRIDGE_PROFILE"), "unset KMSBRIDGE_PROFILE"),
     ):
         if value is not None:
             raise ConfigError(
@@ -122,7 +124,10 @@ def _from_variable(profile: str | None, env: Mapping[str, str]) -> tuple[Profile
             )
     uri = env[_KEY]
     if is_reference(uri):
-        raise ConfigError(f"{_KEY} holds a reference", remedy="set it to the key URI itself")
+        raise ConfigError(
+            f"{_KEY} is a reference (env: or file:) instead of a key URI",
+            remedy="set it to the key URI itself",
+        )
     source = Source(_KEY, _absolute("."), env, [], given_by=f"environment variable {_KEY}")
     source.note("profile", _KEY, source.given_by)
     table = {"encrypt_to": [_KEY], "decrypt_with": [_KEY]}
@@ -137,11 +142,11 @@ def _from_uri(uri: str, decrypt_uris: Sequence[str], options: Mapping[str, objec
     others = {name: value for name, value in options.items() if name not in own}
     tables: dict[str, dict[str, Any]] = {"uri": {**others, "uri": uri}}
     scheme = key_uri(uri, "uri", source).scheme
-    for n, each in enumerate(decrypt_uris):
+    for n, decrypt_uri in enumerate(decrypt_uris):
         name = f"decrypt_uris[{n}]"
-        same = key_uri(each, name, source).scheme == scheme
+        same_scheme = key_uri(decrypt_uri, name, source).scheme == scheme
         allowed = {"allow_in_production": others.get("allow_in_production", False)}
-        tables[name] = {**(others if same else allowed), "uri": each}
+        tables[name] = {**(others if same_scheme else allowed), "uri": decrypt_uri}
     check_key(tables["uri"], "options")
     table = {**own, "encrypt_to": ["uri"], "decrypt_with": [*tables]}
     check_profile(table, "", tables)
@@ -152,4 +157,6 @@ def _absolute(path: str) -> str:
     try:
         return os.path.abspath(path)
     except OSError:
-        raise ConfigError("the current folder cannot be read", remedy="change to one that exists") from None
+        raise ConfigError(
+            "the current folder cannot be read", remedy="change to a folder that exists"
+        ) from None

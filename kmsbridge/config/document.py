@@ -1,4 +1,4 @@
-"""A configuration file: found, read, and checked for its shape."""
+"""Reads a configuration file, and checks the names and types in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kmsbridge.config.source import is_reference, read_file, read_variable
-from kmsbridge.config.suggestions import about, advice, check_words, dotted
+from kmsbridge.config.suggestions import check_names, dotted_name, prefixed_errors, suggestion
 from kmsbridge.config.values import convert, flag, text, tunables, wrong_type
 from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.message import MAX_RECIPIENTS
@@ -28,62 +28,68 @@ _POSITION: Final = r"\(at (line \d+, column \d+|end of document)\)$"
 
 
 def read(path: str, named_by: str = "") -> dict[str, Any]:
-    """The tables of a TOML file, checked for shape and unknown words; `named_by` says who chose the path."""
+    """Read a TOML file, check the names and types in it, and return its tables.
+
+    `named_by` is what named the path, for the text of errors. Raises `ConfigError`.
+    """
     what = f"the configuration file {quoted(path)}" + (f" ({named_by})" if named_by else "")
     document = _parse(read_file(path, what, MAX_FILE), what)
-    with about(f"{path}: "):
+    with prefixed_errors(f"{path}: "):
         _check(document)
     return document
 
 
 def check_key(table: Mapping[str, Any], name: str) -> None:
-    """Check what this library reads of a key's table; the rest is the driver's."""
+    """Check the settings of a key that are not options of its driver. Raises `ConfigError`."""
     if "uri" not in table:
-        raise ConfigError(f"{name} has no uri", remedy="add one, as in uri = 'local:keys.json#app'")
+        raise ConfigError(f"{name} has no uri", remedy="add one, such as uri = 'local:keys.json#app'")
     text(table["uri"], f"{name}.uri")
     flag(table.get("allow_in_production", False), f"{name}.allow_in_production")
 
 
 def check_profile(table: Mapping[str, Any], name: str, keys: Mapping[str, Any]) -> None:
-    """Check every word and type of a profile. References are not followed."""
-    check_words(table, (*LISTS, *POLICIES, *FLAGS), name, "setting of a profile")
+    """Check every name and type in a profile's table. References are not followed. Raises `ConfigError`."""
+    check_names(table, (*LISTS, *POLICIES, *FLAGS), name, "setting of a profile")
     for setting in LISTS:
-        check_key_names(table.get(setting, []), dotted(name, setting), keys)
+        check_key_names(table.get(setting, []), dotted_name(name, setting), keys)
     if len(table.get("encrypt_to", [])) > MAX_RECIPIENTS:
         raise ConfigError(
-            f"{dotted(name, 'encrypt_to')} names more than {MAX_RECIPIENTS} keys",
-            remedy="a message has no room for more; remove some",
+            f"{dotted_name(name, 'encrypt_to')} names more than {MAX_RECIPIENTS} keys",
+            remedy="remove some; a message cannot have more recipients",
         )
     for setting in FLAGS:
-        flag(table.get(setting, False), dotted(name, setting))
+        flag(table.get(setting, False), dotted_name(name, setting))
     if table.get("direct", False) and len(table.get("encrypt_to", [])) > 1:
         raise ConfigError(
-            f"{dotted(name, 'direct')} is true, and {dotted(name, 'encrypt_to')} names several keys",
-            remedy="name one key, or leave direct out; recipients of two direct messages could be put "
-            "together, and two readers would read different things",
+            f"{dotted_name(name, 'direct')} is true, and {dotted_name(name, 'encrypt_to')} names several keys",
+            remedy="name one key, or leave direct out; with several keys, recipients of two direct messages could be "
+            "combined into a message that two readers decrypt to different payloads",
         )
     for setting, policy in POLICIES.items():
-        _check_policy(table.get(setting, {}), policy, dotted(name, setting))
+        _check_policy(table.get(setting, {}), policy, dotted_name(name, setting))
 
 
 def check_key_names(names: object, name: str, keys: Mapping[str, Any]) -> None:
-    """Check a list of keys' names: all there, none twice."""
+    """Check that a list names existing keys, and none of them twice. Raises `ConfigError`."""
     if not isinstance(names, (list, tuple)):
         raise wrong_type(names, name, "a list of keys' names")
     seen: set[str] = set()
-    for n, each in enumerate(names):
-        text(each, f"{name}[{n}]")
-        if each not in keys and not is_reference(each):
+    for n, key in enumerate(names):
+        text(key, f"{name}[{n}]")
+        if key not in keys and not is_reference(key):
             raise ConfigError(
-                f"{name} names the key {quoted(each)}, which is not there", remedy=advice(each, keys)
+                f"{name} names the key {quoted(key)}, which does not exist", remedy=suggestion(key, keys)
             )
-        if each in seen:
-            raise ConfigError(f"{name} names the key {quoted(each)} twice", remedy="remove one of them")
-        seen.add(each)
+        if key in seen:
+            raise ConfigError(f"{name} names the key {quoted(key)} twice", remedy="remove one of them")
+        seen.add(key)
 
 
 def choose(document: Mapping[str, Any], argument: str | None, env: Mapping[str, str]) -> tuple[str, str]:
-    """The name of the profile to use, and what named it; empty where the file did."""
+    """Return the name of the profile to use and what named it, which is empty where the file did.
+
+    Raises `ConfigError` where there is no such profile, or none was chosen of several.
+    """
     profiles: Mapping[str, Any] = document.get("profiles", {})
     chosen, origin = argument, "argument"
     if chosen is None:
@@ -93,7 +99,9 @@ def choose(document: Mapping[str, Any], argument: str | None, env: Mapping[str, 
     if not isinstance(chosen, str):
         raise TypeError(f"profile must be str, not {type(chosen).__name__}")
     if chosen not in profiles:
-        raise ConfigError(f"there is no profile {quoted(chosen)} ({origin})", remedy=advice(chosen, profiles))
+        raise ConfigError(
+            f"there is no profile {quoted(chosen)} ({origin})", remedy=suggestion(chosen, profiles)
+        )
     return chosen, origin
 
 
@@ -101,27 +109,27 @@ def _default(name: str | None, profiles: Mapping[str, Any]) -> str:
     if name is not None:
         return name
     if not profiles:
-        raise ConfigError("there is no profile", remedy="add a table [profiles.NAME]")
+        raise ConfigError("the configuration has no profile", remedy="add a table [profiles.NAME]")
     if len(profiles) > 1:
         raise ConfigError(
-            f"no profile was chosen of {', '.join(sorted(profiles))}",
-            remedy="pass its name, or set KMSBRIDGE_PROFILE or default_profile",
+            f"the configuration has several profiles ({', '.join(sorted(profiles))}), and none was chosen",
+            remedy="pass the name of one, or set KMSBRIDGE_PROFILE or default_profile",
         )
     return next(iter(profiles))
 
 
 def _check(document: Mapping[str, Any]) -> None:
-    check_words(document, ("default_profile", "keys", "profiles"), "", "table or setting")
+    check_names(document, ("default_profile", "keys", "profiles"), "", "table or setting")
     keys, profiles = _tables(document, "keys"), _tables(document, "profiles")
     for name, table in keys.items():
-        check_key(table, dotted("keys", name))
+        check_key(table, dotted_name("keys", name))
     for name, table in profiles.items():
-        check_profile(table, dotted("profiles", name), keys)
+        check_profile(table, dotted_name("profiles", name), keys)
     default = document.get("default_profile")
     if default is not None and text(default, "default_profile") not in profiles:
         raise ConfigError(
-            f"default_profile names the profile {quoted(default)}, which is not there",
-            remedy=advice(default, profiles),
+            f"default_profile names the profile {quoted(default)}, which does not exist",
+            remedy=suggestion(default, profiles),
         )
 
 
@@ -133,12 +141,12 @@ def _parse(data: bytes, what: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         problem, remedy = f"is not UTF-8 at byte {error.start}", "save it as UTF-8"
     except RecursionError:
-        problem, remedy = "is nested too deeply", "use fewer levels"
+        problem, remedy = "is nested too deeply", "use fewer levels of tables and lists"
     except ValueError as error:
         position = re.search(_POSITION, str(error))
         problem = f"is not valid TOML at {position[1]}" if position else "is not valid TOML"
-        remedy = "correct it there; a table or setting given twice does this too"
-    # Not inside `except`: those exceptions carry the file's text along.
+        remedy = "correct it there; it can also be a table or setting that is given twice"
+    # Not inside `except`: those exceptions hold the file's text.
     raise ConfigError(f"{what} {problem}", remedy=remedy)
 
 
@@ -146,23 +154,25 @@ def _tables(document: Mapping[str, Any], name: str) -> Mapping[str, Mapping[str,
     tables = document.get(name, {})
     if not isinstance(tables, dict):
         raise wrong_type(tables, name, f"tables [{name}.NAME]")
-    for each, table in tables.items():
-        if not (each.isprintable() and each.strip() == each != "" and len(each) <= MAX_NAME) or is_reference(
-            each
-        ):
-            raise ConfigError(
-                f"{dotted(name, each)}: this cannot be a name", remedy="use letters, digits, - and _"
-            )
+    for key, table in tables.items():
+        full_name = dotted_name(name, key)
+        if not _is_name(key):
+            raise ConfigError(f"{full_name} is not a valid name", remedy="use letters, digits, - and _")
         if not isinstance(table, dict):
-            raise wrong_type(table, dotted(name, each), f"a table [{dotted(name, each)}]")
+            raise wrong_type(table, full_name, f"a table [{full_name}]")
     return tables
+
+
+def _is_name(text: str) -> bool:
+    plain = text.isprintable() and text.strip() == text != "" and len(text) <= MAX_NAME
+    return plain and not is_reference(text)
 
 
 def _check_policy(table: object, policy: type[Policy], name: str) -> None:
     if not isinstance(table, Mapping):
         raise wrong_type(table, name, "a table")
     settings = tunables(policy)
-    check_words(table, settings, name, "setting")
-    for word, value in table.items():
-        if not (is_reference(value) and settings[word].takes_text):
-            convert(value, settings[word], dotted(name, word))
+    check_names(table, settings, name, "setting")
+    for setting, value in table.items():
+        if not (is_reference(value) and settings[setting].takes_text):
+            convert(value, settings[setting], dotted_name(name, setting))

@@ -1,4 +1,4 @@
-"""What a configuration amounts to, once read."""
+"""The types that a configuration is read into."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy
 
 
 class KeyConfig(NamedTuple):
-    """One key of a profile. `options` are for its driver; references in them are resolved."""
+    """One key of a profile. `options` are for its driver, with all references resolved."""
 
     name: str
     uri: KeyURI
@@ -18,10 +18,10 @@ class KeyConfig(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Which keys to encrypt to and to decrypt with, and how.
+    """The keys to encrypt to and to decrypt with, and the settings for using them.
 
-    A key in both tuples is one `KeyConfig` object. `origin` says for people where this came from:
-    the configuration file's path, `KMSBRIDGE_KEY` or `from_uri`.
+    A key that is in both tuples is the same `KeyConfig` object. `origin` is where the profile came from, for people
+    to read: the configuration file's path, `KMSBRIDGE_KEY` or `from_uri`.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Profile(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One effective value: its dotted name, what of it may be shown, and where it came from."""
+    """One value in effect: its dotted name, its text with secrets masked, and where it came from."""
 
     name: str
     value: str

@@ -1,4 +1,4 @@
-"""A profile built from tables that were checked for their shape; here references are followed."""
+"""Builds a profile from tables whose names and types were checked, and resolves the references in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from kmsbridge.config.document import LISTS, POLICIES, check_key_names
 from kmsbridge.config.model import KeyConfig, Profile
 from kmsbridge.config.source import MASK, Source, is_reference, sounds_secret
-from kmsbridge.config.suggestions import about, advice, dotted
+from kmsbridge.config.suggestions import dotted_name, prefixed_errors, suggestion
 from kmsbridge.config.values import convert, rendered, tunables
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.errors import ConfigError, quoted
@@ -17,20 +17,20 @@ from kmsbridge.policy import CallPolicy, checked
 
 DEFAULT: Final = "default"
 OWN: Final = ("uri", "allow_in_production")
-"""What a key's table holds besides the driver's options."""
+"""The settings in a key's table that are not options of its driver."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 
 
 def build(name: str, table: Mapping[str, Any], where: str, keys: Tables, source: Source) -> Profile:
-    """The profile of this table; `where` is its dotted name, empty for arguments.
+    """Build the profile of a table. `where` is the table's dotted name, empty for arguments.
 
-    Only the keys that it names are looked at, so that another profile's missing secret harms nobody.
+    Only the keys that the profile names are resolved, so that a missing secret of another profile does not matter.
     """
     encrypt_to, decrypt_with = (_names(table, setting, where, keys, source) for setting in LISTS)
     if not encrypt_to and not decrypt_with:
         raise ConfigError(
-            f"the profile {quoted(name)} has neither encrypt_to nor decrypt_with",
+            f"the profile {quoted(name)} has no key in encrypt_to or decrypt_with",
             remedy="name a key in one of them",
         )
     used = {key: _key(key, keys[key], source) for key in dict.fromkeys(encrypt_to + decrypt_with)}
@@ -48,21 +48,23 @@ def build(name: str, table: Mapping[str, Any], where: str, keys: Tables, source:
 
 
 def key_uri(value: str, name: str, source: Source) -> KeyURI:
-    """The key URI that `value` is or refers to."""
+    """Return the key URI that `value` is or refers to. Raises `ConfigError`."""
     resolved, origin = source.resolve(value, name)
-    with about(f"{name}: "):
+    with prefixed_errors(f"{name}: "):
         if is_reference(resolved):
-            raise ConfigError("a reference led to another one", remedy="refer to the key URI itself")
+            raise ConfigError(
+                "the reference leads to another reference", remedy="refer to the key URI itself"
+            )
         uri = KeyURI.parse(resolved)
     source.note(name, MASK if is_reference(value) else str(uri), origin)
     return uri
 
 
 def _key(name: str, table: Mapping[str, Any], source: Source) -> KeyConfig:
-    where = "options" if source.from_arguments else dotted("keys", name)
+    where = "options" if source.from_arguments else dotted_name("keys", name)
     uri = key_uri(table["uri"], name if source.from_arguments else f"{where}.uri", source)
     options = {
-        option: source.resolve_option(value, dotted(where, option), hidden=sounds_secret(option, value))
+        option: source.resolve_option(value, dotted_name(where, option), hidden=sounds_secret(option, value))
         for option, value in table.items()
         if option not in OWN
     }
@@ -73,49 +75,49 @@ def _key(name: str, table: Mapping[str, Any], source: Source) -> KeyConfig:
 def _names(
     table: Mapping[str, Any], setting: str, where: str, keys: Tables, source: Source
 ) -> tuple[str, ...]:
-    name = dotted(where, setting)
-    given = table.get(setting, [])
+    name = dotted_name(where, setting)
+    values = table.get(setting, [])
     names = []
-    for n, each in enumerate(given):
-        resolved, origin = source.resolve(each, f"{name}[{n}]")
+    for n, value in enumerate(values):
+        resolved, origin = source.resolve(value, f"{name}[{n}]")
         if resolved not in keys:
-            # Not quoted: what a reference led to may be a secret.
+            # Not quoted: the text that a reference leads to may be a secret.
             raise ConfigError(
-                f"{name}[{n}] names a key that is not there ({origin})", remedy=advice("", keys)
+                f"{name}[{n}] names a key that does not exist ({origin})", remedy=suggestion("", keys)
             )
         names.append(resolved)
     check_key_names(names, name, keys)
-    shown = (MASK if is_reference(each) else each for each in given)
+    shown = (MASK if is_reference(value) else value for value in values)
     source.note(name, ", ".join(shown), _origin(table, setting, where, source))
     return tuple(names)
 
 
 def _flag(table: Mapping[str, Any], setting: str, where: str, source: Source) -> bool:
     value = bool(table.get(setting, False))
-    source.note(dotted(where, setting), str(value).lower(), _origin(table, setting, where, source))
+    source.note(dotted_name(where, setting), str(value).lower(), _origin(table, setting, where, source))
     return value
 
 
 def _policy(profile: Mapping[str, Any], which: str, where: str, source: Source) -> Any:
-    table, policy, name = profile.get(which, {}), POLICIES[which], dotted(where, which)
+    table, policy, name = profile.get(which, {}), POLICIES[which], dotted_name(where, which)
     settings = tunables(policy)
     values, origins = {}, {}
-    for word, value in table.items():
-        resolved, origins[word] = source.resolve(value, dotted(name, word))
-        values[word] = convert(resolved, settings[word], dotted(name, word))
+    for setting, value in table.items():
+        resolved, origins[setting] = source.resolve(value, dotted_name(name, setting))
+        values[setting] = convert(resolved, settings[setting], dotted_name(name, setting))
     if values.get("file"):
         values["file"] = os.path.join(source.folder, values["file"])
     if "deadline" in values and "attempt_timeout" not in values:
-        # A short deadline alone must not be refused because of the other's default.
+        # A short deadline alone must not be refused because the default attempt_timeout is longer.
         values["attempt_timeout"] = max(0.001, min(CallPolicy().attempt_timeout, values["deadline"]))
-    with about(f"{name}."):
+    with prefixed_errors(f"{name}."):
         built = checked(policy(**values))
-    for word, setting in settings.items():
-        masked = is_reference(table.get(word))
-        shown = MASK if masked else rendered(getattr(built, word), setting)
-        source.note(dotted(name, word), shown, origins.get(word, DEFAULT))
+    for setting, tunable in settings.items():
+        masked = is_reference(table.get(setting))
+        shown = MASK if masked else rendered(getattr(built, setting), tunable)
+        source.note(dotted_name(name, setting), shown, origins.get(setting, DEFAULT))
     return built
 
 
 def _origin(table: Mapping[str, Any], setting: str, where: str, source: Source) -> str:
-    return source.place(dotted(where, setting)) if setting in table else DEFAULT
+    return source.place(dotted_name(where, setting)) if setting in table else DEFAULT

@@ -1,4 +1,4 @@
-"""Where values come from: files, variables, and the references `env:NAME` and `file:PATH`."""
+"""Reads values from files and environment variables, and resolves the references `env:NAME` and `file:PATH`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from kmsbridge.config.model import Setting
-from kmsbridge.config.suggestions import dotted
+from kmsbridge.config.suggestions import dotted_name
 from kmsbridge.errors import ConfigError, quoted
 
 ARGUMENT: Final = "argument"
@@ -25,10 +25,11 @@ _PARAMETER: Final = r"(?<=[?&#])([^=?&#]*=)?[^&#]*"
 
 
 class Source(NamedTuple):
-    """One configuration being read: what errors call it, and where its references point to.
+    """A configuration that is being read, with what is needed to resolve its references.
 
-    `label` is the file's path, `KMSBRIDGE_KEY` or `from_uri`; `given_by` says who gave all values
-    where no file did. Relative paths start at `folder`. Every effective value is noted in `settings`.
+    `label` is the name of the configuration in errors: the file's path, `KMSBRIDGE_KEY` or `from_uri`. `given_by`
+    is the origin of all values where it is not a file. Relative paths start from `folder`. Every value in effect is
+    noted in `settings`.
     """
 
     label: str
@@ -41,9 +42,10 @@ class Source(NamedTuple):
         return f"Source({self.label!r})"
 
     def resolve(self, value: Any, name: str) -> tuple[Any, str]:
-        """The value, and where it came from; a reference gives the text that it refers to.
+        """Return the value, or the text that it refers to, and where it came from.
 
-        One level only: text that comes out of a reference is never taken for another one.
+        References are resolved once: text that a reference leads to is not treated as another reference. Raises
+        `ConfigError` where a reference leads nowhere.
         """
         if not is_reference(value):
             return value, self.place(name)
@@ -54,9 +56,9 @@ class Source(NamedTuple):
         return self._file(path, target, name), f"file {path} ({self.place(name)})"
 
     def resolve_option(self, value: Any, name: str, *, hidden: bool = False, depth: int = 0) -> Any:
-        """A driver's option with every reference in it resolved, tables and lists included.
+        """Return a driver's option with every reference resolved, also those in tables and lists.
 
-        `hidden` ones are noted without their value.
+        The value of a `hidden` option is masked in `settings`.
         """
         if depth > MAX_DEPTH:
             raise ConfigError(f"{name} is nested too deeply", remedy=f"use at most {MAX_DEPTH} levels")
@@ -64,51 +66,56 @@ class Source(NamedTuple):
         if isinstance(value, Mapping):
             return {
                 key: self.resolve_option(
-                    each, dotted(name, str(key)), hidden=hidden or sounds_secret(str(key), each), depth=depth
+                    member,
+                    dotted_name(name, str(key)),
+                    hidden=hidden or sounds_secret(str(key), member),
+                    depth=depth,
                 )
-                for key, each in value.items()
+                for key, member in value.items()
             }
         if isinstance(value, (list, tuple)):
             return [
-                self.resolve_option(each, f"{name}[{n}]", hidden=hidden, depth=depth)
-                for n, each in enumerate(value)
+                self.resolve_option(item, f"{name}[{n}]", hidden=hidden, depth=depth)
+                for n, item in enumerate(value)
             ]
         resolved, origin = self.resolve(value, name)
         self.note(name, MASK if hidden or is_reference(value) else _shown(value), origin)
         return resolved
 
     def note(self, name: str, value: str, origin: str) -> None:
-        """Remember an effective value for `explain`."""
+        """Keep a value in effect for `explain`."""
         self.settings.append(Setting(name, value, origin))
 
     def place(self, name: str) -> str:
-        """Where a literal value stands."""
+        """Return where a literal value was given, for people to read."""
         table, _, key = name.rpartition(".")
         return self.given_by or f"{self.label}: {f'[{table}] ' if table else ''}{key}"
 
     @property
     def from_arguments(self) -> bool:
-        """Whether names of tables would mean nothing to the caller."""
+        """Whether the values are arguments of a call, so that names of tables would mean nothing to the caller."""
         return self.given_by == ARGUMENT
 
     def _variable(self, variable: str, name: str) -> str:
         if not (variable.isascii() and variable.isidentifier()):
-            raise ConfigError(f"{name} refers to no variable", remedy="write env:NAME")
+            raise ConfigError(
+                f"{name} does not refer to a valid environment variable", remedy="write env:NAME"
+            )
         value = read_variable(self.env, variable)
         if value is None:
             raise ConfigError(
-                f"{name} needs the environment variable {variable}, which is not set", remedy="set it"
+                f"{name} refers to the environment variable {variable}, which is not set", remedy="set it"
             )
         return value
 
     def _file(self, path: str, target: str, name: str) -> str:
         if not target:
-            raise ConfigError(f"{name} refers to no file", remedy="write file:PATH")
+            raise ConfigError(f"{name} does not refer to a file", remedy="write file:PATH")
         data = read_file(path, f"{name} refers to {quoted(path)}, which", MAX_REFERENCED)
         try:
             content = data.decode()
         except UnicodeDecodeError:
-            content = None  # raised below: the exception would carry the file's bytes along
+            content = None  # raised below: the exception holds the file's bytes
         if content is None:
             raise ConfigError(
                 f"{name} refers to {quoted(path)}, which is not UTF-8", remedy="store it as text"
@@ -117,12 +124,12 @@ class Source(NamedTuple):
 
 
 def is_reference(value: object) -> bool:
-    """Whether the value is `env:NAME` or `file:PATH`."""
+    """Return whether the value is `env:NAME` or `file:PATH`."""
     return isinstance(value, str) and value.startswith(("env:", "file:"))
 
 
 def read_variable(env: Mapping[str, str], variable: str) -> str | None:
-    """The variable's value; None where it is not set or empty."""
+    """Return the variable's value, None where it is missing or empty."""
     value = env.get(variable)
     if value is not None and not isinstance(value, str):
         raise TypeError(f"env[{variable!r}] must be str, not {type(value).__name__}")
@@ -130,9 +137,9 @@ def read_variable(env: Mapping[str, str], variable: str) -> str | None:
 
 
 def read_file(path: str, what: str, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; anything else is a `ConfigError`.
+    """Return the content of a regular file of at most `limit` bytes, and raise `ConfigError` for any other.
 
-    `what` begins the sentence that says what is wrong. Never waits, as a pipe would make it do.
+    `what` is the beginning of the error's text. A pipe is refused without waiting for it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -164,15 +171,17 @@ def _unreadable(error: OSError | ValueError, what: str) -> ConfigError:
     if isinstance(error, FileNotFoundError):
         return ConfigError(f"{what} does not exist", remedy="check the path")
     if isinstance(error, PermissionError):
-        return ConfigError(f"{what} may not be read", remedy="give this user the right to read it")
-    reason = error.strerror if isinstance(error, OSError) else "no such name is possible"
+        return ConfigError(
+            f"{what} may not be read by this user", remedy="give this user the right to read it"
+        )
+    reason = error.strerror if isinstance(error, OSError) else "invalid file name"
     return ConfigError(f"{what} cannot be read ({reason})", remedy="check the path")
 
 
 def sounds_secret(option: str, value: object) -> bool:
-    """Whether an option of this name may hold a secret, so that its value is better not shown.
+    """Return whether an option of this name may hold a secret, so that its value must not be shown.
 
-    Of a table such as `auth`, which tells how to log in, each option is judged by its own name.
+    The options within a table such as `auth`, which says how to log in, are decided one by one.
     """
     if isinstance(value, Mapping) and f"_{option.lower()}".endswith("_auth"):
         return False
@@ -189,7 +198,7 @@ def _shown(value: object) -> str:
     place, tail = (rest[: found.start()], rest[found.start() :]) if found else (rest, "")
     user, at, host = place.rpartition("@")
     if "@" in tail:
-        host = MASK  # of a password with ? or # the place would be the first half
+        host = MASK  # it could be the first half of a password that has a ? or #
     return (
         scheme
         + mark

@@ -1,4 +1,4 @@
-"""Errors that name the nearest valid word."""
+"""Errors about unknown names, which suggest the nearest valid one."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ _SHOWN = 20
 _LONGEST = 80
 
 
-def dotted(table: str, word: str) -> str:
-    """A dotted name; a word that would break a line or hide its ends is quoted."""
-    plain = word.isprintable() and word.strip() == word != "" and len(word) <= _LONGEST
-    return (f"{table}." if table else "") + (word if plain else quoted(word))
+def dotted_name(table: str, name: str) -> str:
+    """Return `table.name`, with the name in quotes unless it is short and printable, without outer spaces."""
+    plain = name.isprintable() and name.strip() == name != "" and len(name) <= _LONGEST
+    return (f"{table}." if table else "") + (name if plain else quoted(name))
 
 
-def advice(word: str, known: Iterable[str]) -> str:
-    """Which of the valid words was probably meant, and which there are."""
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return a remedy that names the valid name nearest to `name`, and the valid names."""
     import difflib
 
-    words = sorted(known)
-    if not words:
+    names = sorted(known)
+    if not names:
         return "remove it"
-    plain = {each.lower().replace("-", "_"): each for each in words}
-    near = difflib.get_close_matches(word[:_LONGEST].lower().replace("-", "_"), plain, n=1, cutoff=0.5)
-    valid = ", ".join(words[:_SHOWN]) + (", ..." if len(words) > _SHOWN else "")
+    plain = {valid_name.lower().replace("-", "_"): valid_name for valid_name in names}
+    near = difflib.get_close_matches(name[:_LONGEST].lower().replace("-", "_"), plain, n=1, cutoff=0.5)
+    valid = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
     return f"did you mean {plain[near[0]]!r}? valid: {valid}" if near else f"valid: {valid}"
 
 
 def unknown_option_error(options: Options, known: list[str], name: str) -> ConfigError:
-    """The error for an option that the driver never asked for; `known` are those it did ask for."""
+    """Return the error for an option that the driver did not read; `known` are those that it read."""
     return ConfigError(
-        f"{dotted(options.name, name)} is not an option of this key", remedy=advice(name, known)
+        f"{dotted_name(options.name, name)} is not an option of this key", remedy=suggestion(name, known)
     )
 
 
-def check_words(table: Iterable[str], known: Iterable[str], name: str, kind: str) -> None:
-    """Raise `ConfigError` for a word in `table` that is not known."""
+def check_names(names: Iterable[str], known: Iterable[str], table: str, kind: str) -> None:
+    """Raise `ConfigError` for a name that is not in `known`. `table` and `kind` are for the error's text."""
     valid = list(known)
-    for word in table:
-        if word not in valid:
-            raise ConfigError(f"{dotted(name, word)} is not a {kind}", remedy=advice(word, valid))
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"{dotted_name(table, name)} is not a {kind}", remedy=suggestion(name, valid))
 
 
 @contextlib.contextmanager
-def about(prefix: str) -> Iterator[None]:
-    """Put `prefix` in front of the text of a `ConfigError`."""
+def prefixed_errors(prefix: str) -> Iterator[None]:
+    """Prefix the text of a `ConfigError` that is raised within the block."""
     try:
         yield
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Single values: durations, sizes, counts, flags and text, each checked for its type."""
+"""Parses single values: durations, sizes, counts, flags and text. Every function raises `ConfigError`."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _BYTES: Final = {
 
 
 class Tunable(NamedTuple):
-    """A setting of a policy: what it is unless it is given, and its unit."""
+    """A setting of a policy: its default and its unit."""
 
     default: Any
     unit: str
 
     @property
     def takes_text(self) -> bool:
-        """Whether it may be given as text, and so by reference."""
+        """Whether the setting may be given as text, and so as a reference."""
         return isinstance(self.default, str) or self.unit in (SECONDS, BYTES)
 
 
 def tunables(policy: type[Policy]) -> dict[str, Tunable]:
-    """The settings of a policy, by name."""
+    """Return the settings of a policy by name."""
     return {
         name: Tunable(default, BOUNDS[name].unit if name in BOUNDS else COUNT)
         for name, default in policy._field_defaults.items()
@@ -39,7 +39,7 @@ def tunables(policy: type[Policy]) -> dict[str, Tunable]:
 
 
 def duration(value: object, name: str) -> float:
-    """Seconds, from a number of seconds or text such as 500ms, 30s, 5m, 2h, 1d."""
+    """Return seconds, given a number of seconds or text such as 500ms, 30s, 5m, 2h or 1d."""
     if isinstance(value, str):
         return _with_unit(value, _MILLISECONDS, name, "a duration", "500ms, 30s, 5m, 2h or 1d") / 1000
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -47,11 +47,11 @@ def duration(value: object, name: str) -> float:
     try:
         return float(value)
     except OverflowError:
-        return float("inf")  # out of every bound, which is said where the bounds are known
+        return float("inf")  # the check of the bounds refuses it
 
 
 def size(value: object, name: str) -> int:
-    """Bytes, from a whole number of bytes or text such as 64KiB, 10MiB, 1 GB."""
+    """Return bytes, given a whole number of bytes or text such as 64KiB, 10MiB or 1 GB."""
     if isinstance(value, str):
         number = _with_unit(value, _BYTES, name, "a size", "64KiB, 10MiB or 1 GB")
         if not number.is_integer():
@@ -61,28 +61,28 @@ def size(value: object, name: str) -> int:
 
 
 def count(value: object, name: str, wanted: str = "a whole number") -> int:
-    """A whole number; `true` is none."""
+    """Return a whole number. `true` and `false` are refused."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong_type(value, name, wanted)
     return value
 
 
 def flag(value: object, name: str) -> bool:
-    """True or false, and nothing that merely looks like it."""
+    """Return true or false. Text such as "true" is refused."""
     if not isinstance(value, bool):
         raise wrong_type(value, name, "true or false, without quotes")
     return value
 
 
 def text(value: object, name: str) -> str:
-    """Text."""
+    """Return text."""
     if not isinstance(value, str):
         raise wrong_type(value, name, "text")
     return value
 
 
 def convert(value: object, setting: Tunable, name: str) -> Any:
-    """The value of a policy's setting, in the setting's own unit. Bounds are the policy's to check."""
+    """Return the value of a policy's setting in the setting's unit. Bounds are not checked here."""
     if setting.unit == SECONDS:
         return duration(value, name)
     if setting.unit == BYTES:
@@ -93,7 +93,7 @@ def convert(value: object, setting: Tunable, name: str) -> Any:
 
 
 def rendered(value: object, setting: Tunable) -> str:
-    """A policy's value with its unit, as people read it."""
+    """Return the value of a policy's setting as text with its unit."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if setting.unit == SECONDS:
@@ -102,12 +102,12 @@ def rendered(value: object, setting: Tunable) -> str:
 
 
 def wrong_type(value: object, name: str, wanted: str) -> ConfigError:
-    """The error for a value of the wrong type. The value is not quoted: it may be a secret."""
+    """Return the error for a value of the wrong type, which does not quote the value: it may be a secret."""
     return ConfigError(f"{name} is of the wrong type ({type(value).__name__})", remedy=f"give {wanted}")
 
 
 def _with_unit(value: str, units: dict[str, int], name: str, kind: str, examples: str) -> float:
     match = re.fullmatch(_NUMBER, value)
     if match is None or match[2] not in units:
-        raise ConfigError(f"{name} is not {kind}", remedy=f"write it as in {examples}")
+        raise ConfigError(f"{name} is not {kind}", remedy=f"write it like {examples}")
     return float(match[1]) * units[match[2]]

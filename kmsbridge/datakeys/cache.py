@@ -30,8 +30,9 @@ _NO_PAIRS: frozenset[object] = frozenset()
 def context_key(pairs: Pairs) -> Hashable:
     """Return the key under which a context's data key is kept: the same whatever the order of the pairs.
 
-    Nothing is checked, because this is done for every message. Pairs that are not allowed in a context are never in a
-    cache, so they are not found, and are checked then. Raise `TypeError` or `AttributeError` for what is not a mapping of texts.
+    Nothing is checked, because this is done for every message. Pairs that are not allowed in a context are
+    never in a cache, so they are not found, and are checked then. Raise `TypeError` or `AttributeError` for
+    what is not a mapping of texts.
     """
     return _NO_PAIRS if pairs is None else frozenset(pairs.items())
 
@@ -40,8 +41,8 @@ class KeyCache:
     """A cache of at most `policy.max_entries` data keys, whose descriptions take at most `MAX_WEIGHT` bytes.
 
     The least recently used are dropped first, and each when it is too old. A data key has one name, and may
-    have one alias, under which it is found more cheaply. The lock is held to change the cache, not to look something
-    up, and never during encryption or a call.
+    have one alias, under which it is found more cheaply. The lock is held to change the cache, not to look
+    something up, and never during encryption or a call.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class KeyCache:
         forks.watch(self)
 
     def use(self, name: Hashable, size: int) -> DataKey | None:
-        """Return the data key of this name and count one message of `size` bytes; None where there is none that may be used."""
+        """Return the data key of this name and count one message of `size` bytes; None where there is none
+        that may be used.
+        """
         # As `use_alias`, both written out: a call more is some percent of a small message's time.
         entry = self._entries.get(name)
         if entry is None or not entry.take(size, self._clock()):
@@ -72,7 +75,9 @@ class KeyCache:
         return entry
 
     def use_alias(self, alias: Hashable, size: int) -> DataKey | None:
-        """Return the data key of this alias and count one message of `size` bytes; None where there is none that may be used."""
+        """Return the data key of this alias and count one message of `size` bytes; None where there is none
+        that may be used.
+        """
         entry = self._aliases.get(alias)
         if entry is None or not entry.take(size, self._clock()):
             return None
@@ -80,7 +85,9 @@ class KeyCache:
         return entry
 
     def use_entry(self, entry: DataKey | None, size: int) -> DataKey | None:
-        """Return `entry` and count one message of `size` bytes; None where it is None or its allowance is used up."""
+        """Return `entry` and count one message of `size` bytes; None where it is None or its allowance is
+        used up.
+        """
         return entry if entry is not None and entry.take(size, self._clock()) else None
 
     def peek(self, name: Hashable) -> DataKey | None:
@@ -127,7 +134,9 @@ class KeyCache:
             raise ClosedError("the cipher is closed", remedy="open a new one")
 
     def sweep(self) -> float | None:
-        """Drop the data keys that are too old. Return the seconds until the next one is; None where none is left."""
+        """Drop the data keys that are too old. Return the seconds until the next one is; None where none is
+        left.
+        """
         now = self._clock()
         with self._lock:
             entries = list(self._entries.values())
@@ -163,7 +172,9 @@ class KeyCache:
         self._forget_all()
 
     def _shrink(self, newest: DataKey) -> list[DataKey]:
-        """Drop what is too much, but not `newest`; return it. An entry that was used since it was last looked at is spared once."""
+        """Drop what is too much, but not `newest`; return it. An entry that was used since it was last looked
+        at is spared once.
+        """
         gone = []
         while len(self._entries) > 1 and self._is_too_much():
             name, oldest = next(iter(self._entries.items()))

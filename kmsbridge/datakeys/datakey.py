@@ -84,7 +84,9 @@ class DataKey:
         return chunked.decrypt(self.secret.reveal(), self._bound + aad, sealed)
 
     def fits(self, start: bytes, aad: Buffer) -> bool:
-        """Return whether the body that begins with `start`, its first 56 bytes or more, is of this data key and `aad`."""
+        """Return whether the body that begins with `start`, its first 56 bytes or more, is of this data key
+        and `aad`.
+        """
         return cobblestone.commits(self.secret.reveal(), self._bound + aad, start)
 
     def body_encryptor(self, aad: Buffer) -> chunked.BodyEncryptor:
@@ -92,13 +94,17 @@ class DataKey:
         return chunked.BodyEncryptor(self.secret.reveal(), self._bound + aad)
 
     def body_decryptor(self, start: bytes, aad: Buffer) -> chunked.BodyDecryptor:
-        """Return an object that decrypts a body as it arrives. Raise `AuthenticationError` where its `start` does not fit."""
+        """Return an object that decrypts a body as it arrives. Raise `AuthenticationError` where its `start`
+        does not fit.
+        """
         if not self.fits(start, aad):
             raise AuthenticationError
         return chunked.BodyDecryptor(self.secret.reveal(), self._bound + aad)
 
     def reader(self, read_at: ReadAt, size: int, aad: Buffer) -> ChunkReader:
-        """Return an object that decrypts any part of a body of `size` bytes. Raise `AuthenticationError` where it does not fit."""
+        """Return an object that decrypts any part of a body of `size` bytes. Raise `AuthenticationError`
+        where it does not fit.
+        """
         from kmsbridge.message import chunk_reader
 
         return chunk_reader.ChunkReader(self.secret.reveal(), self._bound + aad, read_at, size)
@@ -121,7 +127,9 @@ class DataKey:
         return True
 
     def set_alias(self, alias: Hashable, weight: int) -> int:
-        """Set the alias, which takes `weight` bytes, or remove it. Return the difference to the data key's weight."""
+        """Set the alias, which takes `weight` bytes, or remove it. Return the difference to the data key's
+        weight.
+        """
         more = weight - self._alias_weight
         self.alias, self._alias_weight = alias, weight
         self.weight += more
@@ -147,7 +155,9 @@ class DataKey:
 
 
 def bound_bytes(context: EncryptionContext) -> bytes:
-    """Return the bytes that bind a body to `context`: with the aad behind them they are its Cobblestone context."""
+    """Return the bytes that bind a body to `context`: with the aad behind them they are its Cobblestone
+    context.
+    """
     canonical = context.canonical()
     return b"".join((_DOMAIN, len(canonical).to_bytes(4, "big"), canonical))
 

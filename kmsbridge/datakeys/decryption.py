@@ -44,8 +44,8 @@ class DecryptionKeys:
 
     One body can stand behind many valid headers: with other recipients beside ours, other labels, other
     padding. So a data key is named by what cannot be varied: its key's id, the SHA-256 of the wrapped bytes,
-    and the context. The exact bytes of a header are an alias, given once a body was decrypted by the data key,
-    which saves parsing that header again.
+    and the context. The exact bytes of a header are an alias, given once a body was decrypted by the data
+    key, which saves parsing that header again.
     """
 
     def __init__(
@@ -60,9 +60,11 @@ class DecryptionKeys:
         self._label_counts = {key.driver.scheme for key in keys if key.reads_version}
 
     def at_hand(self, header: bytes, pairs: Pairs, size: int) -> DataKey | None:
-        """Return the data key that last decrypted a message with these header bytes, or None: no call, no parsing.
+        """Return the data key that last decrypted a message with these header bytes, or None: no call, no
+        parsing.
 
-        Where it does not decrypt this message, another of the message's recipients may have wrapped one that does.
+        Where it does not decrypt this message, another of the message's recipients may have wrapped one that
+        does.
         """
         try:
             return self._cache.use_alias((header, context_key(pairs)), size)
@@ -79,14 +81,17 @@ class DecryptionKeys:
         packed: bytes = b"",
         known: KnownKeys | None = None,
     ) -> T:
-        """Return `use(data key)` for the first of the message's data keys that fits: that raises no `AuthenticationError`.
+        """Return `use(data key)` for the first of the message's data keys that fits: that raises no
+        `AuthenticationError`.
 
         Recipients may hold different data keys: whoever can write to the storage can put together what others
-        wrapped. So where one does not unwrap, or does not fit, the next is tried. If none fits, a refusal is raised
-        before an outage, and either before a lack of authenticity; the others are in the error's notes.
+        wrapped. So where one does not unwrap, or does not fit, the next is tried. If none fits, a refusal is
+        raised before an outage, and either before a lack of authenticity; the others are in the error's
+        notes.
 
-        `packed` is the header's bytes, by which `at_hand` finds the data key from now on; `known` saves looking for keys again.
-        Raise what `EncryptionContext.of` raises, `NoMatchingKey`, `AuthenticationError`, or a `KmsError`.
+        `packed` is the header's bytes, by which `at_hand` finds the data key from now on; `known` saves
+        looking for keys again. Raise what `EncryptionContext.of` raises, `NoMatchingKey`,
+        `AuthenticationError`, or a `KmsError`.
         """
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
@@ -116,7 +121,9 @@ class DecryptionKeys:
         return None
 
     def fetch(self, header: Header, pairs: Pairs) -> bool:
-        """Load a data key of this message, and return True. Raise what `use_fitting` does where there is none."""
+        """Load a data key of this message, and return True. Raise what `use_fitting` does where there is
+        none.
+        """
         failures: list[KmsBridgeError] = []
         self._cache.check_open()
         if next(self._candidates(header, EncryptionContext.of(pairs), 0, failures, {}), None) is None:
@@ -124,7 +131,8 @@ class DecryptionKeys:
         return True
 
     def fetch_many(self, headers: Iterable[Header], pairs: Pairs) -> KnownKeys:
-        """Load the data keys of these messages that are not in memory. Return them, and the errors of those that failed.
+        """Load the data keys of these messages that are not in memory. Return them, and the errors of those
+        that failed.
 
         They are unwrapped in the provider's batches where it has them, else each by a call, 16 at a time.
         """
@@ -139,7 +147,8 @@ class DecryptionKeys:
     def data_key_to_rewrap(
         self, header: Header, pairs: Pairs, fits: Callable[[DataKey], bool], deadline: Deadline
     ) -> DataKey:
-        """Return the data key to rewrap: one that `fits` the body, or the one that all of our recipients hold.
+        """Return the data key to rewrap: one that `fits` the body, or the one that all of our recipients
+        hold.
 
         Raise `AuthenticationError` where they hold different ones, of which none fits: to keep the wrong one
         would make the message unreadable.
@@ -162,7 +171,9 @@ class DecryptionKeys:
         return entries[0]
 
     def name(self, recipient: Recipient, context: EncryptionContext) -> Hashable:
-        """Return the name of a recipient's wrapped data key in memory, which does not depend on the header around it."""
+        """Return the name of a recipient's wrapped data key in memory, which does not depend on the header
+        around it.
+        """
         scheme = recipient.key_id.partition(":")[0]
         label = recipient.key_version if scheme in self._label_counts else ""
         return recipient.key_id, label, hashlib.sha256(recipient.wrapped).digest(), context.canonical()
@@ -196,8 +207,8 @@ class DecryptionKeys:
     ) -> Iterator[DataKey]:
         """Yield the message's data keys: those in memory, then the others in the order of `decrypt_with`.
 
-        While there is another key to try, one gets a single attempt and its share of the time. Failures are added to
-        `failures` and, by name, to `known`.
+        While there is another key to try, one gets a single attempt and its share of the time. Failures are
+        added to `failures` and, by name, to `known`.
         """
         _check_inline(header)
         tried = set()

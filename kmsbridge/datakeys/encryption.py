@@ -33,17 +33,20 @@ class EncryptionKeys:
         self._cache = KeyCache(policy, dropped=usage_reporter(observer, "encrypt"))
 
     def cached(self, pairs: Pairs, size: int) -> DataKey | None:
-        """Return the data key for one more message of `size` bytes if it is in memory, else None: no call, no waiting."""
+        """Return the data key for one more message of `size` bytes if it is in memory, else None: no call, no
+        waiting.
+        """
         try:
             return self._cache.use(context_key(pairs), size)
         except (AttributeError, TypeError):
             return None  # no context at all, as `get` says in its error
 
     def get(self, pairs: Pairs, size: int) -> DataKey:
-        """Return the data key for one more message of `size` bytes; make one and have it wrapped where there is none.
+        """Return the data key for one more message of `size` bytes; make one and have it wrapped where there
+        is none.
 
-        Raise what `EncryptionContext.of` raises, and a `KmsError` where any key could not wrap:
-        a message never has fewer recipients than are configured.
+        Raise what `EncryptionContext.of` raises, and a `KmsError` where any key could not wrap: a message
+        never has fewer recipients than are configured.
         """
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
@@ -73,7 +76,8 @@ class EncryptionKeys:
         kind: message.Kind = message.Kind.INLINE,
         purpose: str = "",
     ) -> message.Header:
-        """Return a header, without padding, in which every key has wrapped `secret`; all of them do so at the same time.
+        """Return a header, without padding, in which every key has wrapped `secret`; all of them do so at the
+        same time.
 
         `bound` is the context with its reserved pairs.
         """

@@ -16,7 +16,9 @@ T = TypeVar("T")
 
 
 class Flight(Generic[T]):
-    """A load in progress. It ends with a result, with a `KmsBridgeError`, or, where its leader was interrupted, with neither."""
+    """A load in progress. It ends with a result, with a `KmsBridgeError`, or, where its leader was
+    interrupted, with neither.
+    """
 
     __slots__ = ("outcome",)
 
@@ -24,7 +26,9 @@ class Flight(Generic[T]):
         self.outcome: Outcome[T | None] = Outcome()
 
     def result(self) -> T | None:
-        """Return the result of a load that has ended; None where the leader was interrupted. Raise a copy of its error."""
+        """Return the result of a load that has ended; None where the leader was interrupted. Raise a copy of
+        its error.
+        """
         error = self.outcome.error
         if error is not None:
             raise copied(error) from error.__cause__
@@ -36,7 +40,9 @@ _leading: ContextVar[tuple[Any, ...]] = ContextVar("_leading", default=())
 
 
 def copied(error: BaseException) -> BaseException:
-    """Return a copy with a traceback and notes of its own: threads that raise one object would add to each other's."""
+    """Return a copy with a traceback and notes of its own: threads that raise one object would add to each
+    other's.
+    """
     mine = copy.copy(error).with_traceback(None)
     if hasattr(error, "__notes__"):
         mine.__notes__ = list(error.__notes__)
@@ -57,8 +63,8 @@ class SingleFlight(Generic[T]):
     def run(self, name: Hashable, load: Callable[[], T], deadline: Deadline) -> T:
         """Return the result of `load()`, called here, or by the thread or task that began it before.
 
-        Raise `KmsTimeout` where waiting for another takes longer than `deadline`, and `ReentrantCall` where it would
-        never end: where the load itself led to this call.
+        Raise `KmsTimeout` where waiting for another takes longer than `deadline`, and `ReentrantCall` where
+        it would never end: where the load itself led to this call.
         """
         while True:
             mine: Flight[T] = Flight()
@@ -128,7 +134,9 @@ class SingleFlight(Generic[T]):
 
 
 def check_not_leading(flight: Flight[T]) -> None:
-    """Raise `ReentrantCall` where `flight` waits for the code that runs here, so that waiting for it would not end."""
+    """Raise `ReentrantCall` where `flight` waits for the code that runs here, so that waiting for it would
+    not end.
+    """
     if any(flight is led for led in _leading.get()):
         raise ReentrantCall(
             "a data key was asked for by what runs while it is being loaded: a signal handler, a logging "

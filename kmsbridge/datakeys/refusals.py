@@ -1,4 +1,6 @@
-"""Remembers which wrapped keys a key service refused a moment ago, as not authentic or not to be rewrapped."""
+"""Remembers which wrapped keys a key service refused a moment ago, as not authentic or not to be
+rewrapped.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Refusals:
         forks.watch(self)
 
     def add(self, name: Hashable) -> None:
-        """Remember that the wrapped key of this name was refused; a refusal that is remembered already keeps its time."""
+        """Remember that the wrapped key of this name was refused; a refusal that is remembered already keeps
+        its time.
+        """
         while len(self._until) >= MOST:
             for oldest in list(self._until)[: MOST // 10]:
                 self._until.pop(oldest, None)

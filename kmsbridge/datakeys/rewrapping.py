@@ -23,12 +23,13 @@ def rewrapped_by_service(
     matches: Sequence[Match],
     deadline: Deadline,
 ) -> message.Header | None:
-    """Return the header for `keys`, if each key's service can rewrap what one of `matches` wrapped; else None.
+    """Return the header for `keys`, if each key's service can rewrap what one of `matches` wrapped; else
+    None.
 
     None also where a service refuses or fails, because the caller may still unwrap and wrap; and where the
     message has several recipients of ours that would not each be rewrapped by itself: they may hold different
-    data keys, and which one is right cannot be seen here. Raise `AuthenticationError` where no other recipient
-    can be right. `bound` is the context with its reserved pairs.
+    data keys, and which one is right cannot be seen here. Raise `AuthenticationError` where no other
+    recipient can be right. `bound` is the context with its reserved pairs.
     """
     pairs = [(key, _source(key, matches, deadline)) for key in keys]
     steps = [(key, source) for key, source in pairs if source is not None]

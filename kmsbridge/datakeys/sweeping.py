@@ -15,7 +15,8 @@ from kmsbridge import forks
 SELDOM: Final = 0.05
 """A cache is swept at most this often, as a part of the life of its data keys."""
 AT_MOST: Final = 5.0
-"""Seconds for which a data key may stay in memory after its time, beside those that the sweep itself takes."""
+"""Seconds for which a data key may stay in memory after its time, beside those that the sweep itself
+takes."""
 
 
 class Swept(Protocol):

@@ -42,7 +42,8 @@ class Unwrapping:
         self.keys = tuple(keys)
 
     def matches(self, header: Header, deadline: Deadline) -> tuple[list[Match], list[KmsBridgeError]]:
-        """Return our keys that the message is for, healthy ones first; and the errors of those whose id could not be found.
+        """Return our keys that the message is for, healthy ones first; and the errors of those whose id could
+        not be found.
 
         Raise `NoMatchingKey` where neither is there.
         """

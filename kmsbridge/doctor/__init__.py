@@ -1,9 +1,9 @@
-"""What this host may do with the keys of a profile, measured by doing it. `kmsbridge doctor` shows it.
+"""Finds out what this host may do with the keys of a profile, by trying it. `kmsbridge doctor` prints the report.
 
-Nothing is printed, and no error of a key is raised: it is part of the report.
+Nothing is printed here, and errors of keys are not raised: they are part of the report.
 """
 
-from kmsbridge.doctor.examination import examine
+from kmsbridge.doctor.checks import check_keys
 from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial
 
-__all__ = ["Expectation", "KeyReport", "Report", "Trial", "examine"]
+__all__ = ["Expectation", "KeyReport", "Report", "Trial", "check_keys"]

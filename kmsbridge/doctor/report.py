@@ -1,4 +1,4 @@
-"""What was found, and what of it is a problem. The fields are those of the command's JSON."""
+"""The report on the keys of a profile, and the problems in it. The fields are those of the command's JSON."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Final, Literal
 
 Expectation = Literal["encrypt-only", "decrypt-only", "rewrap-only", "full"]
 Measured = Literal["", "service", "probe", "local", "message", "forged", "combined"]
-"""How: by asking the service, with a probe, with one that this host wrapped by itself, with a message,
-with a wrapped key that is not authentic, or by unwrap and wrap together; empty for what was not tried."""
+"""How an operation was tried: by a call that needs no wrapped key, with a probe, with a probe that this host
+wrapped by itself, with a message, with a wrapped key that is not authentic, or as unwrap and wrap together. Empty
+for an operation that was not tried."""
 
-# Wrap, unwrap and rewrap: whether this host must, or must not, be able to; None where it does not matter.
+# For wrap, unwrap and rewrap: whether this host must (True) or must not (False) be able to; None for either.
 _WANTED: Final[dict[str | None, tuple[bool | None, bool | None, bool | None]]] = {
     "encrypt-only": (True, False, None),
     "decrypt-only": (False, True, None),
     "rewrap-only": (False, False, True),
     "full": (True, True, None),
 }
-# Whose policy has the operation, and whose is all that is left of what is too much.
+# The role whose policy allows the operation, and the role whose policy allows no more than is expected.
 _NEEDS: Final = {"wrap": "encryptor", "unwrap": "decryptor", "rewrap": "rewrapper"}
 _LEFT: Final[dict[str | None, str]] = {
     "encrypt-only": "encryptor",
@@ -31,11 +32,11 @@ _UNUSABLE: Final = ("disabled", "pending deletion")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of trying one operation.
+    """The result of trying one operation.
 
-    `may` is None where that could not be told. `proven` is false where the service let this host ask
-    and nothing more is known. `milliseconds` has the call's retries in it, and is None where no call was
-    made. `error` is the name of the error's class, `problem` and `remedy` are its text.
+    `may` says whether this host may do it, None where that is unknown. `proven` is false where the service only
+    accepted the request, without showing that it would succeed. `milliseconds` includes retries, and is None where
+    no call was made. `error` is the name of the error's class; `problem` and `remedy` are its text.
     """
 
     may: bool | None = None
@@ -50,9 +51,9 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class KeyReport:
-    """One key of the profile. `reachable` is None where the key could not be opened.
+    """The results for one key of the profile. `reachable` is None where the key could not be opened.
 
-    `problems` are sentences: what is wrong and what to do; none where all is as it should be.
+    `problems` are sentences that say what is wrong and what to do.
     """
 
     name: str
@@ -73,7 +74,10 @@ class KeyReport:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All keys of a profile, in its order. `expect` is None where the profile's own lists are the measure."""
+    """The reports on all keys of a profile, in its order.
+
+    `expect` is None where the keys are compared with the profile's own `encrypt_to` and `decrypt_with`.
+    """
 
     profile: str
     expect: Expectation | None
@@ -85,10 +89,11 @@ class Report:
         return not any(key.problems for key in self.keys)
 
 
-def judged(key: KeyReport, expect: Expectation | None) -> KeyReport:
-    """The same with its problems.
+def with_problems(key: KeyReport, expect: Expectation | None) -> KeyReport:
+    """Return the report with its problems filled in.
 
-    Without an expectation, what `encrypt_to` and `decrypt_with` need must work, and more is no problem.
+    Without an expectation, it is a problem where an operation that `encrypt_to` or `decrypt_with` needs does not
+    work; a permission for more is not.
     """
     return replace(key, problems=tuple(dict.fromkeys(_problems(key, expect))))
 
@@ -96,8 +101,8 @@ def judged(key: KeyReport, expect: Expectation | None) -> KeyReport:
 def _problems(key: KeyReport, expect: Expectation | None) -> Iterator[str]:
     if expect == "rewrap-only" and key.rewrap.measured == "combined":
         yield (
-            "rewrap-only is expected, and with this key the service does not rewrap: who rewraps must unwrap "
-            "and wrap; expect full"
+            "rewrap-only is expected, but the service does not rewrap with this key, so that a host that rewraps "
+            "must be able to unwrap and wrap; expect full"
         )
         return
     lists = (key.encrypt_to or None, key.decrypt_with or None, None)
@@ -110,8 +115,8 @@ def _problems(key: KeyReport, expect: Expectation | None) -> Iterator[str]:
                 else _less(key.name, operation, trial, wanted)
             )
         elif wanted and not trial.proven and key.state in _UNUSABLE:
-            yield f"{operation}: the key is {key.state}; enable it or cancel the deletion"
-    # Who may have the service rewrap for another key, perhaps one of his own, needs no unwrap here.
+            yield f"{operation}: the key is {key.state}; enable it or cancel its deletion"
+    # A host that can make the service rewrap to a key of its own choice can decrypt without unwrap here.
     if expect == "encrypt-only" and key.rewrap.may and key.rewrap.measured != "combined":
         yield _more(key.name, "rewrap", key.rewrap, expect)
 
@@ -119,17 +124,17 @@ def _problems(key: KeyReport, expect: Expectation | None) -> Iterator[str]:
 def _more(name: str, operation: str, trial: Trial, expect: Expectation | None) -> str:
     if trial.measured == "local":
         return (
-            f"this host wraps with the public key alone, which no permission prevents, and {expect} is expected; "
+            f"{expect} is expected, but this host can wrap with the public key, which no permission prevents; "
             "use a symmetric key, or expect full"
         )
     return (
-        f"this host may {operation}, and {expect} is expected; take the permission away, "
+        f"{expect} is expected, but this host may {operation}; take the permission away, "
         f"{_policy(name, _LEFT[expect])}"
     )
 
 
 def _policy(name: str, role: str) -> str:
-    return f"as 'kmsbridge policy {shlex.quote(name)} --role {role}' prints it"
+    return f"as printed by 'kmsbridge policy {shlex.quote(name)} --role {role}'"
 
 
 def _less(name: str, operation: str, trial: Trial, wanted: bool) -> str:
@@ -137,7 +142,5 @@ def _less(name: str, operation: str, trial: Trial, wanted: bool) -> str:
     if wanted and trial.error == "KmsAccessDenied" and trial.measured:
         text += f", {_policy(name, _NEEDS[operation])}"
     if not trial.measured:
-        return text  # what kept it from being tried, which the next one not tried says too
-    return (
-        f"{operation}: {text}" if wanted else f"whether this host may {operation} could not be told: {text}"
-    )
+        return text  # the reason why nothing was tried, which is the same for every operation
+    return f"{operation}: {text}" if wanted else f"it is unknown whether this host may {operation}: {text}"

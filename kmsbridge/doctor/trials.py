@@ -1,4 +1,4 @@
-"""One key's trials, from the first call to the last."""
+"""Tries the operations of one key."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PROBE: Final = "probe"
 LENGTH: Final = 32
 _REFUSED: Final = (KmsAccessDenied, KmsUnauthenticated)
 _SILENT: Final = (KmsUnavailable, KmsTimeout)
-# What a service says of a wrapped key that is none, once it has let the caller ask.
-_LET_ASK: Final = (AuthenticationError, KmsInvalidRequest)
+# The errors for a wrapped key that is not authentic, from a service that gave the caller permission.
+_PERMITTED: Final = (AuthenticationError, KmsInvalidRequest)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The recipients of a message by key id, and what they are bound to."""
+    """The recipients of a message by key id, and the context that their wrapped keys are bound to."""
 
     recipients: Mapping[str, Recipient]
     bound: EncryptionContext
@@ -49,7 +49,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A wrapped key to unwrap. `payload` is what must come back, where that is known."""
+    """A wrapped key to try unwrapping with. `payload` is the expected result, None where it is unknown."""
 
     measured: Measured
     wrapped: WrappedKey
@@ -58,20 +58,21 @@ class Sample:
 
 
 class LastCall(Observer):
-    """Remembers how the last call ended."""
+    """Keeps the provider's request id of the last call."""
 
     def __init__(self) -> None:
         self.request_id = ""
 
     def call_finished(self, call: Call, result: CallResult) -> None:
-        """Remember the provider's id for it."""
+        """Keep the call's request id."""
         self.request_id = result.request_id
 
 
 class KeyTrials:
-    """The trials of one key. Each method makes one, and returns what the call returned, None where it failed or was not made.
+    """The trials of one key. Each method tries one operation.
 
-    Once the service is silent nothing else is tried, so that it is waited for once. Raises `AuditError`.
+    Beside the trial, methods return the call's result, which is None where the call failed or was not made. After
+    the service did not answer once, nothing more is tried. Every method may raise `AuditError`.
     """
 
     def __init__(
@@ -85,18 +86,18 @@ class KeyTrials:
         self._stopped: Trial | None = None
 
     def describe(self) -> tuple[Trial, KeyDescription | None]:
-        """The key's id and state."""
+        """Look up the key's id and describe its state."""
         trial, key_id = self._try("resolve", "service", lambda: self._key.key_id)
         if key_id is None:
             self._stop("resolve", trial)
             return trial, None
         self.key_id = key_id
-        trial, told = self._try("describe", "service", self._key.describe)
-        self._exists = told is not None
-        return trial, told
+        trial, description = self._try("describe", "service", self._key.describe)
+        self._exists = description is not None
+        return trial, description
 
     def wrap(self) -> tuple[Trial, Sample | None]:
-        """A probe."""
+        """Wrap a probe; return it as a sample to unwrap."""
         local = Capability.LOCAL_WRAP in self._key.capabilities and bool(self.key_id)
         measured: Measured = "local" if local else "probe"
         payload = os.urandom(LENGTH)
@@ -106,20 +107,24 @@ class KeyTrials:
         return trial, Sample("probe", wrapped, self._bound, payload)
 
     def sample(self, version: str) -> Sample:
-        """What can be had without wrapping: the message's wrapped key, or one that is not authentic."""
+        """Return a sample for a host that may not wrap: the message's wrapped key, or one that is not authentic."""
         if self._message is not None and self.key_id in self._message.recipients:
-            it = self._message.recipients[self.key_id]
-            return Sample("message", WrappedKey(it.key_id, it.key_version, it.wrapped), self._message.bound)
+            recipient = self._message.recipients[self.key_id]
+            wrapped = WrappedKey(recipient.key_id, recipient.key_version, recipient.wrapped)
+            return Sample("message", wrapped, self._message.bound)
         noise = WrappedKey(self.key_id, version, os.urandom(LENGTH + 28))
         forged = next(iter(self._key.driver.forgeries()), noise)
         return Sample("forged", forged, self._bound)
 
     def unwrap(self, sample: Sample) -> tuple[Trial, bytes | None]:
-        """The sample."""
-        return self._try("unwrap", sample.measured, lambda: self._unwrapped(sample))
+        """Unwrap the sample."""
+        return self._try("unwrap", sample.measured, lambda: self._unwrap(sample))
 
     def rewrap(self, sample: Sample, payload: bytes | None, wrap: Trial, unwrap: Trial) -> Trial:
-        """The sample, by the service where it can; else what the other trials say. `payload` is in it."""
+        """Rewrap the sample within the service. Where that is not possible, combine the results of `wrap` and `unwrap`.
+
+        `payload` is the sample's content as unwrapped before, None where it is unknown.
+        """
         if self._stopped is not None:
             return self._stopped
         if not self._key.rewraps_from(self.key_id):
@@ -132,7 +137,7 @@ class KeyTrials:
         check, _ = self.unwrap(Sample("probe", new, sample.bound, payload))
         return trial if check.may else replace(check, milliseconds=trial.milliseconds)
 
-    def _unwrapped(self, sample: Sample) -> bytes:
+    def _unwrap(self, sample: Sample) -> bytes:
         try:
             payload = self._key.unwrap(sample.wrapped, sample.bound)
         except AuthenticationError:
@@ -141,14 +146,14 @@ class KeyTrials:
             payload = b""
         if sample.measured == "forged":
             raise KmsError(
-                "a wrapped key that is not authentic was unwrapped",
-                remedy="report it to the driver's author, and do not use it",
+                "a wrapped key that is not authentic was unwrapped without an error",
+                remedy="do not use this driver, and report it to its author",
                 operation="unwrap",
             )
         if sample.payload is not None and payload != sample.payload:
             raise KmsError(
-                "what was wrapped a moment ago does not come back",
-                remedy="see that wrapping and unwrapping lead to one key: its address, its public key; "
+                "unwrapping returned another value than was wrapped",
+                remedy="check that wrapping and unwrapping use the same key: its address, its public key; "
                 "if they do, report it to the driver's author",
                 operation="unwrap",
             )
@@ -167,19 +172,19 @@ class KeyTrials:
             raise
         except KmsBridgeError as error:
             return self._failed(operation, trial, error), None
-        if operation != "resolve" and measured != "local":  # which may need no service
+        if operation != "resolve" and measured != "local":  # these two may need no service
             self.reachable = True
         return replace(trial, may=True, proven=True, request_id=self._last_call.request_id), result
 
     def _failed(self, operation: str, trial: Trial, error: KmsBridgeError) -> Trial:
         if isinstance(error, KmsError) and not isinstance(error, _SILENT):
             self.reachable = True
-        let_ask = isinstance(error, _LET_ASK) or (self._exists and isinstance(error, KmsKeyNotFound))
-        # An error of authenticity has no id of its own, and comes only after a call.
-        asked = error if isinstance(error, KmsError) else self._last_call
-        told_as = asked.request_id if isinstance(error, (KmsError, AuthenticationError)) else ""
-        trial = replace(trial, request_id=told_as, error=type(error).__name__)
-        if let_ask and trial.measured in ("message", "forged"):
+        permitted = isinstance(error, _PERMITTED) or (self._exists and isinstance(error, KmsKeyNotFound))
+        # An AuthenticationError has no request id, and comes only after a call.
+        source = error if isinstance(error, KmsError) else self._last_call
+        request_id = source.request_id if isinstance(error, (KmsError, AuthenticationError)) else ""
+        trial = replace(trial, request_id=request_id, error=type(error).__name__)
+        if permitted and trial.measured in ("message", "forged"):
             return _unproven(trial)
         trial = replace(
             trial,
@@ -200,21 +205,21 @@ class KeyTrials:
 
 def _unproven(trial: Trial) -> Trial:
     if trial.measured == "message":
-        problem = "allowed to ask, not proven: the message's wrapped key was not taken"
-        remedy = "give its context and aad"
+        problem = "permitted, not proven: the service did not unwrap the message's wrapped key"
+        remedy = "give the message's context and aad"
     else:
-        problem = "allowed to ask, not proven: tried with a wrapped key that is not authentic"
+        problem = "permitted, not proven: tried with a wrapped key that is not authentic"
         remedy = "give --message"
     return replace(trial, may=True, problem=problem, remedy=remedy)
 
 
 def _combined(wrap: Trial, unwrap: Trial) -> Trial:
-    """Rewrapping where it is unwrapping and wrapping."""
+    """Return the result of a rewrap that consists of an unwrap and a wrap."""
     parts = (unwrap, wrap)
-    worst = next((each for each in parts if each.may is False), None) or next(
-        (each for each in parts if each.may is None), unwrap
+    worst = next((part for part in parts if part.may is False), None) or next(
+        (part for part in parts if part.may is None), unwrap
     )
-    times = [each.milliseconds for each in parts if each.milliseconds is not None]
+    times = [part.milliseconds for part in parts if part.milliseconds is not None]
     return replace(
         worst,
         measured="combined",

@@ -1,13 +1,13 @@
-"""For authors of drivers: what more than one driver needs beside the interface in `kmsbridge.driver`.
+"""Building blocks for authors of drivers, beside the interface in `kmsbridge.driver`.
 
-The library bounds, retries and counts whole calls of a driver. These modules are for what happens inside one,
-and beside them; each is imported by itself, so that a driver pays for what it uses:
+The library limits, retries and counts whole calls of a driver. These modules help with the work inside a call
+and between calls. Import each by itself, so that a driver loads only what it uses:
 
-- `deadline`: one deadline for all that a call of the driver waits for.
-- `bounded`: pieces of work that know no timeout, such as calls of a C library or a login.
-- `background`: a thread that renews something ahead of its end.
-- `forks`: forks that wait for the calls under way.
-- `http`: sockets whose every wait ends at the deadline, for whichever HTTP client a driver uses.
-- `addresses`: the URL of a service as an option gives it, and whether a host is this machine.
-- `publickey`: wrapping with a pinned RSA key.
+- `deadline`: one deadline for everything that a call waits for.
+- `bounded`: a timeout for work that has none of its own, such as calls of a C library or a login.
+- `background`: a thread that renews something before it expires.
+- `forks`: makes a fork wait for the calls in progress.
+- `http`: sockets that keep the deadline, for any HTTP client.
+- `addresses`: checks the URL of a service, and whether a host is this machine.
+- `publickey`: wraps with an RSA public key.
 """

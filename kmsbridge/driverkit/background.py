@@ -1,4 +1,4 @@
-"""Background work of a driver: a thread that renews something ahead of its end."""
+"""Background work of a driver: a thread that renews something before it expires."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Final
 from kmsbridge import forks
 
 _CLOSING: Final = 2.0
-"""Seconds for which `close` waits for a step under way."""
+"""Seconds for which `close` waits for a step in progress."""
 
 
 class Background:
-    """Calls `step()` on a daemon thread of its own, again and again, for as long as there is something to do.
+    """A daemon thread that calls `step()` repeatedly, at times that `step` decides.
 
-    `step` is a bound method. It returns the seconds until it is to be called again, or None where nothing is left
-    to do: then the thread ends, until `wake` starts another. What can fail it catches itself; an exception ends
-    the thread. The thread does not keep the method's object alive, and ends with it. In a forked child it is
-    closed: what the parent holds is renewed by the parent.
+    `step` is a bound method. It returns the seconds until its next call, or None if nothing is left to do: the
+    thread then ends, and `wake` starts another. `step` handles its own errors; an exception ends the thread. The
+    thread holds only a weak reference to the method's object, and ends when that object is deleted. In a forked
+    child process it is closed, because the parent goes on renewing.
     """
 
     def __init__(self, name: str, step: Callable[[], float | None]) -> None:
         self._name = f"kmsbridge-{name}"
-        # A SimpleQueue, unlike an Event, may be put to in the midst of waiting for it: a finalizer does so.
+        # Not an Event: a finalizer may run during `get` on the same thread, and only a SimpleQueue allows `put` then.
         self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._step = weakref.WeakMethod(step, lambda _: self._wakes.put(None))
         self._lock = threading.Lock()
@@ -36,11 +36,14 @@ class Background:
 
     @property
     def thread(self) -> threading.Thread | None:
-        """The thread; None where nothing is to be done."""
+        """The running thread, or None if there is nothing to do."""
         return self._thread
 
     def wake(self) -> bool:
-        """Have `step` called now. False where there is no thread for it: after `close`, or the system gives none."""
+        """Have `step` called now, on a new thread if none is running.
+
+        Return False if there is no thread: after `close`, or because the system cannot start one.
+        """
         with self._lock:
             if self._closed:
                 return False
@@ -54,7 +57,7 @@ class Background:
             return self._thread is not None
 
     def close(self) -> None:
-        """End the thread, and wait up to 2 s for a step under way; may be repeated, and called by a step."""
+        """End the thread, waiting up to 2 s for a step in progress. May be called twice, and by `step` itself."""
         with self._lock:
             self._closed, thread = True, self._thread
         self._wakes.put(None)
@@ -62,7 +65,7 @@ class Background:
             thread.join(_CLOSING)
 
     def after_fork(self) -> None:
-        """The thread is not in the child, and whoever held the lock may not be either."""
+        """Close it in the child, where neither the thread nor a thread that held the lock exists."""
         self._lock = threading.Lock()
         self._thread, self._closed = None, True
 
@@ -79,7 +82,7 @@ class Background:
                 return
 
     def _is_done(self) -> bool:
-        """Whether nobody has woken it since; decided under the lock that `wake` takes."""
+        """Return whether the thread can end: closed, or not woken since. Holds the lock, so that no `wake` is lost."""
         with self._lock:
             done = self._closed or self._step() is None or self._wakes.empty()
             if done:

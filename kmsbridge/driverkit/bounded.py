@@ -1,7 +1,7 @@
-"""Work that knows no timeout, waited for only so long: a call of a C library, a login, fetching credentials.
+"""A timeout for work that has none of its own: a call of a C library, a login, fetching credentials.
 
-It is done on daemon threads: what hangs in a library does not keep the process from ending. Calls of the driver
-itself need none of this, for the library bounds those.
+The work runs on daemon threads, so that a call that hangs does not keep the process from ending. The calls of a
+driver themselves do not need this, because the library limits them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from kmsbridge import forks
 from kmsbridge.driverkit.deadline import within
 from kmsbridge.errors import ClosedError
-from kmsbridge.threads import AT_ONCE, Outcome, Workers
+from kmsbridge.threads import MAX_PARALLEL, Outcome, Workers
 
 __all__ = ["BoundedCalls", "Outcome", "SharedCall"]
 
@@ -21,20 +21,21 @@ T = TypeVar("T")
 
 
 class BoundedCalls:
-    """Calls that are given up at their timeout, at most `limit` of them at once. Safe for threads.
+    """Runs work on up to `limit` threads, and stops waiting for it at a timeout. Safe for threads.
 
-    One that hangs keeps its thread until it ends; further calls wait for a free one within their own timeout.
+    Work that hangs occupies its thread until it ends. If all threads are occupied, a call waits for a free one
+    within its own timeout. `name` appears in the names of the threads.
     """
 
-    def __init__(self, name: str, limit: int = AT_ONCE) -> None:
+    def __init__(self, name: str, limit: int = MAX_PARALLEL) -> None:
         self._workers = Workers(name, limit)
         self._closed = False
 
     def call(self, work: Callable[[], T], timeout: float) -> T:
-        """Return what `work()` returns, or raise what it raises; `TimeoutError` after `timeout` seconds.
+        """Return what `work()` returns, or raise what it raises; raise `TimeoutError` after `timeout` seconds.
 
-        Work that was not begun by then never is. Work that was goes on, and what it gives is dropped.
-        `deadline.left` tells it how long it is waited for. Raises `ClosedError` after `close`.
+        Work that has not begun by then is never begun. Work that has begun continues, and its result is dropped.
+        Inside `work`, `deadline.left()` returns the remaining time. Raises `ClosedError` after `close`.
         """
         if self._closed:
             raise ClosedError("the driver is closed", remedy="open a new one")
@@ -45,16 +46,17 @@ class BoundedCalls:
             outcome.wanted = False
 
     def close(self) -> None:
-        """Let the threads end when their calls do; waits for none. May be repeated."""
+        """Let each thread end when its work does, without waiting. May be called twice."""
         self._closed = True
         self._workers.close()
 
 
 class SharedCall(Generic[T]):
-    """One piece of work that many threads need, done once at a time: who asks meanwhile waits for the same.
+    """Work whose result many threads need, such as a login: it runs once at a time, and all wait for the same run.
 
-    What comes too late for one call has been done for the next. `patience` is the work's own time in seconds, which
-    `deadline.left` tells it, however long those who wait for it have. In a forked child nothing is under way.
+    A caller whose timeout ends leaves the work running, and the next caller can use its result. `patience` is the
+    time of the work itself in seconds, independent of the callers' timeouts: inside `work`, `deadline.left()`
+    returns what remains of it. In a forked child process no work is in progress.
     """
 
     def __init__(self, name: str, work: Callable[[], T], *, patience: float = 30.0) -> None:
@@ -64,7 +66,7 @@ class SharedCall(Generic[T]):
         forks.watch(self)
 
     def begin(self) -> Outcome[T]:
-        """Return the work that is under way, begun now if there is none; waits for nothing."""
+        """Return the run in progress, starting one if there is none. Does not wait."""
         with self._lock:
             if self._running is None or self._running.ended:
                 workers = Workers(self._name, 1)
@@ -73,14 +75,14 @@ class SharedCall(Generic[T]):
             return self._running
 
     def wait(self, timeout: float) -> T:
-        """Return what the work returns, or raise what it raises; `TimeoutError` after `timeout` seconds.
+        """Return what the work returns, or raise what it raises; raise `TimeoutError` after `timeout` seconds.
 
-        The work then goes on.
+        After a `TimeoutError` the work continues.
         """
         return _result(self.begin(), timeout)
 
     def after_fork(self) -> None:
-        """The work that was under way goes on in the parent alone."""
+        """Forget the run in progress, which continues in the parent only."""
         self._lock = threading.Lock()
         self._running = None
 

@@ -1,7 +1,7 @@
-"""One deadline for a whole call of a driver: for all of its requests, and however slowly their bytes come.
+"""One deadline for a whole call of a driver: for all its requests, however slowly their answers arrive.
 
-It belongs to the thread, so that it reaches through a client library that hands on no timeout, or one for each
-read alone.
+The deadline is kept per thread, so that it also works below a client library that passes on no timeout, or
+applies its timeout to each read separately.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from typing import Final
 
 _EARLY: Final = 0.005
-"""Seconds before the end at which a wait for all of the time may wake already."""
+"""A wait for all the remaining time may end this many seconds early."""
 _this_thread = threading.local()
 
 
 @contextlib.contextmanager
 def within(timeout: float) -> Iterator[None]:
-    """Have what this thread waits for in the block end within `timeout` seconds.
+    """Set this thread's deadline for the block, `timeout` seconds from now.
 
-    A block inside another ends with that one at the latest.
+    Inside another such block, the earlier of the two deadlines holds.
     """
     before: float | None = getattr(_this_thread, "end", None)
     end = time.monotonic() + timeout
@@ -33,7 +33,10 @@ def within(timeout: float) -> Iterator[None]:
 
 
 def left() -> float:
-    """Return the seconds that are left of the block around. Raises `TimeoutError` where there are none."""
+    """Return the seconds until the deadline of the enclosing `within` block.
+
+    Raises `TimeoutError` if the deadline has passed, and `RuntimeError` outside such a block.
+    """
     seconds = _end() - time.monotonic()
     if seconds <= 0:
         raise TimeoutError
@@ -41,12 +44,17 @@ def left() -> float:
 
 
 def is_over() -> bool:
-    """Return whether there is no time left worth speaking of: a failure now is one for want of time."""
+    """Return whether the deadline has passed or is less than 5 ms away, so that a failure now is a timeout.
+
+    Raises `RuntimeError` outside a `within` block.
+    """
     return _end() - time.monotonic() < _EARLY
 
 
 def _end() -> float:
     end: float | None = getattr(_this_thread, "end", None)
     if end is None:
-        raise RuntimeError("no block of deadline.within is around this call")
+        raise RuntimeError(
+            "there is no deadline on this thread; call this inside `with deadline.within(timeout)`"
+        )
     return end

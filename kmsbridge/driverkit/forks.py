@@ -1,4 +1,4 @@
-"""Forking between the calls of a client library, not amid one."""
+"""A gate that keeps the process from forking during a call of a client library."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 
 class ForkGate:
-    """A fork waits for the calls under way to end; calls that would begin meanwhile wait for the fork.
+    """Makes a fork wait for the calls in progress, and new calls wait for the fork.
 
-    For a client library that is left broken in a child which was forked while another thread used it. Both wait
-    `patience` seconds at most, so give each call a timeout of less. There is one for each library and process:
-    make it at module level. What hooks the library has of its own run after these where it was imported before.
+    Use it for a client library that is broken in a child process forked while another thread used the library,
+    such as gRPC. Both waits end after `patience` seconds, so give each call a shorter timeout. Make one gate for
+    each library, at module level, because fork hooks cannot be removed; and make it after importing the library,
+    so that a fork waits here before the library's own hooks run.
     """
 
     def __init__(self, patience: float = 5.0) -> None:
@@ -25,7 +26,7 @@ class ForkGate:
 
     @contextlib.contextmanager
     def call(self) -> Iterator[None]:
-        """To be held around each call of the client library."""
+        """Return a context manager to hold during each call of the client library."""
         with self._changed:
             self._changed.wait_for(lambda: not self._forking, self._patience)
             self._calls += 1

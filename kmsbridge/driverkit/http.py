@@ -1,8 +1,8 @@
-"""HTTP within a deadline: connecting, the TLS handshake, sending, and all of an answer together.
+"""Sockets for HTTP clients that keep one deadline for connecting, the TLS handshake, sending and the whole answer.
 
-The timeouts of HTTP clients hold for each read, so an answer that comes byte by byte never ends. These sockets wait
-for as long as `deadline.left` says, whatever client uses them: give it `connect` for its way to connect. Redirects
-are a client's own matter, and are to be switched off: a credential would follow them.
+The timeout of an HTTP client usually applies to each read, so an answer that arrives byte by byte never times out.
+These sockets use `deadline.left()` for every wait. Have the client open its connections with `connect`. Also switch
+off the client's redirects, which would send credentials to another host.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Final
 from kmsbridge.driverkit.deadline import left
 
 LARGEST_ANSWER: Final = 2**24
-"""Bytes of one answer, as they come from the server: more is an `OSError`."""
+"""The most bytes of one answer, as received: more raise an `OSError`."""
 
 
 class _Bounded:
-    """What both kinds of socket do; a mixin, because Python makes the one over TLS from the other's descriptor."""
+    """The methods of both socket classes. A mixin, because `SSLSocket` takes over a socket's descriptor."""
 
     settimeout: Any
     _room = LARGEST_ANSWER
@@ -49,18 +49,19 @@ class _Bounded:
     def _count(self, received: int) -> None:
         self._room -= received
         if self._room < 0:
-            raise OSError("the answer has no end")
+            raise OSError(f"the answer is longer than {LARGEST_ANSWER} bytes")
 
 
 class DeadlineSocket(_Bounded, socket.socket):
-    """A socket whose every wait ends at the deadline of the thread that uses it.
+    """A socket on which every wait ends at the deadline of the thread that uses it.
 
-    `LARGEST_ANSWER` bounds what it reads after each time that it sends.
+    It must be used inside a `deadline.within` block. Raises `TimeoutError` at the deadline, and `OSError` if more
+    than `LARGEST_ANSWER` bytes arrive after something was sent.
     """
 
 
 class DeadlineTlsSocket(_Bounded, ssl.SSLSocket):
-    """The same over TLS."""
+    """A `DeadlineSocket` over TLS; the handshake keeps the deadline, too."""
 
     def do_handshake(self, block: bool = False) -> None:
         self.settimeout(left())
@@ -68,19 +69,20 @@ class DeadlineTlsSocket(_Bounded, ssl.SSLSocket):
 
 
 def tls_within_deadline(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Return `context`, whose connections are `DeadlineTlsSocket`s from now on."""
+    """Have `context` make `DeadlineTlsSocket` connections from now on, and return it."""
     context.sslsocket_class = DeadlineTlsSocket
     return context
 
 
 def connect(host: str, port: int) -> DeadlineSocket:
-    """Return a connection to the first address of `host` that answers, within the deadline.
+    """Return a connection to the first address of `host` that accepts one, within the deadline.
 
-    Each address has its share of the time left, so that a dead one leaves some for the next. Raises `socket.gaierror` for a name that is not known, else `OSError` or
-    `TimeoutError`. Looking up the name takes no timeout: the library gives up a call that takes too long.
+    The remaining time is divided among the addresses, so that one that does not answer leaves time for the next.
+    Raises `socket.gaierror` for an unknown name, and `OSError` or `TimeoutError` if no address accepts a
+    connection. The lookup of the name itself has no timeout; the library limits it as part of the driver's call.
     """
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failure = OSError("the name has no address")
+    failure = OSError("the host name has no address")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         sock = DeadlineSocket(family, kind, protocol)
         try:

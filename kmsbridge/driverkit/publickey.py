@@ -13,17 +13,18 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 ALGORITHM: Final = "RSA-OAEP-SHA-256"
-"""How the option `algorithm` of a key names it."""
+"""The value of a key's option `algorithm` for such a key."""
 
 _HASH_LENGTH: Final = 32
 _SIZES: Final = (2048, 3072, 4096)
 
 
 class OaepPublicKey:
-    """RSAES-OAEP with SHA-256 for the hash and for MGF1, and an empty label (RFC 8017, section 7.1).
+    """An RSA public key that wraps by RSAES-OAEP (RFC 8017, section 7.1).
 
-    It binds no context: a driver that uses it does without `BINDS_CONTEXT`, and the library binds one.
-    `bits` is 2048, 3072 or 4096. Safe for threads.
+    SHA-256 is the hash, also for MGF1, and the label is empty. `bits` is 2048, 3072 or 4096. It binds no context,
+    so a driver that wraps with it does not declare `BINDS_CONTEXT`, and the library binds the context. Safe for
+    threads.
     """
 
     def __init__(self, key: RSAPublicKey) -> None:
@@ -32,14 +33,17 @@ class OaepPublicKey:
 
     @classmethod
     def of_pem(cls, text: str, *, option: str = "public_key") -> OaepPublicKey:
-        """From a PEM SubjectPublicKeyInfo; raises `ConfigError`, which names `option`, for what is none."""
+        """Return the key in a PEM SubjectPublicKeyInfo.
+
+        Raises `ConfigError`, naming `option`, if `text` is not an RSA public key of 2048, 3072 or 4096 bits.
+        """
         from cryptography.hazmat.primitives import serialization
 
         return cls(_checked(lambda: serialization.load_pem_public_key(text.encode()), option))
 
     @classmethod
     def of_der(cls, data: bytes, *, option: str = "public_key") -> OaepPublicKey:
-        """From a DER SubjectPublicKeyInfo, as a key service answers; otherwise as `of_pem`."""
+        """Return the key in a DER SubjectPublicKeyInfo, which key services answer with. Raises as `of_pem` does."""
         from cryptography.hazmat.primitives import serialization
 
         return cls(_checked(lambda: serialization.load_der_public_key(data), option))
@@ -56,7 +60,7 @@ class OaepPublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the DER SubjectPublicKeyInfo, in hex: what people compare."""
+        """SHA-256 of the DER SubjectPublicKeyInfo, in hex, for people to compare."""
         from cryptography.hazmat.primitives import serialization
 
         der = self._key.public_bytes(
@@ -65,11 +69,11 @@ class OaepPublicKey:
         return hashlib.sha256(der).hexdigest()
 
     def same_as(self, other: OaepPublicKey) -> bool:
-        """Whether both are one key."""
+        """Return whether both are the same key."""
         return hmac.compare_digest(self.fingerprint, other.fingerprint)
 
     def wrap(self, plaintext: bytes) -> bytes:
-        """`plaintext`, of at most `max_plaintext` bytes, for the holder of the private key alone."""
+        """Encrypt at most `max_plaintext` bytes, which only the private key can decrypt."""
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import padding
 
@@ -85,11 +89,12 @@ def _checked(load: Callable[[], object], option: str) -> RSAPublicKey:
         key = load()
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigError(
-            f"{option} is no public key", remedy="give it as PEM, beginning with -----BEGIN PUBLIC KEY-----"
+            f"{option} is not a public key",
+            remedy="give it as PEM, beginning with -----BEGIN PUBLIC KEY-----",
         ) from None
     if not isinstance(key, RSAPublicKey) or key.key_size not in _SIZES:
         raise ConfigError(
             f"{option} is not an RSA key of 2048, 3072 or 4096 bits",
-            remedy="use a key that the service made for RSA-OAEP with SHA-256",
+            remedy="give the public key of a key that the service made for RSA-OAEP with SHA-256",
         )
     return key

@@ -1,1 +1,1 @@
-"""The drivers that need no SDK. Each sees of the library what any driver sees."""
+"""The drivers that need no SDK. Like any other driver, they use only the driver interface."""

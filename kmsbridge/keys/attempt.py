@@ -1,7 +1,8 @@
 """One attempt of a call: the driver's own code, and what came of it.
 
-All of a driver's code runs on one thread, which may be another than the caller's, and what comes back is plain
-data: the id that a driver reports of a request, like much that its client remembers, belongs to its thread.
+All of a driver's code runs on one thread, which may be another than the caller's, and what comes back is
+plain data: the id that a driver reports of a request, like much that its client remembers, belongs to its
+thread.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ _LEAST_TIMEOUT: Final = 0.001
 
 
 class Request(NamedTuple):
-    """What is asked of a driver: an operation, by the name of the method that does it, with these arguments."""
+    """What is asked of a driver: an operation, by the name of the method that does it, with these
+    arguments.
+    """
 
     operation: Operation
     method: str
@@ -74,7 +77,9 @@ class Attempts:
         self._workers = Workers("call", AT_ONCE)
 
     def make(self, driver: KeyDriver, request: Request, timeout: float) -> Attempt:
-        """Make one attempt, of `timeout` seconds and a little more for the driver to tell of its own timeout."""
+        """Make one attempt, of `timeout` seconds and a little more for the driver to tell of its own
+        timeout.
+        """
         timeout = max(timeout, _LEAST_TIMEOUT)
         if not driver.may_wait:
             return _ask(driver, request, timeout)
@@ -145,7 +150,9 @@ def _classified(driver: KeyDriver, operation: Operation, failure: Exception) -> 
 
 
 def _classified_here(driver: KeyDriver, operation: Operation, failure: Exception) -> Attempt:
-    """The same on the caller's own thread, where the exception, or one that comes now, may be somebody else's."""
+    """The same on the caller's own thread, where the exception, or one that comes now, may be somebody
+    else's.
+    """
     kind = driver.classify(failure, operation)
     if kind is None:
         return Raised(failure)
@@ -161,6 +168,8 @@ def _failed(kind: Any, details: Any, failure: Exception) -> Failed:
 
 
 def _without_this_frame(error: E) -> E:
-    """Return `error` without the frame that caught it: that one still runs, and could not be made to forget what it holds."""
+    """Return `error` without the frame that caught it: that one still runs, and could not be made to forget
+    what it holds.
+    """
     trace = error.__traceback__
     return error.with_traceback(trace.tb_next if trace is not None else None)

@@ -24,9 +24,10 @@ class _Second(NamedTuple):
 class Breaker:
     """Keeps calls away from one key's service while it fails; safe for threads.
 
-    It opens when at least half of 20 or more calls in 10 s failed because the service did not do its
-    part, or 20 in a row: a busy caller's earlier successes say nothing of a service that is gone. Open, it lets one call through about every 5 s, and the first that succeeds closes it. A
-    service that refuses a caller answers, so refusals count as successes, also those for the rate of calls.
+    It opens when at least half of 20 or more calls in 10 s failed because the service did not do its part, or
+    20 in a row: a busy caller's earlier successes say nothing of a service that is gone. Open, it lets one
+    call through about every 5 s, and the first that succeeds closes it. A service that refuses a caller
+    answers, so refusals count as successes, also those for the rate of calls.
 
     Without a lock, as the `Limiter`: what is counted is replaced whole, never changed.
     """

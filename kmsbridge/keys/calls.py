@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from kmsbridge.clock import Deadline
-from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyDriver
+from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyDriver, Operation
 from kmsbridge.errors import KmsBridgeError
 from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Request
 from kmsbridge.keys.health import KeyHealth
@@ -25,8 +26,8 @@ _NOT_SENT: Final = Failed(ErrorKind.THROTTLED, ErrorDetails(), None)
 class KeyCalls:
     """The calls of one key, whose service they learn about: whether it answers, and how fast it takes calls.
 
-    An exception that neither the driver nor the library caused, such as a signal handler's, comes out at once and
-    unchanged; that call counts for nothing, and is not told.
+    An exception that neither the driver nor the library caused, such as a signal handler's, comes out at once
+    and unchanged; that call counts for nothing, and is not told.
     """
 
     def __init__(
@@ -61,10 +62,11 @@ class KeyCalls:
     ) -> T:
         """Return `check(result)` of what the driver's method for this operation returns, given `arguments`.
 
-        At most `attempts` are made; the policy's number where that is None. `probing` asks although the breaker is open. Raise a
-        `KmsError`, or what `check` raises.
+        At most `attempts` are made; the policy's number where that is None. `probing` asks although the
+        breaker is open. Raise a `KmsError`, or what `check` raises.
         """
-        request = Request(call.operation, call.operation, arguments)
+        method = f"{call.operation}_many" if call.batch else call.operation
+        request = Request(call.operation, method, arguments)
         health = self._health_for(driver, call.operation)
         retries = Retries(
             health, deadline, min(attempts or self._policy.max_attempts, self._policy.max_attempts)
@@ -84,34 +86,22 @@ class KeyCalls:
     def call_batch(
         self,
         driver: KeyDriver,
-        request: Request,
-        calls: Sequence[Call],
+        call: Call,
+        items: Sequence[Any],
         check: Callable[[int, Any], T],
         deadline: Deadline,
     ) -> list[T | KmsBridgeError]:
-        """Return `check(number, result)` of each item of a batch, or its error in its place.
+        """Return `check(number, result)` of each of `call.batch` items, or its error in its place.
 
-        Raise a `KmsError` where the batch as a whole failed. Each item is told as a call.
+        It is one call for observers. Raise a `KmsError` where the batch as a whole failed.
         """
-        operation, retries = request.operation, Retries(self.health, deadline, self._policy.max_attempts)
         started = self._clock()
-        self._check_open()
-        for call in calls:
-            self._observer.call_started(call)
-        try:
-            self._check_may_ask(operation, self.health, deadline, probing=False)
-            answer = self._answer(driver, request, retries, deadline)
-            results = self._checked(operation, lambda whole: check_batch(whole, len(calls)), answer)
-        except KmsBridgeError as error:
-            for call in calls:
-                self._tell(call, type(error).__name__, retries, started)
-            raise
-        outcomes: list[T | KmsBridgeError] = []
-        for number, result in enumerate(results):
-            outcomes.append(self._item(operation, number, result, check, started))
-            name = type(outcomes[-1]).__name__ if isinstance(outcomes[-1], KmsBridgeError) else "ok"
-            self._tell(calls[number], name, retries, started)
-        return outcomes
+        results = self.call(driver, call, (items,), lambda whole: check_batch(whole, call.batch), deadline)
+        seconds = self._clock() - started
+        return [
+            self._item(call.operation, partial(check, number), result, seconds)
+            for number, result in enumerate(results)
+        ]
 
     def close(self, driver: KeyDriver, timeout: float) -> None:
         """Close the driver, for which it has `timeout` seconds, and make no more calls."""
@@ -162,13 +152,13 @@ class KeyCalls:
         ) from failure.cause
 
     def _item(
-        self, operation: str, number: int, result: Any, check: Callable[[int, Any], T], started: float
+        self, operation: Operation, check: Callable[[Any], T], result: Any, seconds: float
     ) -> T | KmsBridgeError:
         if isinstance(result, ErrorKind):
-            failure, seconds = Failed(result, ErrorDetails(), None), self._clock() - started
+            failure = Failed(result, ErrorDetails(), None)
             return translate_error(failure, operation, self._identity, attempts=1, seconds=seconds)
         try:
-            return self._checked(operation, lambda item: check(number, item), result)
+            return self._checked(operation, check, result)
         except KmsBridgeError as error:
             return error
 

@@ -38,7 +38,9 @@ class RetryBudget:
 
 
 class KeyHealth:
-    """A key's breaker, retry budget and limiter. `learn` is called for every attempt that the driver ended."""
+    """A key's breaker, retry budget and limiter. `learn` is called for every attempt that the driver
+    ended.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.breaker = Breaker(clock)

@@ -22,7 +22,9 @@ class KeyIdentity:
         self.key_id = ""
 
     def check(self, key_id: Any) -> str:
-        """Return the id that the driver told. Raise `ConfigError` for one that does not fit into a message."""
+        """Return the id that the driver told. Raise `ConfigError` for one that does not fit into a
+        message.
+        """
         if (
             not isinstance(key_id, str)
             or not key_id.startswith(f"{self.scheme}:")

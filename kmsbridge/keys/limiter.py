@@ -21,9 +21,9 @@ class Limiter:
     """Lets through at most three and a half times as many calls as the service takes.
 
     The rate is not lowered at each refusal and raised again, as it is for a network: where others share the
-    quota, refusals do not depend on our rate, and it would fall to nothing. Where the service takes fewer than
-    two calls in seven, most calls wait here, so that it is not flooded. Where nothing was refused in the last
-    seconds, nobody waits. A service that fails otherwise, or does not answer, is none that throttles.
+    quota, refusals do not depend on our rate, and it would fall to nothing. Where the service takes fewer
+    than two calls in seven, most calls wait here, so that it is not flooded. Where nothing was refused in the
+    last seconds, nobody waits. A service that fails otherwise, or does not answer, is none that throttles.
 
     Nothing here is locked, since a signal handler that calls while it is locked would wait for ever: two
     threads that count in one moment may count one, and it is a rule of thumb.

@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
 from kmsbridge.clock import Deadline
+from kmsbridge.context import EMPTY
 from kmsbridge.driver import Capability, EncryptionContext, KeyDescription, KeyDriver, WrappedKey
 from kmsbridge.errors import KmsBridgeError, LimitExceeded
 from kmsbridge.keys import binding, validation
-from kmsbridge.keys.attempt import Request
 from kmsbridge.keys.calls import KeyCalls
 from kmsbridge.keys.identity import KeyIdentity
 from kmsbridge.observer import NOBODY, Call, Observer
@@ -26,11 +26,12 @@ _CLOSING: Final = 2.0
 class ManagedKey:
     """A configured key: its driver, behind the rules that hold for every driver.
 
-    It is put together from parts with one job each: its identity, its calls (retries, breaker, limiter, and the
-    translation of failures into errors), the binding of the context, and the checks of what a driver returns.
+    It is put together from parts with one job each: its identity, its calls (retries, breaker, limiter, and
+    the translation of failures into errors), the binding of the context, and the checks of what a driver
+    returns.
 
-    `name` is the key's name in the configuration; `observer` is told of every call. Threads may share a key, and
-    signal handlers may use it at any time; a forked child gets a driver of its own at its first call, by
+    `name` is the key's name in the configuration; `observer` is told of every call. Threads may share a key,
+    and signal handlers may use it at any time; a forked child gets a driver of its own at its first call, by
     `open_driver`.
 
     A method that may be a call takes a `deadline`, the end of the whole operation's time; without one it has
@@ -160,17 +161,19 @@ class ManagedKey:
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[WrappedKey | KmsBridgeError]:
-        """Wrap 1 to `batch_limit` payloads in one call of the driver. Return each result in its place, a failure as its error.
+        """Wrap 1 to `batch_limit` payloads in one call of the driver. Return each result in its place, a
+        failure as its error.
 
-        Needs `BATCH_WRAP`. Raise `LimitExceeded` where one is too large, and a `KmsError` where all of it failed.
+        Needs `BATCH_WRAP`. Raise `LimitExceeded` where one is too large, and a `KmsError` where all of it
+        failed.
         """
         payloads = [(self._bind(plaintext, context), context) for plaintext, context in items]
         deadline = deadline or self.new_deadline()
         key_id, count = self.identify(deadline=deadline), len(items)
         return self._calls.call_batch(
             self.driver,
-            Request("wrap", "wrap_many", (payloads,)),
-            [Call("wrap", key_id, context, batch=count) for _, context in items],
+            Call("wrap", key_id, _common_context(items), batch=count),
+            payloads,
             lambda number, answer: validation.check_wrapped_key(answer, key_id, payloads[number][0]),
             deadline,
         )
@@ -201,15 +204,15 @@ class ManagedKey:
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[bytes | KmsBridgeError]:
-        """Unwrap 1 to `batch_limit` wrapped keys in one call of the driver. Return each result in its place, a failure as its error.
+        """Unwrap 1 to `batch_limit` wrapped keys in one call of the driver. Return each result in its place,
+        a failure as its error.
 
         Raise a `KmsError` where all of it failed.
         """
-        name, count = str(self), len(items)
         return self._calls.call_batch(
             self.driver,
-            Request("unwrap", "unwrap_many", (items,)),
-            [Call("unwrap", name, context, wrapped.version, batch=count) for wrapped, context in items],
+            Call("unwrap", str(self), _common_context(items), batch=len(items)),
+            items,
             lambda number, answer: self._unbind(answer, items[number][1]),
             deadline or self.new_deadline(),
         )
@@ -314,3 +317,9 @@ class ManagedKey:
     def _unbind(self, answer: Any, context: EncryptionContext) -> bytes:
         payload = validation.check_plaintext(answer)
         return payload if self.binds_context else binding.unbind(payload, context)
+
+
+def _common_context(items: Sequence[tuple[Any, EncryptionContext]]) -> EncryptionContext:
+    """Return the context of all items, for observers; an empty one where they have different ones."""
+    contexts = {context for _, context in items}
+    return contexts.pop() if len(contexts) == 1 else EMPTY

@@ -19,9 +19,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 class Retries:
     """The attempts of one call.
 
-    After an outage there are up to `most` attempts in all, retries being a tenth of the calls at most, and none once the
-    breaker opens. Refusals because of the rate have a rule of their own, and count for none of that. With
-    `most` 1 there is one attempt, whatever becomes of it.
+    After an outage there are up to `most` attempts in all, retries being a tenth of the calls at most, and
+    none once the breaker opens. Refusals because of the rate have a rule of their own, and count for none of
+    that. With `most` 1 there is one attempt, whatever becomes of it.
     """
 
     def __init__(self, health: KeyHealth, deadline: Deadline, most: int) -> None:

@@ -66,7 +66,9 @@ _ERRORS: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
 def translate_error(
     failure: Failed, operation: str, key: KeyIdentity, *, attempts: int, seconds: float
 ) -> KmsBridgeError:
-    """Return the library's error for a failure; `seconds` is how long was tried, and told where that is of interest."""
+    """Return the library's error for a failure; `seconds` is how long was tried, and told where that is of
+    interest.
+    """
     kind, details, what = failure.kind, failure.details, failure.what
     assert kind is not None
     if kind is ErrorKind.NOT_AUTHENTIC:

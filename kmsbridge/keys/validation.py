@@ -18,7 +18,9 @@ class FaultyAnswer(Exception):
 
 
 def check_wrapped_key(answer: Any, key_id: str, payload: bytes = b"") -> WrappedKey:
-    """Return `answer` if it is a wrapped key of this key's that fits into a message, and does not show `payload`."""
+    """Return `answer` if it is a wrapped key of this key's that fits into a message, and does not show
+    `payload`.
+    """
     if not isinstance(answer, WrappedKey) or not isinstance(answer.ciphertext, bytes):
         raise FaultyAnswer("it returned no WrappedKey")
     if answer.key_id != key_id:

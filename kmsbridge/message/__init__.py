@@ -1,7 +1,7 @@
 """The bytes of a message: a header, which says how to get the data key, and a body that the data key encrypts.
 
-`docs/reference/format.md` specifies both. What is exported here is about headers and the armored form, and
-loads no cipher; bodies are in `kmsbridge.message.chunked`.
+`docs/reference/format.md` specifies both. The names exported here concern headers and the armored form, and
+load no cipher; bodies are in `kmsbridge.message.chunked`.
 """
 
 from kmsbridge.message.armor import ARMOR_PREFIX, WHITE_SPACE, armor, dearmor

@@ -1,4 +1,4 @@
-"""Random access to a body: any chunk, without those before it."""
+"""Random access to a body: decrypts any chunk without the chunks before it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from kmsbridge.message.cobblestone import (
 )
 
 ReadAt = Callable[[int, int], bytes]
-"""(offset, length) -> that many bytes of the body, or fewer where it ends."""
+"""A function of (offset, length) that returns that many bytes of the body, fewer only at its end."""
 
 
 class ChunkReader:
-    """The plaintext chunks of one body of `sealed_size` bytes, read through `read_at`.
+    """The plaintext chunks of one body of `body_length` bytes, which is read through `read_at`.
 
-    The commitment and the last chunk are verified at once, so that `size`, the plaintext's length,
-    can be relied on; every other chunk when it is read. Raises `AuthenticationError`.
+    `size` is the plaintext's length in bytes. The constructor verifies the commitment and the last chunk, so
+    `size` is authentic; every other chunk is verified when it is read. Raises `AuthenticationError`.
     """
 
-    def __init__(self, key: bytes, context: bytes, read_at: ReadAt, sealed_size: int) -> None:
+    def __init__(self, key: bytes, context: bytes, read_at: ReadAt, body_length: int) -> None:
         self._read_at = read_at
         head = read_at(0, OVERHEAD)
         self._aead, nonce, commitment = derive(key, context, head[:SALT])
-        full_chunks, rest = divmod(sealed_size - OVERHEAD, ENCRYPTED_CHUNK)
+        full_chunks, rest = divmod(body_length - OVERHEAD, ENCRYPTED_CHUNK)
         if not compare_digest(commitment, head[SALT:]) or rest < TAG or not 0 <= full_chunks < MAX_CHUNKS:
             raise AuthenticationError
         self._base_nonce = int.from_bytes(nonce, "big")
@@ -43,11 +43,11 @@ class ChunkReader:
         self.chunk(full_chunks)
 
     def chunk(self, number: int) -> bytes:
-        """Chunk `number` (from 0): plaintext bytes from `number * 16384` on."""
+        """Decrypt chunk `number`, counted from 0, and return it: the plaintext from `number * 16384` on."""
         length = self._last_length if number == self._last else ENCRYPTED_CHUNK
-        sealed = self._read_at(OVERHEAD + number * ENCRYPTED_CHUNK, length)
+        encrypted = self._read_at(OVERHEAD + number * ENCRYPTED_CHUNK, length)
         nonce = (self._base_nonce ^ number).to_bytes(NONCE, "big")
         try:
-            return self._aead.decrypt(nonce, sealed, None)
+            return self._aead.decrypt(nonce, encrypted, None)
         except InvalidTag:
             raise AuthenticationError from None

@@ -1,4 +1,4 @@
-"""Bodies sealed and opened from front to back."""
+"""Encrypts and decrypts bodies from front to back."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK, NONCE, OVERHEA
 
 LARGE: Final = 2**18
 LARGE_TO_ENCRYPT: Final = 2**17
-"""From this many bytes on, results are built in place: joining copies costs half of the throughput."""
+"""The lengths in bytes from which results are built in place: joining copies costs half of the throughput."""
 
 Buffer = bytes | bytearray | memoryview
 
 
 def encrypted_length(plaintext_length: int) -> int:
-    """How long the body of a plaintext is: its chunks are all full but the last, which is shorter."""
+    """Return the length in bytes of the body of a plaintext. All its chunks are full but the last, which is shorter."""
     return OVERHEAD + plaintext_length + TAG * (plaintext_length // CHUNK + 1)
 
 
 def encrypt(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes = b"") -> bytes:
-    """`prefix` and the sealed `plaintext`. `key` is 32 uniformly random bytes."""
+    """Encrypt `plaintext`; return `prefix` followed by the body. `key` is 32 uniformly random bytes."""
     if len(plaintext) >= LARGE_TO_ENCRYPT:
         return _encrypt_large(key, context, plaintext, prefix)
     salt = urandom(SALT)
@@ -42,64 +42,64 @@ def encrypt(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes = b"") 
 
 
 def _encrypt_large(key: bytes, context: bytes, plaintext: Buffer, prefix: bytes) -> bytes:
-    encryptor, whole = BodyEncryptor(key, context), _blank(len(prefix) + encrypted_length(len(plaintext)))
-    with whole.getbuffer() as room:
-        room[: len(prefix)] = prefix
-        done = len(prefix) + encryptor.update_into(plaintext, room[len(prefix) :])
-        room[done:] = encryptor.finalize()
-    return whole.getvalue()
+    encryptor, result = BodyEncryptor(key, context), _buffer(len(prefix) + encrypted_length(len(plaintext)))
+    with result.getbuffer() as view:
+        view[: len(prefix)] = prefix
+        done = len(prefix) + encryptor.update_into(plaintext, view[len(prefix) :])
+        view[done:] = encryptor.finalize()
+    return result.getvalue()
 
 
-def decrypt(key: bytes, context: bytes, sealed: bytes | memoryview) -> bytes:
-    """The plaintext, all of it verified; `AuthenticationError` where any of it is not authentic.
+def decrypt(key: bytes, context: bytes, body: bytes | memoryview) -> bytes:
+    """Return the plaintext of a body once all of it is verified.
 
-    `sealed` must not change during the call: a byte altered between decryption and verification
-    would escape both.
+    Raises `AuthenticationError` where any of it is not authentic. `body` must not change during the call:
+    a byte changed between decryption and verification would not be noticed.
     """
     decryptor = Cobblestone256Decryptor(key, context)
     try:
-        if len(sealed) >= LARGE:
-            return _decrypt_large(decryptor, sealed)
-        full_chunks = decryptor.update(sealed)
+        if len(body) >= LARGE:
+            return _decrypt_large(decryptor, body)
+        full_chunks = decryptor.update(body)
         last = decryptor.finalize()
     except InvalidTag:
         raise AuthenticationError from None
     return full_chunks + last if full_chunks else last
 
 
-def _decrypt_large(decryptor: Cobblestone256Decryptor, sealed: bytes | memoryview) -> bytes:
-    chunks, rest = divmod(len(sealed) - OVERHEAD, ENCRYPTED_CHUNK)
-    whole = _blank(chunks * CHUNK + max(rest - TAG, 0))
-    with whole.getbuffer() as room:
-        done = decryptor.update_into(sealed, room)
-        room[done:] = decryptor.finalize()
-    return whole.getvalue()
+def _decrypt_large(decryptor: Cobblestone256Decryptor, body: bytes | memoryview) -> bytes:
+    chunks, rest = divmod(len(body) - OVERHEAD, ENCRYPTED_CHUNK)
+    result = _buffer(chunks * CHUNK + max(rest - TAG, 0))
+    with result.getbuffer() as view:
+        done = decryptor.update_into(body, view)
+        view[done:] = decryptor.finalize()
+    return result.getvalue()
 
 
-def _blank(length: int) -> io.BytesIO:
-    """A buffer to be filled, which becomes `bytes` without being copied."""
-    whole = io.BytesIO()
-    whole.seek(length - 1)
-    whole.write(b"\0")
-    return whole
+def _buffer(length: int) -> io.BytesIO:
+    """Return a buffer of `length` bytes, which `getvalue` turns into `bytes` without a copy."""
+    buffer = io.BytesIO()
+    buffer.seek(length - 1)
+    buffer.write(b"\0")
+    return buffer
 
 
 class Step:
-    """Buffers for one step of a stream that is sealed: `plain` to read into, and where it is sealed to.
+    """The buffers of one step of encrypting a stream: `plain` to read into, and `encrypted` for the result.
 
-    They are used again for every step, and cut into chunks once, which is a tenth of what sealing costs.
+    They are used again for every step, and cut into `chunks` once: cutting costs a tenth of encrypting.
     """
 
-    __slots__ = ("chunks", "plain", "sealed")
+    __slots__ = ("chunks", "encrypted", "plain")
 
     def __init__(self, chunks: int) -> None:
         self.plain = memoryview(bytearray(chunks * CHUNK))
-        self.sealed = memoryview(bytearray(BodyEncryptor.output_size(chunks * CHUNK)))
-        self.chunks = _cut(self.plain, self.sealed)
+        self.encrypted = memoryview(bytearray(BodyEncryptor.output_size(chunks * CHUNK)))
+        self.chunks = _cut(self.plain, self.encrypted)
 
 
 class BodyEncryptor:
-    """Seals one body as its plaintext arrives. Not safe to share between threads."""
+    """Encrypts one body as its plaintext arrives. Not safe to share between threads."""
 
     __slots__ = ("_aead", "_base_nonce", "_ended", "_number", "_rest", "_start")
 
@@ -113,20 +113,20 @@ class BodyEncryptor:
 
     @staticmethod
     def output_size(length: int) -> int:
-        """The largest result of one `update_into` of `length` bytes."""
+        """Return the most bytes that one `update_into` of `length` bytes writes."""
         return OVERHEAD + (length // CHUNK + 1) * ENCRYPTED_CHUNK
 
     def update(self, plaintext: Buffer) -> bytes:
-        """Encrypt `plaintext`; return the chunks that it completes. What is left over waits for the next call."""
-        sealed = memoryview(bytearray(self.output_size(len(plaintext))))
-        return bytes(sealed[: self.update_into(plaintext, sealed)])
+        """Encrypt `plaintext`; return the chunks that it completes. The rest is kept for the next call."""
+        encrypted = memoryview(bytearray(self.output_size(len(plaintext))))
+        return bytes(encrypted[: self.update_into(plaintext, encrypted)])
 
     def update_into(self, plaintext: Buffer, buffer: bytearray | memoryview) -> int:
-        """The same into `buffer`, which has `output_size`; gives how many bytes there are."""
-        self._check_going_on()
-        plain, sealed = memoryview(plaintext), memoryview(buffer)
+        """Encrypt `plaintext` into `buffer`, of `output_size` bytes or more; return the number of bytes written."""
+        self._check_not_ended()
+        plain, encrypted = memoryview(plaintext), memoryview(buffer)
         start, self._start = self._start, b""
-        sealed[: len(start)] = start
+        encrypted[: len(start)] = start
         done = len(start)
         if self._rest:
             missing = CHUNK - len(self._rest)
@@ -134,26 +134,29 @@ class BodyEncryptor:
             if len(self._rest) < CHUNK:
                 return done
             first, self._rest = self._rest, bytearray()
-            done += self._encrypt_chunks(_cut(memoryview(first), sealed[done:]))
+            done += self._encrypt_chunks(_cut(memoryview(first), encrypted[done:]))
             plain = plain[missing:]
         full = len(plain) // CHUNK * CHUNK
-        done += self._encrypt_chunks(_cut(plain[:full], sealed[done:]))
+        done += self._encrypt_chunks(_cut(plain[:full], encrypted[done:]))
         self._rest += plain[full:]
         return done
 
     def encrypt_step(self, step: Step, count: int) -> memoryview:
         """Encrypt the first `count` bytes of `step.plain`, and return a view of the chunks that they complete.
 
-        The view is of `step.sealed`, so it is valid until the next step.
+        The view is of `step.encrypted`, so it is valid until the next step.
         """
         if count < len(step.plain) or self._rest or self._start:
-            return step.sealed[: self.update_into(step.plain[:count], step.sealed)]
-        self._check_going_on()
-        return step.sealed[: self._encrypt_chunks(step.chunks)]
+            return step.encrypted[: self.update_into(step.plain[:count], step.encrypted)]
+        self._check_not_ended()
+        return step.encrypted[: self._encrypt_chunks(step.chunks)]
 
     def finalize(self) -> bytes:
-        """The last chunk, which is shorter than the others and may be empty. Nothing can follow."""
-        self._check_going_on()
+        """Return the encrypted last chunk, which is shorter than the others and may be empty.
+
+        Every later call raises `AlreadyFinalized`.
+        """
+        self._check_not_ended()
         self._ended = True
         nonce = (self._base_nonce ^ self._number).to_bytes(NONCE, "big")
         last, self._rest = self._rest, bytearray()
@@ -161,28 +164,28 @@ class BodyEncryptor:
 
     def _encrypt_chunks(self, chunks: Sequence[tuple[memoryview, memoryview]]) -> int:
         encrypt_into, base_nonce, first = self._aead.encrypt_into, self._base_nonce, self._number
-        self._number += len(chunks)  # before any is sealed: an interrupt must not have a nonce used twice
-        for number, (chunk, sealed) in enumerate(chunks, first):
-            encrypt_into((base_nonce ^ number).to_bytes(NONCE, "big"), chunk, None, sealed)
+        self._number += len(chunks)  # before encrypting: after an interrupt no nonce may be used again
+        for number, (chunk, encrypted) in enumerate(chunks, first):
+            encrypt_into((base_nonce ^ number).to_bytes(NONCE, "big"), chunk, None, encrypted)
         return len(chunks) * ENCRYPTED_CHUNK
 
-    def _check_going_on(self) -> None:
-        if self._ended:  # a chunk sealed twice, with other bytes, would give both away
+    def _check_not_ended(self) -> None:
+        if self._ended:  # two different chunks under one nonce would reveal both
             raise AlreadyFinalized("the body is complete")
 
 
-def _cut(plain: memoryview, sealed: memoryview) -> list[tuple[memoryview, memoryview]]:
+def _cut(plain: memoryview, encrypted: memoryview) -> list[tuple[memoryview, memoryview]]:
     return [
-        (plain[n * CHUNK : (n + 1) * CHUNK], sealed[n * ENCRYPTED_CHUNK : (n + 1) * ENCRYPTED_CHUNK])
+        (plain[n * CHUNK : (n + 1) * CHUNK], encrypted[n * ENCRYPTED_CHUNK : (n + 1) * ENCRYPTED_CHUNK])
         for n in range(len(plain) // CHUNK)
     ]
 
 
 class BodyDecryptor:
-    """Opens one body as it arrives, chunk by verified chunk. Not safe to share between threads.
+    """Decrypts one body as it arrives, and verifies every chunk. Not safe to share between threads.
 
-    What `update_into` and `update` give is authentic, but the body may still end too early: only
-    `finalize` says that it is complete. Each raises `AuthenticationError`.
+    The results of `update` and `update_into` are authentic, but the body may still end too early: only
+    `finalize` verifies that it is complete. Each of them raises `AuthenticationError`.
     """
 
     def __init__(self, key: bytes, context: bytes) -> None:
@@ -190,27 +193,30 @@ class BodyDecryptor:
 
     @staticmethod
     def output_size(length: int) -> int:
-        """The largest result of one `update_into` of `length` bytes."""
+        """Return the most bytes that one `update_into` of `length` bytes writes."""
         return (length // ENCRYPTED_CHUNK + 1) * CHUNK
 
-    def update(self, sealed: Buffer) -> bytes:
-        """The plaintext of the chunks that `sealed` completes."""
+    def update(self, data: Buffer) -> bytes:
+        """Decrypt the next part of the body; return the plaintext of the chunks that it completes."""
         try:
-            return self._decryptor.update(sealed)
+            return self._decryptor.update(data)
         except InvalidTag:
             raise AuthenticationError from None
 
-    def update_into(self, sealed: Buffer, buffer: bytearray | memoryview) -> int:
-        """The same into `buffer`, which has `output_size`; wiped where a chunk is not authentic."""
+    def update_into(self, data: Buffer, buffer: bytearray | memoryview) -> int:
+        """Decrypt the next part of the body into `buffer`, of `output_size` bytes or more.
+
+        Returns the number of bytes written. `buffer` is wiped where a chunk is not authentic.
+        """
         try:
-            return self._decryptor.update_into(sealed, buffer)
+            return self._decryptor.update_into(data, buffer)
         except InvalidTag:
-            # The cipher leaves what it had decrypted before it saw that it was not authentic.
+            # The cipher leaves the plaintext of a chunk in the buffer although its tag was wrong.
             buffer[:] = bytes(len(buffer))
             raise AuthenticationError from None
 
     def finalize(self) -> bytes:
-        """The last chunk's plaintext."""
+        """Return the plaintext of the last chunk, and verify that the body is complete."""
         try:
             return self._decryptor.finalize()
         except InvalidTag:

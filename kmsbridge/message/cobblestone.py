@@ -1,8 +1,8 @@
-"""The scheme of bodies: what is derived for one body, and how its chunks are sealed and opened.
+"""The encryption scheme of bodies: the key, nonce and commitment that are derived for one body.
 
-https://c2sp.org/chunked-encryption with SHA-512 and AES-256-GCM, a dozen lines that the tests hold against
-the published vectors and against `cryptography.cobblestone`. That one draws its salts from a generator in
-the process, which is copied with the process's memory; here they come from the operating system, each anew.
+https://c2sp.org/chunked-encryption with SHA-512 and AES-256-GCM, a dozen lines that the tests compare with
+the published vectors and with `cryptography.cobblestone`. That implementation draws its salts from a generator
+within the process, whose state a copy of the process shares; here every salt comes from the operating system.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NONCE: Final = 12
 SALT: Final = 24
 COMMITMENT: Final = 32
 OVERHEAD: Final = SALT + COMMITMENT
-"""Bytes before the first chunk: salt and commitment."""
+"""The number of bytes before the first chunk: salt and commitment."""
 MAX_CHUNKS: Final = 2**38
 
 HASH = hashes.SHA512()
@@ -34,9 +34,9 @@ _FOR_COMMITMENT = slice(KEY + NONCE, _DERIVED)
 
 
 def derive(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, bytes, bytes]:
-    """For the body with this salt: what seals and opens its chunks, the nonce of chunk 0, the commitment.
+    """Return the cipher of the chunks, the nonce of chunk 0 and the commitment for the body with this salt.
 
-    Raises `ValueError` for a key that is not 32 bytes.
+    Raises `ValueError` for a key that is not 32 bytes long.
     """
     if len(key) != KEY:
         raise ValueError("key must be 32 bytes")
@@ -45,15 +45,15 @@ def derive(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, bytes, byte
 
 
 def new_key() -> bytes:
-    """32 bytes from the operating system."""
+    """Return a new random key: 32 bytes from the operating system."""
     return urandom(KEY)
 
 
 def commits(key: bytes, context: bytes, start: bytes | memoryview) -> bool:
-    """Whether the body that begins with `start`, its first 56 bytes or more, commits to this key and context.
+    """Return whether the body that begins with `start` commits to this key and context.
 
-    False also where there are fewer bytes. What follows them is not looked at. Raises `ValueError` for a key that
-    is not 32 bytes.
+    Only the first 56 bytes of `start` are used; with fewer the result is False. Raises `ValueError` for a key that
+    is not 32 bytes long.
     """
     head = bytes(start[:OVERHEAD])
     return compare_digest(derive(key, context, head[:SALT])[2], head[SALT:])

@@ -1,7 +1,6 @@
-"""Headers: encoding and parsing. No ciphers, no I/O. `docs/reference/format.md` specifies them.
+"""Encodes and parses headers, without ciphers and without I/O. `docs/reference/format.md` specifies them.
 
-Parsing is strict and total: every byte string is either a message with exactly one meaning, or a
-`MessageError`.
+Parsing is strict: any byte string is either parsed, with exactly one meaning, or raises a `MessageError`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from kmsbridge.message.kinds import LAYOUTS, MAX_RECIPIENTS, BodyFormat, DataKey
 MAGIC: Final = b"KMSB"
 VERSION: Final = 1
 FIXED: Final = 8
-"""Bytes of every header before what depends on its kind."""
+"""The number of bytes that headers of all kinds begin with."""
 MIN_BODY: Final = 72
 MAX_HEADER: Final = 0xFFFF
 MAX_KEY_ID: Final = 1024
@@ -25,14 +24,17 @@ MAX_WRAPPED: Final = 16384
 DATA_KEY_ID: Final = 32
 PAD_TO: Final = 512
 
-# The outer measures of a body, which is all that this module knows of it.
+# The lengths of a body's parts, which are all that this module needs to know of it.
 _BODY_HEAD, _BODY_CHUNK, _BODY_TAG = 56, 16400, 16
 
 _FIXED = struct.Struct(">4sBBH")
 
+_CUT_SHORT: Final = "restore the message: it was cut short"
+_CHANGED: Final = "restore the message: its header was changed"
+
 
 class Recipient(NamedTuple):
-    """A key's id and version, and what it wrapped."""
+    """One entry of a header: a key's id and version, and the data key (or payload) wrapped by it."""
 
     key_id: str
     key_version: str
@@ -43,7 +45,7 @@ class Recipient(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A parsed header. `length` (H) includes padding: the body starts there."""
+    """A parsed header. `length` is in bytes and includes the padding, so the body starts there."""
 
     kind: Kind
     length: int
@@ -52,62 +54,67 @@ class Header(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """What messages of this kind hold."""
+        """The layout of messages of this kind."""
         return LAYOUTS[self.kind]
 
     @property
     def has_recipients_data_key(self) -> bool:
-        """Whether the recipients wrapped a data key."""
+        """Whether the recipients hold a wrapped data key."""
         return self.layout.data_key_in is DataKeyIn.RECIPIENTS
 
     @property
     def is_direct(self) -> bool:
-        """Whether the recipient wrapped the payload itself."""
+        """Whether the recipient holds the wrapped payload itself, without a data key."""
         return self.layout.data_key_in is DataKeyIn.NOWHERE
 
     @property
     def padding(self) -> int:
-        """How many zero bytes stand between the last recipient and the body."""
+        """The number of zero bytes between the header's content and the body."""
         return self.length - len(_content(self)) - FIXED
 
     def encode(self) -> bytes:
-        """The header's bytes, padded to `length`."""
+        """Return the header's bytes, padded to `length`."""
         content = _content(self)
         return _FIXED.pack(MAGIC, VERSION, self.kind, self.length) + content.ljust(self.length - FIXED, b"\0")
 
 
 def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padded: bool = False) -> Header:
-    """A header for these recipients, without padding, or padded as files are.
+    """Return a header for these recipients, without padding, or `padded` like the headers of files.
 
-    Raises `LimitExceeded` where they are more than 16 or the header would pass 65535 bytes, and
-    `ConfigError` where two have one key id, or a direct message would have several.
+    Raises `LimitExceeded` for more than 16 recipients or a header of more than 65535 bytes, and `ConfigError`
+    where two recipients have the same key id, or a direct message would have several.
     """
     if not 1 <= len(recipients) <= MAX_RECIPIENTS:
-        raise LimitExceeded(f"{len(recipients)} recipients", remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys")
+        raise LimitExceeded(
+            f"a message cannot have {len(recipients)} recipients",
+            remedy=f"encrypt to 1 to {MAX_RECIPIENTS} keys",
+        )
     if LAYOUTS[kind].most_recipients == 1:
         check_direct(len(recipients))
     if len({recipient.key_id for recipient in recipients}) != len(recipients):
-        raise ConfigError("two of the keys to encrypt to are the same key", remedy="keep one of them")
+        raise ConfigError(
+            "two of the keys in encrypt_to are the same key", remedy="remove one of them from encrypt_to"
+        )
     bare = FIXED + len(_content(Header(kind, 0, recipients)))
     length = -(-(bare + PAD_TO) // PAD_TO) * PAD_TO if padded else bare
     if length > MAX_HEADER:
         raise LimitExceeded(
-            f"a header of {length} bytes", remedy=f"encrypt to fewer keys: {MAX_HEADER} bytes is the limit"
+            f"the header would have {length} bytes, more than {MAX_HEADER}", remedy="encrypt to fewer keys"
         )
     return Header(kind, length, recipients)
 
 
 def check_direct(keys: int) -> None:
-    """Raises `ConfigError` for a number of keys that no direct message is for."""
+    """Raise `ConfigError` unless `keys` is 1, the number of keys that a direct message is encrypted to."""
     if keys != 1:
         raise ConfigError(
-            f"a direct message is for one key, and there are {keys} to encrypt to",
+            f"a direct message is encrypted to one key, but encrypt_to names {keys}",
             remedy="use a profile with one key in encrypt_to",
         )
 
 
 def header_length(start: bytes | memoryview) -> int:
-    """H of a message of which the first 8 bytes are given; checks magic, version and kind.
+    """Return the header's length in bytes, given the first 8 bytes of a message; check magic, version and kind.
 
     Raises `MalformedMessage` or `UnsupportedMessage`.
     """
@@ -115,25 +122,29 @@ def header_length(start: bytes | memoryview) -> int:
         raise MalformedMessage(f"{len(start)} bytes are too few for a message", remedy=_not_ours(start))
     magic, version, kind, length = _FIXED.unpack_from(start)
     if magic != MAGIC:
-        raise MalformedMessage("this does not begin as a message does", remedy=_not_ours(start))
+        raise MalformedMessage("the data does not begin like a message", remedy=_not_ours(start))
     if version == 0:
-        raise MalformedMessage("version 0 does not exist")
+        raise MalformedMessage(
+            "the message has version 0, which does not exist", remedy="restore it; it was changed"
+        )
     if version != VERSION:
-        raise UnsupportedMessage(f"a message of version {version}", remedy="upgrade kmsbridge to read it")
+        raise UnsupportedMessage(f"the message has version {version}", remedy="upgrade kmsbridge to read it")
     if kind not in LAYOUTS:
-        raise UnsupportedMessage(f"a message of kind {kind}", remedy="upgrade kmsbridge to read it")
+        raise UnsupportedMessage(
+            f"the message is of the unknown kind {kind}", remedy="upgrade kmsbridge to read it"
+        )
     return int(length)
 
 
 def parse_header(data: bytes | memoryview) -> Header:
-    """The header that `data` begins with; `data` holds at least all of it.
+    """Parse and return the header that `data` begins with. `data` must hold the whole header.
 
     Raises `MalformedMessage` or `UnsupportedMessage`.
     """
     length = header_length(data)
     if not FIXED < length <= len(data):
         raise MalformedMessage(
-            f"the header claims {length} bytes of {len(data)}", remedy="the message was cut short"
+            f"the header's length is {length} bytes, but there are {len(data)}", remedy=_CUT_SHORT
         )
     kind = Kind(data[5])
     cursor = _Cursor(bytes(data[FIXED:length]))
@@ -145,7 +156,7 @@ def parse_header(data: bytes | memoryview) -> Header:
 
 
 def parse(message: bytes | memoryview) -> Header:
-    """The header of a whole message, with the length of its body checked.
+    """Parse and return the header of a whole message, and check the length of its body.
 
     Raises `MalformedMessage` or `UnsupportedMessage`.
     """
@@ -155,18 +166,20 @@ def parse(message: bytes | memoryview) -> Header:
 
 
 def check_body_length(kind: Kind, length: int) -> None:
-    """Raises `MalformedMessage` for a body that is too short, or there where none may be."""
+    """Raise `MalformedMessage` for a body that is too short, or for one in a direct message."""
     if LAYOUTS[kind].body is BodyFormat.NONE:
         if length:
-            raise MalformedMessage(f"{length} bytes after a direct message")
+            raise MalformedMessage(
+                f"there are {length} bytes after a direct message", remedy="pass the message alone"
+            )
     elif length < MIN_BODY:
         raise MalformedMessage(
-            f"a body of {length} bytes is shorter than an empty one", remedy="the message was cut short"
+            f"the body has {length} bytes, fewer than the body of an empty plaintext", remedy=_CUT_SHORT
         )
 
 
 def plaintext_length(body_length: int) -> int | None:
-    """How long the plaintext of a body of this length is; None where no body has this length."""
+    """Return the length of the plaintext of a body of this length; None where no body has this length."""
     full_chunks, rest = divmod(body_length - _BODY_HEAD, _BODY_CHUNK)
     if rest < _BODY_TAG:
         return None
@@ -197,25 +210,26 @@ def _content(header: Header) -> bytes:
 def _check_length(name: str, value: bytes, least: int, most: int) -> None:
     if not least <= len(value) <= most:
         raise LimitExceeded(
-            f"a {name} of {len(value)} bytes", remedy=f"the message format holds {least} to {most}"
+            f"a {name} of {len(value)} bytes does not fit into a message",
+            remedy=f"use {least} to {most} bytes",
         )
 
 
 def _check_padding(kind: Kind, padding: bytes) -> None:
     if padding and not LAYOUTS[kind].padded:
-        raise MalformedMessage("a direct message has no padding")
+        raise MalformedMessage("the header of a direct message has padding", remedy=_CHANGED)
     if padding.strip(b"\0"):
-        raise MalformedMessage("the header's padding is not zero")
+        raise MalformedMessage("the padding of the header is not zero", remedy=_CHANGED)
 
 
 def _parse_recipients(cursor: _Cursor, most: int) -> tuple[Recipient, ...]:
     count = cursor.take(1)[0]
     if not 1 <= count <= most:
-        allowed = f"a message has 1 to {most}" if most > 1 else "a direct message has one"
-        raise MalformedMessage(f"{count} recipients; {allowed}")
+        what, allowed = ("message", f"1 to {most}") if most > 1 else ("direct message", "one")
+        raise MalformedMessage(f"the {what} has {count} recipients instead of {allowed}", remedy=_CHANGED)
     recipients = tuple(_parse_recipient(cursor) for _ in range(count))
     if len({recipient.key_id for recipient in recipients}) != count:
-        raise MalformedMessage("two recipients have one key id")
+        raise MalformedMessage("two recipients have the same key id", remedy=_CHANGED)
     return recipients
 
 
@@ -224,12 +238,12 @@ def _parse_recipient(cursor: _Cursor) -> Recipient:
     version = cursor.text(cursor.number(1), "key version")
     wrapped = cursor.take(cursor.number(2))
     if not 1 <= len(key_id.encode()) <= MAX_KEY_ID:
-        raise MalformedMessage(f"a key id of {len(key_id)} characters")
+        raise MalformedMessage(f"the header has a key id of {len(key_id)} characters", remedy=_CHANGED)
     scheme, colon, name = key_id.partition(":")
     if not (scheme and colon and name):
-        raise MalformedMessage("a key id without a scheme")
+        raise MalformedMessage("the header has a key id without a scheme", remedy=_CHANGED)
     if not 1 <= len(wrapped) <= MAX_WRAPPED:
-        raise MalformedMessage(f"a wrapped key of {len(wrapped)} bytes")
+        raise MalformedMessage(f"the header has a wrapped key of {len(wrapped)} bytes", remedy=_CHANGED)
     return Recipient(key_id, version, wrapped)
 
 
@@ -241,7 +255,7 @@ class _Cursor:
     def take(self, length: int) -> bytes:
         taken = self._data[self._at : self._at + length]
         if len(taken) != length:
-            raise MalformedMessage("the header ends inside a field", remedy="the message was cut short")
+            raise MalformedMessage("the header ends inside a field", remedy=_CUT_SHORT)
         self._at += length
         return taken
 
@@ -252,7 +266,7 @@ class _Cursor:
         try:
             return self.take(length).decode()
         except UnicodeDecodeError:
-            raise MalformedMessage(f"a {name} is not UTF-8") from None
+            raise MalformedMessage(f"a {name} in the header is not UTF-8", remedy=_CHANGED) from None
 
     def rest(self) -> bytes:
         return self._data[self._at :]
@@ -260,5 +274,5 @@ class _Cursor:
 
 def _not_ours(start: bytes | memoryview) -> str:
     if bytes(start[:4]) == ARMOR_PREFIX[:4].encode():
-        return "this is the armored form: use decrypt_text, or decrypt --armor"
-    return "it is not a message of kmsbridge, or was cut short or changed"
+        return "this is an armored message: use decrypt_text, or decrypt --armor"
+    return "check where it comes from: it is not a message of kmsbridge, or was cut short or changed"

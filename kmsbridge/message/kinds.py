@@ -1,4 +1,4 @@
-"""The table of kinds: what each kind of message holds. Whoever tells kinds apart asks it."""
+"""The table of kinds: the content of each kind of message. All code that distinguishes kinds uses it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_RECIPIENTS: Final = 16
 
 
 class Kind(enum.IntEnum):
-    """The kinds of messages. `LAYOUTS` says what each holds; nobody else tells one from another."""
+    """The kinds of messages. `LAYOUTS` has the layout of each."""
 
     INLINE = 0
     STORED = 1
@@ -17,27 +17,27 @@ class Kind(enum.IntEnum):
 
 
 class DataKeyIn(enum.Enum):
-    """Where a message's data key is."""
+    """The place of a message's data key."""
 
     RECIPIENTS = enum.auto()
-    """Wrapped, in the header, once for each recipient."""
+    """The header holds it, wrapped once for each recipient."""
     STORE = enum.auto()
-    """In a key store, under the id that the header holds."""
+    """A key store holds it, under the id that is in the header."""
     NOWHERE = enum.auto()
-    """There is none: the recipients' keys wrap the payload itself."""
+    """There is no data key: the recipient's key wraps the payload itself."""
 
 
 class BodyFormat(enum.Enum):
-    """What stands behind the header."""
+    """The format of the bytes after the header."""
 
     CHUNKED = enum.auto()
-    """Chunks of 16 KiB, of any number."""
+    """Any number of encrypted chunks of 16 KiB."""
     NONE = enum.auto()
-    """Nothing."""
+    """There is no body."""
 
 
 class Layout(NamedTuple):
-    """What a kind of message holds. `padded`: whether zero bytes may follow the header's content."""
+    """The content of a kind of message. `padded` says whether zero bytes may follow the header's content."""
 
     data_key_in: DataKeyIn
     body: BodyFormat

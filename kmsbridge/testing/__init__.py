@@ -1,8 +1,9 @@
-"""For authors of applications: a key service in memory. For authors of drivers: the contract suite.
+"""Test tools: a key service in memory for tests of applications, and the contract suite for tests of drivers.
 
-`FakeDriver`, `installed` and what else a test of an application needs come with the library. `DriverContract`,
-which is the suite, `Harness` and all other names are in the distribution kmsbridge-testing, which
-`kmsbridge[testing]` installs; without it they raise `ImportError`. Nothing here is for production.
+The names that tests of applications need (`FakeDriver`, `FakeService`, `FakeKey`, `FakeError`, `UnboundFakeDriver`,
+`Role`, `installed`, `counted` and `CallLog`) come with the library. The others, such as `DriverContract` and
+`Harness`, are in the distribution kmsbridge-testing, which `kmsbridge[testing]` installs; importing one without it
+raises `ImportError`. Nothing here is for production.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ _LATE = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for alone (PEP 562), so that the fakes do without the suite and without pytest."""
+    """Import the module of `name` when it is first used (PEP 562), so that the fakes do not import pytest."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -96,9 +97,10 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as missing:
         if missing.name != "kmsbridge_testing":
             raise
-        # No AttributeError: `from kmsbridge.testing import ...` would put a text of its own in place of this one.
+        # Not an AttributeError: `from kmsbridge.testing import ...` would replace its text with another.
         raise ImportError(
-            f"{__name__}.{name} is in the package kmsbridge-testing; pip install 'kmsbridge[testing]'",
+            f"{__name__}.{name} is in the package kmsbridge-testing; install it with "
+            "pip install 'kmsbridge[testing]'",
             name=missing.name,
         ) from None
     globals()[name] = value

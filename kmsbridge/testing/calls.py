@@ -1,4 +1,4 @@
-"""Remembers the calls that keys made, for tests to look at."""
+"""A record of the calls that keys made, for tests to examine."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from kmsbridge.observer import Call, CallResult, Observer
 
 
 class CallLog(Observer):
-    """An observer that keeps every call that ended, in that order."""
+    """An observer that records calls of keys: `finished` lists them in the order in which they ended."""
 
     def __init__(self) -> None:
         self.finished: list[tuple[Call, CallResult]] = []
 
     def call_finished(self, call: Call, result: CallResult) -> None:
-        """Keep it."""
+        """Append the call to `finished`."""
         self.finished.append((call, result))
 
     @property
     def last(self) -> CallResult:
-        """How the latest call ended. Raises `IndexError` where none did."""
+        """The result of the latest call. Raises `IndexError` if no call has ended."""
         return self.finished[-1][1]

@@ -1,4 +1,4 @@
-"""Drivers without an entry point, for tests: installed for a while, and counted."""
+"""Context managers that make drivers available to tests, and count their calls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from kmsbridge.driver import EncryptionContext, ErrorKind, KeyDescription, KeyDr
 
 @contextlib.contextmanager
 def installed(*drivers: type[KeyDriver]) -> Iterator[None]:
-    """Let key URIs of these drivers' schemes find them, as if they had entry points.
+    """Have key URIs of these drivers' schemes use these drivers, as if they had entry points.
 
-    They come before drivers that are really installed under the same scheme. Ends must be nested.
+    They take precedence over drivers that are registered or installed for the same scheme. Blocks must be
+    properly nested: one that begins inside another also ends inside it.
     """
     with registry.replaced(*drivers):
         yield
@@ -24,7 +25,10 @@ def installed(*drivers: type[KeyDriver]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def counted(driver: type[KeyDriver]) -> Iterator[Counter[str]]:
-    """The calls by operation that drivers opened meanwhile for this one's scheme are asked to make."""
+    """Count the calls of drivers that are opened in the block for the scheme of `driver`.
+
+    Gives a `Counter` by method: wrap, wrap_many, unwrap, unwrap_many and describe.
+    """
     calls: Counter[str] = Counter()
     lock = threading.Lock()
 

@@ -155,7 +155,7 @@ class Answering:
         (io.BytesIO(b"x"), "not to be awaited"),
         (Answering("text"), "text"),
         (Answering(None), "NoneType"),
-        (Answering(lambda size: bytes(size + 1)), "no more"),
+        (Answering(lambda size: bytes(size + 1)), "must not return more"),
     ),
     ids=("a plain file", "text", "None", "too much"),
 )

@@ -42,7 +42,7 @@ def uri(front):
 
 def call(driver, timeout=10):
     """One call, whose answer is of no interest."""
-    with pytest.raises(Exception, match="describes no key"):
+    with pytest.raises(Exception, match="does not describe a key"):
         driver.resolve(timeout=timeout)
 
 

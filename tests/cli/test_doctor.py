@@ -110,7 +110,9 @@ def test_text_tells_what_was_measured(run, keys):
 
 def test_text_tells_how_unwrapping_was_measured(host, run):
     """Without a message it is not proven; with one it is."""
-    unproven = "  unwrap     allowed to ask, not proven: tried with a wrapped key that is not authentic; give --message, "
+    unproven = (
+        "  unwrap     permitted, not proven: tried with a wrapped key that is not authentic; give --message, "
+    )
     assert unproven in run("decrypt-only").text
     message = host.ok(
         "encrypt", "--profile", "encrypt-only", "-c", "a=b", stdin=b"payload", env={"TOKEN": TOKEN}
@@ -125,7 +127,7 @@ def test_text_tells_how_unwrapping_was_measured(host, run):
         done = run("decrypt-only", "--expect", "decrypt-only", "--message", form, "-c", "a=b")
         assert done.code == 0
         assert "measured with the message" in done.text
-    assert "give its context" in run("decrypt-only", "--message", "message", "--json").text
+    assert "give the message's context" in run("decrypt-only", "--message", "message", "--json").text
 
 
 def test_only_the_header_of_a_message_is_needed(host, run):
@@ -176,7 +178,7 @@ def test_one_of_two_keys_down(run, keys, one_line):
         "both",
     ]
     assert done.text.count("problem") == 1
-    assert "1 of 2 keys: both" in one_line(done.err)
+    assert "(1 of 2): both" in one_line(done.err)
 
 
 @pytest.mark.parametrize("state", ("disabled", "pending deletion"))

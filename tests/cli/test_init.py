@@ -168,7 +168,7 @@ def test_a_clone_with_other_names_is_told_the_command(empty, one_line):
     done = empty.run("init", "--config", "sub/a.toml")
     assert done.code == 1
     text = one_line(done.err)
-    assert "sub/a.toml exists already, has no key app in sub/dev-keys.json, and nothing was changed" in text
+    assert "sub/a.toml exists, but has no key app in sub/dev-keys.json; nothing was changed" in text
     assert text.endswith("kmsbridge init --config sub/a.toml --key-file 'sub/my keys.json' --name main")
     assert empty.files() == before
     empty.ok("init", *args)
@@ -195,7 +195,7 @@ def test_a_configuration_without_this_key_is_not_completed(empty, one_line, text
     before = empty.files()
     done = empty.run("init")
     assert done.code == 1
-    assert "kmsbridge.toml exists already, has no key app in dev-keys.json" in one_line(done.err)
+    assert "kmsbridge.toml exists, but has no key app in dev-keys.json" in one_line(done.err)
     assert empty.files() == before
 
 
@@ -243,14 +243,14 @@ def test_a_profile_is_refused(empty, one_line):
     (
         (("--name", "a b"), 2, "--name"),
         (("--name", "../x"), 2, "--name"),
-        (("--key-file", "no/such/keys.json"), 1, "no folder"),
-        (("--config", "no/such.toml"), 1, "no folder"),
-        (("--key-file", "kmsbridge.toml"), 1, "one file"),
+        (("--key-file", "no/such/keys.json"), 1, "does not exist"),
+        (("--config", "no/such.toml"), 1, "does not exist"),
+        (("--key-file", "kmsbridge.toml"), 1, "same file"),
         (("--passphrase",), 1, "no terminal"),
         (("--passphrase-file", "missing"), 1, "missing"),
         (("--passphrase-file", "empty"), 1, "empty"),
         (("--passphrase-file", "binary"), 1, "not UTF-8"),
-        (("--passphrase", "--passphrase-file", "empty"), 2, "exclude each other"),
+        (("--passphrase", "--passphrase-file", "empty"), 2, "cannot be used together"),
         (("--key-file", "a\nb.json"), 1, "cannot be written"),
         (("--key-file", os.fsdecode(b"a\xff.json")), 1, "cannot be written"),
     ),

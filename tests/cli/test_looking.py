@@ -64,8 +64,8 @@ def test_inspect_of_other_kinds(home, kind):
     out = home.ok("inspect", "-", stdin=message).decode()
     assert {
         "stored": bytes(range(32)).hex(),
-        "direct": "known to the key only",
-        "no such length": "it was changed",
+        "direct": "unknown until unwrapped",
+        "no such length": "the body was changed",
     }[kind] in out
 
 
@@ -124,7 +124,7 @@ def test_rotate_makes_a_version(home, one_line):
     assert kmsbridge.inspect(home.ok("encrypt", stdin=b"x")).recipients[0].key_version == "2"
     done = home.run("rotate", "app")
     assert done.code == 3
-    assert "it has dev" in one_line(done.err)
+    assert "its keys: dev" in one_line(done.err)
 
 
 def test_rotate_is_in_the_audit_trail(home):

@@ -64,8 +64,8 @@ def test_a_uri_needs_no_configuration(host):
 @pytest.mark.parametrize(
     ("key", "code", "says"),
     (
-        ("two", 1, "the plain driver prints no policies"),
-        ("three", 3, "it has one, two"),
+        ("two", 1, "the plain driver cannot print policies"),
+        ("three", 3, "its keys: one, two"),
         ("fake:alias", 3, "name the key itself"),
         ("none:app", 3, "no driver for 'none'"),
         ("fake:app?a=b", 3, "parameter"),
@@ -82,4 +82,4 @@ def test_a_local_key_has_none(home, one_line):
     """Who may read the file may do everything, and the error says where to read on."""
     done = home.run("policy", "dev", "--role", "encryptor")
     assert (done.code, done.out) == (3, b"")
-    assert "who may read its key file may do everything" in one_line(done.err)
+    assert "whoever may read its key file may do everything" in one_line(done.err)

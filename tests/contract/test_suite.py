@@ -122,12 +122,12 @@ def outcome(output, case):
 def test_ability_that_is_neither_there_nor_declared_fails_its_cases(output):
     """Silence is no declaration; the failure says what to write."""
     assert outcome(output, f"TestLacking::{ROTATION}") == "FAILED"
-    assert "neither implements 'rotate' nor says in `cannot` why" in output
+    assert "does not implement 'rotate'; implement it, or declare in `cannot` why not" in output
 
 
 def test_missing_fixture_says_what_to_write(output):
     assert outcome(output, "TestBare::test_close_twice") == "ERROR"
-    assert "write a fixture `harness`" in output
+    assert "there is no fixture `harness`" in output
 
 
 @pytest.mark.parametrize(
@@ -195,9 +195,8 @@ def test_reference_says_how_each_fault_is_told(fault):
 
 def test_reference_counts_the_faults():
     """In words that a reader can check."""
-    counted = f"{len(ERRORS)} faults and {len(Misdirection)} misdirections that a call fails of"
-    assert counted in REFERENCE
-    assert f"{len(OVERCOME)} faults that it overcomes" in REFERENCE
+    failing = f"A call fails with {len(ERRORS)} of the faults and with the {len(Misdirection)} misdirections"
+    assert f"{failing}, and succeeds with {len(OVERCOME)} faults." in REFERENCE
     assert f"{MAX_MEMORY >> 20} MiB of memory" in REFERENCE
 
 

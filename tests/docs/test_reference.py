@@ -142,7 +142,7 @@ def test_every_name_of_testing_is_in_the_suites_reference(name: str) -> None:
 def test_the_suites_reference_says_what_comes_with_the_library() -> None:
     """All other names are those of kmsbridge-testing."""
     said = re.search(
-        r"^(`FakeDriver`[^.]*) come with\nthe library\.", text("reference/contract-suite.md"), re.MULTILINE
+        r"^(`FakeDriver`[^.]*) come with\s+the\s+library\.", text("reference/contract-suite.md"), re.MULTILINE
     )
     assert said
     own = {name for name, module in testing._LATE.items() if module.startswith("kmsbridge.testing.")}

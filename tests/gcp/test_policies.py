@@ -79,7 +79,7 @@ def test_pinned_public_key_needs_no_role(client, opened, decrypting, context):
     options = {**RSA, "public_key": pem}
     text = opened(decrypting, **options).policy("encryptor")
     assert parsed(text) == {"bindings": []}
-    assert "None is needed" in text
+    assert "No role is needed" in text
     opened(decrypting, **options, access_token="nobody").wrap(b"payload", context, timeout=10)
     assert [
         each["role"] for each in parsed(opened(decrypting, **options).policy("rewrapper"))["bindings"]

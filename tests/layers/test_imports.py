@@ -79,7 +79,7 @@ def from_import(node, module, *, package):
         base = ".".join(kept + ([base] if base else []))
     # `from kmsbridge import errors` imports that module; `from kmsbridge import Encryptor` the public names.
     inside = [f"{base}.{alias.name}" for alias in node.names]
-    return [name if name in modules() or name in suite() else base for name in inside]
+    return [name if name in modules() or name in plugins() else base for name in inside]
 
 
 def broken_lines(source, module, *, package=False):
@@ -117,9 +117,12 @@ def modules():
 
 
 @cache
-def suite():
-    """The same for the contract suite, whose names `kmsbridge.testing` gives."""
-    return named(SUITE)
+def plugins():
+    """The same for the packages in `plugins/`, of which the contract suite is one."""
+    found = {}
+    for package in sorted(LIBRARY.parent.glob("plugins/*/kmsbridge_*")):
+        found |= named(package)
+    return found
 
 
 def named(folder):
@@ -129,7 +132,7 @@ def named(folder):
 
 
 def is_package(module):
-    return (modules() | suite())[module].name == "__init__.py"
+    return (modules() | plugins())[module].name == "__init__.py"
 
 
 def sources():
@@ -161,7 +164,7 @@ def test_no_module_imports_itself_through_others():
     What a package imports when it is first asked for it counts: it imports that for types too, as below. The
     contract suite imports the library, and the library gives the suite's names.
     """
-    found = circle(module_graph(sources() | {module: file.read_text() for module, file in suite().items()}))
+    found = circle(module_graph(sources() | {module: file.read_text() for module, file in plugins().items()}))
     assert found is None
 
 
@@ -187,7 +190,7 @@ def test_what_a_package_imports_late_it_imports_for_types_too(package):
 
 def module_graph(texts):
     """Module -> the modules that it imports by name; that a package runs before its modules is no import."""
-    ours = modules() | suite()
+    ours = modules() | plugins()
     return {
         module: {name for name in imported(text, module, package=is_package(module)) if name in ours}
         for module, text in texts.items()
@@ -295,10 +298,10 @@ def test_a_circle_of_modules_is_caught(lower):
     """However the lower one imports the upper one, or the package that does."""
     upper = {
         "kmsbridge.cli": "def main():\n    from kmsbridge.cli.app import app",
-        "kmsbridge.cli.app": "from kmsbridge.cli.running import run",
+        "kmsbridge.cli.app": "from kmsbridge.cli.runner import run",
     }
-    assert circle(module_graph({**upper, "kmsbridge.cli.running": ""})) is None
-    assert circle(module_graph({**upper, "kmsbridge.cli.running": lower})) is not None
+    assert circle(module_graph({**upper, "kmsbridge.cli.runner": ""})) is None
+    assert circle(module_graph({**upper, "kmsbridge.cli.runner": lower})) is not None
 
 
 def test_only_the_table_of_kinds_tells_one_kind_of_message_from_another():

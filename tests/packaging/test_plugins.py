@@ -283,4 +283,4 @@ def test_a_missing_plugin_is_named(bare, name, scheme):
     done = command(bare, "encrypt", KMSBRIDGE_KEY=URIS[scheme])
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.count("\n") == 1
-    assert f"no driver for '{scheme}'; pip install {name}\n" in done.stderr
+    assert f"there is no driver for '{scheme}'; pip install {name}\n" in done.stderr

@@ -239,7 +239,7 @@ def test_a_torn_first_line_is_cut_off_too(path):
 def test_a_file_that_is_no_audit_file_is_left_alone(path, content):
     """It is neither cut nor continued."""
     path.write_bytes(content)
-    with pytest.raises(AuditError, match="does not end as an audit file does; "):
+    with pytest.raises(AuditError, match="does not end like an audit file; "):
         open_trail(path, required=True).record(EVENT)
     assert path.read_bytes() == content
 

@@ -130,7 +130,7 @@ def test_a_replaced_line_with_a_sum_of_its_own_is_detected(sample, check, at):
 @pytest.mark.parametrize("cut", (1, 2, 50))
 def test_a_torn_last_line_is_named(sample, check, cut):
     """It is not a change by somebody, so the advice is another."""
-    with pytest.raises(AuditError, match=f"line {LINES} of .* is torn; a crash does that"):
+    with pytest.raises(AuditError, match=f"line {LINES} of .* is incomplete, as after a crash"):
         check(sample[:-cut])
 
 

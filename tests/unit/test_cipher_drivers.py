@@ -172,7 +172,7 @@ def test_a_list_to_decrypt_with_is_checked_too(make, cls):
         ({"name": None}, TypeError, "name must be of str, not of NoneType"),
         ({"data_keys": DataKeyPolicy(max_age=0)}, ConfigError, "max_age is 0"),
         ({"calls": CallPolicy(attempt_timeout=20.0)}, ConfigError, "attempt_timeout"),
-        ({"audit": AuditPolicy(required=True)}, ConfigError, "there is no file"),
+        ({"audit": AuditPolicy(required=True)}, ConfigError, "no audit file is set"),
     ),
 )
 def test_an_option_that_cannot_be_is_refused(make, options, kind, words):
@@ -185,7 +185,7 @@ def test_an_option_that_cannot_be_is_refused(make, options, kind, words):
 
 def test_direct_is_for_one_key(make):
     """As in a profile."""
-    with pytest.raises(ConfigError, match="one key, and there are 2"):
+    with pytest.raises(ConfigError, match="one key, but encrypt_to names 2"):
         Encryptor(encrypt_to=[make(), make("other")], direct=True)
 
 

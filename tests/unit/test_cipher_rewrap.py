@@ -106,7 +106,9 @@ def test_a_direct_message_is_not_rewrapped_to_several_keys(tmp_path, service):
             lambda: cipher.rewrap(message, context=CONTEXT),
             lambda: cipher.rewrap_file(path, context=CONTEXT),
         ):
-            with pytest.raises(ConfigError, match="a direct message is for one key.*one key in encrypt_to"):
+            with pytest.raises(
+                ConfigError, match="a direct message is encrypted to one key.*one key in encrypt_to"
+            ):
                 rewrap()
     assert path.read_bytes() == message
     assert sorted(os.listdir(tmp_path)) == ["c.toml", "message"]

@@ -81,7 +81,7 @@ def test_a_direct_profile_with_several_keys_is_refused_when_it_is_opened(load, c
     )
     assert "profiles.p.direct is true, and profiles.p.encrypt_to names several keys" in message
     assert "name one key, or leave direct out" in message
-    assert "two readers would read different things" in message
+    assert "two readers decrypt to different payloads" in message
 
 
 def test_a_direct_profile_may_have_one_key_and_decrypt_with_several(load):
@@ -151,10 +151,10 @@ def test_a_setting_of_the_wrong_kind_is_refused_by_its_dotted_name(load, setting
             "[keys.a]\nuri = 'x:y'\nallow_in_production = 1", "keys.a.allow_in_production", id="flag"
         ),
         pytest.param(
-            '[keys."a\\nb"]\nuri = "x:y"', "keys.'a\\nb': this cannot be a name", id="newline in a name"
+            '[keys."a\\nb"]\nuri = "x:y"', "keys.'a\\nb' is not a valid name", id="newline in a name"
         ),
-        pytest.param('[keys.""]\nuri = "x:y"', "keys.'': this cannot be a name", id="empty name"),
-        pytest.param('[keys."env:A"]\nuri = "x:y"', "this cannot be a name", id="name like a reference"),
+        pytest.param('[keys.""]\nuri = "x:y"', "keys.'' is not a valid name", id="empty name"),
+        pytest.param('[keys."env:A"]\nuri = "x:y"', "is not a valid name", id="name like a reference"),
         pytest.param(
             "[profiles.p]\nencrypt_to = [" + ", ".join(f"'env:A{n}'" for n in range(17)) + "]",
             "profiles.p.encrypt_to names more than 16 keys",
@@ -165,10 +165,10 @@ def test_a_setting_of_the_wrong_kind_is_refused_by_its_dotted_name(load, setting
             "keys.a.uri: a vault URI has a user or password",
             id="URI with a password",
         ),
-        pytest.param(KEYS, "there is no profile", id="no profiles"),
-        pytest.param("", "there is no profile", id="empty file"),
+        pytest.param(KEYS, "the configuration has no profile", id="no profiles"),
+        pytest.param("", "the configuration has no profile", id="empty file"),
         pytest.param(
-            KEYS + "[profiles.p]", "'p' has neither encrypt_to nor decrypt_with", id="profile without keys"
+            KEYS + "[profiles.p]", "'p' has no key in encrypt_to or decrypt_with", id="profile without keys"
         ),
         pytest.param(
             "[keys.a]\nuri='nothing'\n[profiles.p]\nencrypt_to=['a']",
@@ -265,7 +265,9 @@ def test_a_variable_is_read_from_the_given_environment(with_token, monkeypatch):
     """`env` replaces the process's environment for `env:` values too."""
     monkeypatch.setenv("TOKEN", "of the process")
     assert with_token("env:TOKEN", env={"TOKEN": "given"}) == "given"
-    with pytest.raises(ConfigError, match=r"keys\.a\.nested\.list\[1\] needs the environment variable TOKEN"):
+    with pytest.raises(
+        ConfigError, match=r"keys\.a\.nested\.list\[1\] refers to the environment variable TOKEN"
+    ):
         with_token("env:TOKEN", env={})
     with pytest.raises(ConfigError, match="TOKEN, which is not set"):
         with_token("env:TOKEN", env={"TOKEN": ""})
@@ -324,7 +326,7 @@ def test_a_uri_by_reference_must_be_a_uri(load):
     text = "[keys.a]\nuri = 'env:URI'\n[profiles.p]\nencrypt_to = ['a']"
     assert str(load(text, env={"URI": "local:k#k"}).encrypt_to[0].uri) == "local:k#k"
     message = refused(load, text, env={"URI": "env:URI"})
-    assert "keys.a.uri: a reference led to another one" in message
+    assert "keys.a.uri: the reference leads to another reference" in message
 
 
 def test_names_and_settings_may_be_references(load):

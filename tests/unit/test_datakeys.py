@@ -48,6 +48,32 @@ def test_what_is_looked_at_is_not_counted(clock):
     assert cache.peek("a") is cache.use("a", 1) is None
 
 
+def test_a_data_key_that_is_too_old_is_not_used_though_it_was_not_swept_yet(clock):
+    """By its name, by its alias, or by whoever holds it."""
+    cache = KeyCache(DataKeyPolicy(max_age=10.0), clock=clock)
+    entry = put(cache, "a")
+    cache.give_alias(entry, "alias", 5)
+    clock.now += 9.9
+    assert cache.peek("a") is cache.use("a", 1) is cache.use_alias("alias", 1) is entry
+    assert cache.use_entry(entry, 1) is entry
+    clock.now += 0.1
+    assert len(cache) == 1
+    assert cache.peek("a") is cache.use("a", 1) is cache.use_alias("alias", 1) is None
+    assert cache.use_entry(entry, 1) is None
+
+
+def test_the_bytes_that_a_data_key_serves_are_bounded(clock):
+    """The message that crosses the line is still served, and what a stream counts at its end counts as well."""
+    cache = KeyCache(DataKeyPolicy(max_bytes=100), clock=clock)
+    entry = put(cache, "a")
+    assert cache.use("a", 60) is cache.use("a", 60) is entry
+    assert cache.use("a", 1) is cache.peek("a") is None
+    streamed = put(cache, "b")
+    assert cache.use("b", 0) is streamed
+    streamed.spend(100)
+    assert cache.use("b", 0) is None
+
+
 def test_a_dropped_entry_is_told_of_once(clock):
     """Replaced, evicted or closed."""
     told = []

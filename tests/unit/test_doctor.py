@@ -13,7 +13,7 @@ from kmsbridge_testing.fakes.http_fake import FakeHttpDriver
 
 from kmsbridge import Encryptor, config
 from kmsbridge import message as wire
-from kmsbridge.doctor import examine
+from kmsbridge.doctor import check_keys
 from kmsbridge.driver import Capability, ErrorKind, KeyDescription, KeyState, WrappedKey
 from kmsbridge.errors import AuditError, UnsupportedMessage
 from kmsbridge.message import parse_header
@@ -65,7 +65,7 @@ def only(report):
 @pytest.mark.parametrize("role", ROLES)
 def test_a_host_is_what_is_expected_or_has_a_problem(profile, scheme, role, expect):
     """Both more and less than expected is a problem, whether or not the service binds contexts."""
-    report = examine(profile(k={"uri": f"{scheme}:app", "role": role}), expect=expect)
+    report = check_keys(profile(k={"uri": f"{scheme}:app", "role": role}), expect=expect)
     assert report.ok is (FITS[role] == expect)
     assert report.expect == expect
 
@@ -73,7 +73,7 @@ def test_a_host_is_what_is_expected_or_has_a_problem(profile, scheme, role, expe
 @pytest.mark.parametrize("role", ROLES)
 def test_permissions_are_measured(profile, role):
     """With a probe where the host may wrap, else with a wrapped key that is not authentic, which proves less."""
-    key = only(examine(profile(k={"role": role})))
+    key = only(check_keys(profile(k={"role": role})))
     may = {"encrypt-only": (True, False, False), "decrypt-only": (False, True, False), "both": (True,) * 3}
     assert (key.wrap.may, key.unwrap.may, key.rewrap.may) == may[role]
     assert key.unwrap.measured == ("forged" if role == "decrypt-only" else "probe")
@@ -98,7 +98,7 @@ def test_permissions_are_measured(profile, role):
 )
 def test_without_an_expectation_the_profiles_lists_are_the_measure(profile, lists, role, ok):
     """What they need must work; that the host can do more is no problem."""
-    report = examine(profile(lists=lists, k={"role": role}))
+    report = check_keys(profile(lists=lists, k={"role": role}))
     assert report.ok is ok
     assert (only(report).encrypt_to, only(report).decrypt_with) == (
         "encrypt_to" in lists,
@@ -109,7 +109,7 @@ def test_without_an_expectation_the_profiles_lists_are_the_measure(profile, list
 def test_a_message_proves_what_no_probe_can(profile):
     """A host that may not wrap unwraps the message's recipient."""
     header = header_for(context={"tenant": "acme"})
-    key = only(examine(profile(k={"role": "decrypt-only"}), header=header, context={"tenant": "acme"}))
+    key = only(check_keys(profile(k={"role": "decrypt-only"}), header=header, context={"tenant": "acme"}))
     assert (key.unwrap.may, key.unwrap.proven, key.unwrap.measured) == (True, True, "message")
 
 
@@ -117,27 +117,27 @@ def test_a_direct_message_proves_it_too(profile):
     """With its aad, which the key service binds."""
     with Encryptor.from_uri("fake:app", direct=True) as encryptor:
         header = parse_header(encryptor.encrypt(b"payload", aad=b"row"))
-    key = only(examine(profile(k={"role": "decrypt-only"}), header=header, aad=b"row"))
+    key = only(check_keys(profile(k={"role": "decrypt-only"}), header=header, aad=b"row"))
     assert (key.unwrap.proven, key.unwrap.measured) == (True, "message")
 
 
 def test_a_message_of_another_context_proves_nothing(profile):
     """The service let this host ask, and the remedy names the context."""
     header = header_for(context={"tenant": "acme"})
-    key = only(examine(profile(k={"role": "decrypt-only"}), header=header))
+    key = only(check_keys(profile(k={"role": "decrypt-only"}), header=header))
     assert (key.unwrap.may, key.unwrap.proven, key.unwrap.measured) == (True, False, "message")
     assert "context" in key.unwrap.remedy
 
 
 def test_a_message_for_another_key_is_not_used(profile):
     """It is as if there were none."""
-    key = only(examine(profile(k={"role": "decrypt-only"}), header=header_for("fake:other")))
+    key = only(check_keys(profile(k={"role": "decrypt-only"}), header=header_for("fake:other")))
     assert (key.unwrap.may, key.unwrap.proven, key.unwrap.measured) == (True, False, "forged")
 
 
 def test_a_message_does_not_hide_a_denial(profile):
     """An encrypt-only host is refused whatever it is given."""
-    report = examine(profile(k={"role": "encrypt-only"}), header=header_for(), expect="encrypt-only")
+    report = check_keys(profile(k={"role": "encrypt-only"}), header=header_for(), expect="encrypt-only")
     assert report.ok
     assert only(report).unwrap.may is False
 
@@ -146,7 +146,7 @@ def test_a_message_without_recipients_is_refused(profile):
     """There is nothing in it to unwrap."""
     header = wire.Header(wire.Kind.STORED, 40, (), bytes(32))
     with pytest.raises(UnsupportedMessage):
-        examine(profile(k={}), header=header)
+        check_keys(profile(k={}), header=header)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_key_that_cannot_be_used_is_a_problem(profile, service, role, state):
     """Its state is told, and the remedy with it."""
     service.app.state = state
     lists = {"encrypt-only": ("encrypt_to",), "decrypt-only": ("decrypt_with",)}
-    report = examine(profile(lists=lists.get(role, ("encrypt_to", "decrypt_with")), k={"role": role}))
+    report = check_keys(profile(lists=lists.get(role, ("encrypt_to", "decrypt_with")), k={"role": role}))
     assert not report.ok
     assert only(report).state == state.value
     assert "enable it" in only(report).problems[0]
@@ -167,7 +167,7 @@ def test_a_disabled_key_that_lets_ask_is_a_problem_too(profile, service):
     """A service that looks at the ciphertext before the key's state does not hide the state."""
     service.app.state = KeyState.DISABLED
     service.app.fail("unwrap", ErrorKind.NOT_AUTHENTIC)
-    report = examine(profile(lists=("decrypt_with",), k={"role": "decrypt-only"}))
+    report = check_keys(profile(lists=("decrypt_with",), k={"role": "decrypt-only"}))
     assert only(report).unwrap.may is True
     assert "the key is disabled" in only(report).problems[0]
 
@@ -175,7 +175,7 @@ def test_a_disabled_key_that_lets_ask_is_a_problem_too(profile, service):
 def test_a_deleted_key_is_a_problem(profile, service):
     """That unwrapping says 'not found' is not taken for a permission to ask."""
     service.delete("app")
-    key = only(examine(profile(k={"role": "decrypt-only"})))
+    key = only(check_keys(profile(k={"role": "decrypt-only"})))
     assert key.reachable is True
     assert key.state == "unknown"
     assert key.unwrap.may is None
@@ -186,7 +186,7 @@ def test_a_deleted_key_is_a_problem(profile, service):
 def test_a_silent_service_is_waited_for_once(profile, service, kind):
     """Nothing else is tried, and it is one problem."""
     service.app.fail("describe", kind)
-    report = examine(profile(more="calls = { max_attempts = 1 }", k={}), expect="full")
+    report = check_keys(profile(more="calls = { max_attempts = 1 }", k={}), expect="full")
     key = only(report)
     assert key.reachable is False
     assert len(key.problems) == 1
@@ -198,7 +198,7 @@ def test_a_silent_service_is_waited_for_once(profile, service, kind):
 def test_a_service_that_falls_silent_is_not_asked_again(profile, service):
     """What was found out before stays."""
     service.app.fail("wrap", ErrorKind.TIMEOUT)
-    key = only(examine(profile(more="calls = { max_attempts = 1 }", k={})))
+    key = only(check_keys(profile(more="calls = { max_attempts = 1 }", k={})))
     assert (key.reachable, key.state) == (True, "enabled")
     assert service.app.calls["unwrap"] == 0
     assert len(key.problems) == 1
@@ -208,7 +208,7 @@ def test_a_throttled_permission_is_unknown(profile, service):
     """Neither allowed nor refused: no expectation is met by it."""
     service.app.fail("unwrap", ErrorKind.THROTTLED)
     for expect in FITS.values():
-        report = examine(profile(more="calls = { max_attempts = 1 }", k={}), expect=expect)
+        report = check_keys(profile(more="calls = { max_attempts = 1 }", k={}), expect=expect)
         assert only(report).unwrap.may is None
         assert not report.ok
 
@@ -216,7 +216,7 @@ def test_a_throttled_permission_is_unknown(profile, service):
 def test_who_may_not_describe_may_still_do_the_rest(profile, service):
     """The state is unknown then, and that is no problem."""
     service.app.fail("describe", ErrorKind.ACCESS_DENIED)
-    report = examine(profile(k={}), expect="full")
+    report = check_keys(profile(k={}), expect="full")
     assert report.ok
     assert only(report).state == "unknown"
     assert only(report).describe.may is False
@@ -225,7 +225,7 @@ def test_who_may_not_describe_may_still_do_the_rest(profile, service):
 def test_expired_credentials_are_a_refusal(profile, service):
     """The host may do nothing, and the remedy is about credentials."""
     service.expire("t")
-    key = only(examine(profile(k={"token": "t"})))
+    key = only(check_keys(profile(k={"token": "t"})))
     assert (key.wrap.may, key.unwrap.may, key.wrap.error) == (False, False, "KmsUnauthenticated")
     assert any("credentials" in each for each in key.problems)
 
@@ -233,7 +233,7 @@ def test_expired_credentials_are_a_refusal(profile, service):
 def test_one_key_down_leaves_the_others(profile, service):
     """Each key has its own report, in the profile's order."""
     service.app.fail("describe", ErrorKind.UNAVAILABLE)
-    report = examine(
+    report = check_keys(
         profile(more="calls = { max_attempts = 1 }", b={}, a={"uri": "fake:other"}), expect="full"
     )
     assert [(key.name, bool(key.problems)) for key in report.keys] == [("b", True), ("a", False)]
@@ -241,7 +241,7 @@ def test_one_key_down_leaves_the_others(profile, service):
 
 def test_a_key_that_cannot_be_opened_leaves_the_others(profile):
     """Its error is its problem, once."""
-    report = examine(profile(b={"uri": "fake:app", "rol": "both"}, a={"uri": "fake:other"}))
+    report = check_keys(profile(b={"uri": "fake:app", "rol": "both"}, a={"uri": "fake:other"}))
     bad, good = report.keys
     assert (bad.reachable, bad.describe.error) == (None, "ConfigError")
     assert len(bad.problems) == 1
@@ -255,7 +255,7 @@ def test_keys_are_examined_at_the_same_time(profile, service):
     meeting = threading.Barrier(3)
     service.before = lambda operation: meeting.wait(20) if operation == "wrap" else None
     found = Outcome(
-        lambda: examine(profile(a={}, b={"uri": "fake:other"}, c={"uri": "fake:third"}), expect="full")
+        lambda: check_keys(profile(a={}, b={"uri": "fake:other"}, c={"uri": "fake:third"}), expect="full")
     ).join()
     assert found.error is None
     assert found.value.ok
@@ -275,7 +275,7 @@ def test_many_keys_take_few_threads(profile, service):
 
     service.before = before
     keys = {f"k{n}": {"uri": f"fake:{service.create(f'k{n}').name}"} for n in range(32)}
-    assert examine(profile(lists=("decrypt_with",), **keys)).ok
+    assert check_keys(profile(lists=("decrypt_with",), **keys)).ok
     assert most == 16
 
 
@@ -284,7 +284,7 @@ def test_an_interruption_does_not_wait_for_calls_that_hang(profile, service):
     service.app.delay("describe", 60)
     began = time.monotonic()
     with interrupted(KeyboardInterrupt(), after=0.3), pytest.raises(KeyboardInterrupt):
-        examine(
+        check_keys(
             profile(
                 **{f"k{n}": {} for n in range(4)},
                 more='calls = { attempt_timeout = "60s", deadline = "60s" }',
@@ -295,7 +295,7 @@ def test_an_interruption_does_not_wait_for_calls_that_hang(profile, service):
 
 def test_a_probe_is_no_data_key(profile, service, events):
     """It is bound to a reserved pair of its own, and to the context that was asked for; the trail tells all calls."""
-    examine(profile(k={}), context={"tenant": "acme"})
+    check_keys(profile(k={}), context={"tenant": "acme"})
     told = events()
     assert [event["operation"] for event in told] == ["wrap", "unwrap", "rewrap", "unwrap"]
     for event in told:
@@ -306,7 +306,7 @@ def test_a_probe_is_no_data_key(profile, service, events):
 
 def test_refused_trials_are_in_the_audit_trail(profile, events):
     """As every refusal of a key service."""
-    examine(profile(k={"role": "decrypt-only"}))
+    check_keys(profile(k={"role": "decrypt-only"}))
     assert [(event["operation"], event["outcome"]) for event in events()] == [
         ("wrap", "KmsAccessDenied"),
         ("unwrap", "AuthenticationError"),
@@ -318,7 +318,7 @@ def test_an_audit_trail_that_is_required_and_fails_ends_it(profile, tmp_path):
     """No key is used unrecorded."""
     more = f"audit = {{ file = '{tmp_path}/none/audit.jsonl', required = true }}"
     with pytest.raises(AuditError):
-        examine(profile(more=more, k={}))
+        check_keys(profile(more=more, k={}))
 
 
 def test_an_audit_trail_that_fails_on_the_way_ends_it_and_keeps_no_data_key(profile, monkeypatch, tmp_path):
@@ -334,7 +334,7 @@ def test_an_audit_trail_that_fails_on_the_way_ends_it_and_keeps_no_data_key(prof
 
     monkeypatch.setattr("kmsbridge.audit.file.AuditFile.append", full)
     with pytest.raises(AuditError) as caught:
-        examine(current, header=header)
+        check_keys(current, header=header)
     frames, error = [], caught.value
     while error is not None:
         trace = error.__traceback__
@@ -408,46 +408,46 @@ def others(monkeypatch, service):
 def test_what_does_not_come_back_is_a_problem(profile, others, scheme):
     """Whatever the driver says of itself; and it counts for no expectation, as nothing is known then."""
     for expect in FITS.values():
-        report = examine(profile(k={"uri": f"{scheme}:app"}), expect=expect)
+        report = check_keys(profile(k={"uri": f"{scheme}:app"}), expect=expect)
         assert not report.ok
         assert only(report).unwrap.may is None
-        assert "does not come back" in only(report).unwrap.problem
+        assert "another value than was wrapped" in only(report).unwrap.problem
 
 
 def test_a_driver_that_unwraps_anything_is_a_problem(profile, others):
     """What is not authentic must not be unwrapped, and is no proof of a permission."""
-    report = examine(profile(k={"uri": "credulous:app", "role": "decrypt-only"}), expect="decrypt-only")
+    report = check_keys(profile(k={"uri": "credulous:app", "role": "decrypt-only"}), expect="decrypt-only")
     assert not report.ok
     assert only(report).unwrap.may is None
 
 
 def test_what_a_driver_says_it_may_is_not_believed(profile, others):
     """Only doing counts."""
-    key = only(examine(profile(k={"uri": "liar:app", "role": "decrypt-only"})))
+    key = only(check_keys(profile(k={"uri": "liar:app", "role": "decrypt-only"})))
     assert key.wrap.may is False
 
 
 def test_a_rewrap_that_loses_the_data_key_is_seen(profile, others):
     """What the service rewrapped is unwrapped to see."""
-    key = only(examine(profile(k={"uri": "loser:app"})))
+    key = only(check_keys(profile(k={"uri": "loser:app"})))
     assert key.unwrap.may is True
     assert key.rewrap.may is None
-    assert "does not come back" in key.rewrap.problem
+    assert "another value than was wrapped" in key.rewrap.problem
 
 
 def test_wrapping_locally_needs_no_service(profile, others, service):
     """With the service down the probe is wrapped nevertheless, and that is all that an encrypting host needs."""
     service.app.fail("describe", ErrorKind.UNAVAILABLE)
     current = profile(lists=("encrypt_to",), more="calls = { max_attempts = 1 }", k={"uri": "local-wrap:app"})
-    key = only(examine(current))
+    key = only(check_keys(current))
     assert (key.reachable, key.wrap.may, key.wrap.measured) == (False, True, "local")
     assert not key.problems
-    assert not examine(current, expect="encrypt-only").ok  # that it may not unwrap cannot be told
+    assert not check_keys(current, expect="encrypt-only").ok  # that it may not unwrap cannot be told
 
 
 def test_wrapping_locally_cannot_be_forbidden(profile, others):
     """A decrypting host can wrap too, and the problem says why."""
-    report = examine(profile(k={"uri": "local-wrap:app", "role": "decrypt-only"}), expect="decrypt-only")
+    report = check_keys(profile(k={"uri": "local-wrap:app", "role": "decrypt-only"}), expect="decrypt-only")
     assert only(report).unwrap.measured == "probe"
     assert "public key" in only(report).problems[0]
 
@@ -455,7 +455,7 @@ def test_wrapping_locally_cannot_be_forbidden(profile, others):
 def test_who_may_rewrap_is_not_encrypt_only(profile, service, monkeypatch):
     """A service that rewraps for another key hands that key's owner the data key."""
     monkeypatch.setitem(ALLOWED, "encrypt-only", frozenset({"wrap", "describe", "rewrap"}))
-    report = examine(profile(k={"role": "encrypt-only"}), expect="encrypt-only")
+    report = check_keys(profile(k={"role": "encrypt-only"}), expect="encrypt-only")
     assert "may rewrap" in only(report).problems[0]
 
 
@@ -469,7 +469,7 @@ def rewrapper(monkeypatch):
 @pytest.mark.parametrize("expect", (*FITS.values(), "rewrap-only", None), ids=str)
 def test_who_may_only_have_the_service_rewrap_is_rewrap_only(profile, rewrapper, expect):
     """And nothing else; without an expectation the profile's lists need more of him."""
-    report = examine(profile(k=rewrapper), expect=expect)
+    report = check_keys(profile(k=rewrapper), expect=expect)
     assert report.ok is (expect == "rewrap-only")
     key = only(report)
     assert (key.wrap.may, key.unwrap.may) == (False, False)
@@ -479,7 +479,7 @@ def test_who_may_only_have_the_service_rewrap_is_rewrap_only(profile, rewrapper,
 def test_a_message_proves_that_the_service_rewraps(profile, rewrapper):
     """It is rewrapped, and not unwrapped."""
     header = header_for(context={"tenant": "acme"})
-    report = examine(profile(k=rewrapper), expect="rewrap-only", header=header, context={"tenant": "acme"})
+    report = check_keys(profile(k=rewrapper), expect="rewrap-only", header=header, context={"tenant": "acme"})
     assert report.ok
     assert (only(report).rewrap.proven, only(report).rewrap.measured) == (True, "message")
 
@@ -487,24 +487,24 @@ def test_a_message_proves_that_the_service_rewraps(profile, rewrapper):
 @pytest.mark.parametrize(
     ("role", "told"),
     [
-        ("encrypt-only", ["may wrap, and", "rewrap: "]),
-        ("decrypt-only", ["may unwrap, and", "rewrap: "]),
-        ("both", ["may wrap, and", "may unwrap, and"]),
+        ("encrypt-only", ["may wrap; ", "rewrap: "]),
+        ("decrypt-only", ["may unwrap; ", "rewrap: "]),
+        ("both", ["may wrap; ", "may unwrap; "]),
     ],
 )
 def test_more_or_less_than_rewrap_only_is_a_problem(profile, role, told):
     """Each with the policy that leaves what is right."""
-    problems = only(examine(profile(k={"role": role}), expect="rewrap-only")).problems
+    problems = only(check_keys(profile(k={"role": role}), expect="rewrap-only")).problems
     assert len(problems) == len(told)
     for problem, text in zip(problems, told, strict=True):
         assert text in problem
-        assert "as 'kmsbridge policy k --role rewrapper' prints it" in problem
+        assert "as printed by 'kmsbridge policy k --role rewrapper'" in problem
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_no_host_is_rewrap_only_where_the_service_does_not_rewrap(profile, role):
     """Nobody can rewrap with such a key and not unwrap: the one problem says what to expect instead."""
-    report = examine(profile(k={"uri": "fake-unbound:app", "role": role}), expect="rewrap-only")
+    report = check_keys(profile(k={"uri": "fake-unbound:app", "role": role}), expect="rewrap-only")
     (problem,) = only(report).problems
     assert problem.endswith("expect full")
 
@@ -513,7 +513,7 @@ def test_a_rewrapper_of_a_disabled_key_has_a_problem(profile, service, rewrapper
     """The permission is there, and of no use."""
     service.app.state = KeyState.DISABLED
     service.app.fail("rewrap", ErrorKind.NOT_AUTHENTIC)
-    (problem,) = only(examine(profile(k=rewrapper), expect="rewrap-only")).problems
+    (problem,) = only(check_keys(profile(k=rewrapper), expect="rewrap-only")).problems
     assert problem.startswith("rewrap: the key is disabled")
 
 
@@ -522,7 +522,7 @@ def test_a_closed_port_is_told_in_time(profile, monkeypatch, unused_port):
     install(monkeypatch, FakeHttpDriver)
     options = {"uri": "fake-http:app", "address": f"http://127.0.0.1:{unused_port}"}
     started = time.monotonic()
-    key = only(examine(profile(more="calls = { deadline = '2s' }", k=options)))
+    key = only(check_keys(profile(more="calls = { deadline = '2s' }", k=options)))
     assert time.monotonic() - started < 10
     assert (key.reachable, key.describe.error) == (False, "KmsUnavailable")
 
@@ -547,7 +547,7 @@ def test_no_secret_is_in_a_report(profile, service):
     header = header_for()
     service.app.open = seeing
     for role in ROLES:
-        report = examine(profile(k={"role": role, "token": "canary-token"}), header=header)
+        report = check_keys(profile(k={"role": role, "token": "canary-token"}), header=header)
         shown = repr(report).encode()
         assert b"canary-token" not in shown
         assert not [

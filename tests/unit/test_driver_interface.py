@@ -347,7 +347,7 @@ def test_a_driver_without_an_abstract_method_is_named_with_what_it_lacks():
 
     Old.__abstractmethods__ = frozenset({"resolve"})
     with pytest.raises(
-        errors.ProviderLoadError, match=r"Old is for another version of kmsbridge: it lacks resolve"
+        errors.ProviderLoadError, match=r"Old is made for another version of kmsbridge: it lacks resolve"
     ):
         registry.register(Old)
 

@@ -133,7 +133,7 @@ def test_percent_escapes_in_a_path_are_decoded(tmp_path):
 )
 def test_a_name_that_no_key_can_have_is_refused_at_open(file, name):
     """`ConfigError` with the rule."""
-    with pytest.raises(ConfigError, match="not a key's name"):
+    with pytest.raises(ConfigError, match="not a valid name of a key"):
         open_driver(file, name)
 
 
@@ -147,7 +147,7 @@ def test_a_control_character_in_a_name_is_refused(file, name):
 @pytest.mark.parametrize("name", ("a\nb", "a\0b", "app\n"))
 def test_a_control_character_is_refused_also_where_the_uri_was_not_parsed(file, name):
     """`KeyURI` can be made without `parse`."""
-    with pytest.raises(ConfigError, match="not a key's name"):
+    with pytest.raises(ConfigError, match="not a valid name of a key"):
         LocalDriver.open(KeyURI("local", file.path, {}, name), Options({}))
 
 
@@ -187,12 +187,12 @@ def test_an_unknown_key_names_those_there_are(file):
     """So does a URI without a name where there are several; an empty file says that it is empty."""
     file.add_key("other")
     for name in ("nobody", ""):
-        with pytest.raises(ConfigError, match="there are: app, other"):
+        with pytest.raises(ConfigError, match="its keys are app, other"):
             open_driver(file, name)
     file.remove_key("app")
     assert id_of(open_driver(file, "")) == file.describe("other").key_id
     file.remove_key("other")
-    with pytest.raises(ConfigError, match="holds no key"):
+    with pytest.raises(ConfigError, match="has no keys"):
         open_driver(file, "")
 
 

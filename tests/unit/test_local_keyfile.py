@@ -69,7 +69,7 @@ def test_nothing_is_ever_overwritten(path, what):
     }
     makers[what]()
     before = path.lstat()
-    with pytest.raises(ConfigError, match="exists already"):
+    with pytest.raises(ConfigError, match="never overwritten"):
         KeyFile.create(path, "app")
     assert path.lstat() == before
     assert os.listdir(path.parent) == ["keys.json"]
@@ -101,7 +101,7 @@ def test_of_two_who_create_one_file_one_wins(path):
 )
 def test_a_name_that_no_key_can_have_makes_no_file(path, name):
     """Refused before anything is on disk."""
-    with pytest.raises(ConfigError, match="not one that a local key can have"):
+    with pytest.raises(ConfigError, match="not valid for a local key"):
         KeyFile.create(path, name)
     assert not path.exists()
 
@@ -110,7 +110,7 @@ def test_a_name_that_no_key_can_have_makes_no_file(path, name):
 def test_a_missing_folder_is_named(tmp_path, place):
     """The folder is not made; the error says which is missing."""
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="there is no folder") as caught:
+    with pytest.raises(ConfigError, match="folder .* for the key file does not exist") as caught:
         KeyFile.create(tmp_path / place, "app")
     assert str((tmp_path / place).parent) in str(caught.value)
 
@@ -160,7 +160,7 @@ def test_a_file_opened_to_others_later_is_refused_at_the_next_use(path):
     file = KeyFile.create(path, "app")
     assert file.names() == ["app"]
     path.chmod(0o644)
-    with pytest.raises(ConfigError, match="can be used by others"):
+    with pytest.raises(ConfigError, match="is open to other users"):
         file.names()
 
 
@@ -374,7 +374,7 @@ def test_adding_a_key_that_exists_changes_nothing(path):
     """Keys are never overwritten."""
     file = KeyFile.create(path, "app")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match="has a key app already"):
+    with pytest.raises(ConfigError, match="already has a key app"):
         file.add_key("app")
     assert path.read_bytes() == before
 
@@ -382,7 +382,7 @@ def test_adding_a_key_that_exists_changes_nothing(path):
 @pytest.mark.parametrize("state", (KeyState.UNKNOWN, KeyState.PENDING_DELETION))
 def test_a_state_that_no_local_key_has_is_refused(path, state):
     """Only enabled and disabled are kept in the file."""
-    with pytest.raises(ConfigError, match="cannot be"):
+    with pytest.raises(ConfigError, match="cannot have the state"):
         KeyFile.create(path, "app").set_state("app", state)
 
 
@@ -405,7 +405,7 @@ def test_a_key_that_is_not_there_is_named(path, change):
         change(file)
     assert caught.value.kind is ErrorKind.KEY_NOT_FOUND
     assert str(path) in str(caught.value)
-    assert isinstance(caught.value.typed(), KmsKeyNotFound)
+    assert isinstance(caught.value.as_kms_error(), KmsKeyNotFound)
     assert path.read_bytes() == before
 
 
@@ -455,8 +455,8 @@ def test_a_wrong_passphrase_is_told_from_a_changed_file(path):
 @pytest.mark.parametrize(
     ("made_with", "opened_with", "text"),
     (
-        (WORD, None, "is protected by a passphrase, and none is given"),
-        (None, WORD, "a passphrase is given, and the key file .* is not protected"),
+        (WORD, None, "is protected by a passphrase, but none is given"),
+        (None, WORD, "a passphrase is given, but the key file .* is not protected"),
         (WORD, Secret(b""), "is empty"),
     ),
     ids=["missing", "not needed", "empty"],
@@ -577,7 +577,7 @@ def test_a_lock_held_elsewhere_is_a_timeout_and_not_a_hang(path, lock_holder):
     with pytest.raises(LocalKeyError) as caught:
         file.rotate("app", timeout=0.05)
     assert caught.value.kind is ErrorKind.TIMEOUT
-    assert isinstance(caught.value.typed(), KmsTimeout)
+    assert isinstance(caught.value.as_kms_error(), KmsTimeout)
     assert file.describe("app").current == "1"
     lock_holder.stdin.close()
     assert file.rotate("app", timeout=30) == "2"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from kmsbridge.threads import AT_ONCE, in_parallel
+from kmsbridge.threads import MAX_PARALLEL, in_parallel
 from tests.support import PATIENCE
 
 
@@ -17,8 +17,8 @@ def test_results_are_in_the_order_of_the_items():
 
 def test_all_are_under_way_at_once():
     """Each waits for all the others."""
-    together = threading.Barrier(AT_ONCE)
-    assert in_parallel(lambda n: together.wait(30) is not None, range(AT_ONCE)) == [True] * AT_ONCE
+    together = threading.Barrier(MAX_PARALLEL)
+    assert in_parallel(lambda n: together.wait(30) is not None, range(MAX_PARALLEL)) == [True] * MAX_PARALLEL
 
 
 def test_there_are_never_more_threads_than_said():
@@ -32,8 +32,8 @@ def test_there_are_never_more_threads_than_said():
         with lock:
             now -= 1
 
-    in_parallel(work, range(20 * AT_ONCE))
-    assert most <= AT_ONCE
+    in_parallel(work, range(20 * MAX_PARALLEL))
+    assert most <= MAX_PARALLEL
 
 
 def test_the_first_error_is_raised_when_all_have_ended():

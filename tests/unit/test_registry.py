@@ -75,7 +75,7 @@ def distribution(package, scheme, target):
 def registering(monkeypatch):
     """What the test registers is forgotten after it."""
     monkeypatch.setattr(registry, "_registered", {})
-    monkeypatch.setattr(registry, "_alone", set())
+    monkeypatch.setattr(registry, "_unambiguous", set())
 
 
 def no_scan():
@@ -162,7 +162,7 @@ def test_listing_imports_nothing(installed):
         ("vault-transit", "pip install kmsbridge-vault"),
         ("vault-transitt", "did you mean 'vault-transit'"),
         ("goood", "did you mean 'good'"),
-        ("nothing-like-it", "there is good, local"),
+        ("nothing-like-it", "there are drivers for good, local"),
     ),
 )
 def test_a_scheme_without_driver_says_what_to_do(installed, scheme, remedy):
@@ -176,7 +176,8 @@ def test_where_nothing_is_installed_that_is_said(installed):
     """What is always there, and what to do."""
     installed()
     with pytest.raises(
-        ProviderNotFound, match="there is local; install the driver's package, or register its class"
+        ProviderNotFound,
+        match="install the driver.s package or register its class; there are drivers for local",
     ):
         registry.driver_class("nothing-like-it")
 
@@ -192,8 +193,8 @@ def test_where_nothing_is_installed_that_is_said(installed):
         ("syntax", "SyntaxError"),
         ("none", "is not a KeyDriver"),
         ("instance", "is not a KeyDriver"),
-        ("nameless", "has no scheme"),
-        ("misnamed", "installed for 'x' and says 'fake'"),
+        ("nameless", "has no valid scheme"),
+        ("misnamed", "installed for the scheme 'x', but its class has 'fake'"),
     ),
 )
 def test_a_driver_that_cannot_be_loaded_is_an_error_and_never_skipped(installed, caplog, module, words):
@@ -328,7 +329,7 @@ def test_a_driver_that_is_registered_and_itself_installed_is_one_driver(register
 @pytest.mark.parametrize("scheme", (None, "", "Upper", "1st", "with space", "a_b", "a:b", b"bytes"))
 def test_a_class_without_a_valid_scheme_is_refused(registering, scheme):
     """No key URI could name it."""
-    with pytest.raises(ProviderLoadError, match=":Odd has no scheme that a key URI can begin with"):
+    with pytest.raises(ProviderLoadError, match=":Odd has no valid scheme for key URIs"):
         registry.register(type("Odd", (FakeDriver,), {"scheme": scheme}))
     assert not registry._registered
 
@@ -345,7 +346,7 @@ def test_what_is_no_driver_class_is_refused(registering):
     """Another class, or an object, whose own text is not told."""
     with pytest.raises(ProviderLoadError, match="builtins:dict is not a KeyDriver"):
         registry.register(dict)
-    with pytest.raises(TypeError, match="not as an object of str"):
+    with pytest.raises(TypeError, match="not an object of type str"):
         registry.register("canary")
     assert not registry._registered
 
@@ -413,11 +414,11 @@ def test_a_zip_application_finds_the_local_driver_and_what_it_registers(tmp_path
     opened, vault, imported, aws, registered, providers, stevedore = json.loads(done.stdout)
     assert opened == "x"
     assert vault == (
-        "ProviderNotFound: no driver for 'vault-transit': the module kmsbridge_vault is there, the metadata "
-        "of kmsbridge-vault is not; call kmsbridge.registry.register(kmsbridge_vault.VaultTransitDriver), "
+        "ProviderNotFound: there is no driver for 'vault-transit': the module kmsbridge_vault can be imported, "
+        "but kmsbridge-vault has no package metadata; call kmsbridge.registry.register(kmsbridge_vault.VaultTransitDriver), "
         "or pip install kmsbridge-vault"
     )
-    assert aws == "ProviderNotFound: no driver for 'aws-kms'; pip install kmsbridge-aws"
+    assert aws == "ProviderNotFound: there is no driver for 'aws-kms'; pip install kmsbridge-aws"
     assert registered == "kmsbridge_vault.driver"
     assert providers == [
         ["local", "kmsbridge.drivers.local:LocalDriver"],

@@ -262,7 +262,7 @@ def test_a_writer_that_gives_no_count_is_told_whose_fault_it_is(cipher, answer, 
     """By name, with what it should give."""
     message = cipher.encrypt(b"x")
     for operation, source in ((cipher.encrypt_stream, PLAIN), (cipher.decrypt_stream, message)):
-        with pytest.raises(error, match=r"the writer .* must give None, or how many bytes it took"):
+        with pytest.raises(error, match=r"the writer .* must return None or the number of bytes it took"):
             operation(io.BytesIO(source), Keeping(lambda data: answer))
 
 

@@ -231,7 +231,7 @@ def test_rotation_is_told_in_words(vault, root, open_key):
     """By hand, or how often the server does it."""
     by_hand, by_itself = vault.key(), vault.key(auto_rotate_period="720h")
     assert open_key(vault, by_hand, **root).describe().rotation == "by hand"
-    assert open_key(vault, by_itself, **root).describe().rotation == "each 30 days"
+    assert open_key(vault, by_itself, **root).describe().rotation == "every 30 days"
 
 
 def test_soft_deleted_key_is_disabled_or_waits(vault, root, open_key):

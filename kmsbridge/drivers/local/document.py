@@ -1,4 +1,4 @@
-"""What a key file holds: its format, read and written here as pure values.
+"""The format of key files: parses and renders their content, without reading or writing files.
 
 A key file is one JSON object in UTF-8, of at most 8 MiB, with exactly these members:
 
@@ -9,7 +9,7 @@ A key file is one JSON object in UTF-8, of at most 8 MiB, with exactly these mem
         iterations    1 to 16
         memory_kib    8 * lanes to 1048576
         lanes         1 to 16
-        check         Cobblestone-256 of no bytes, which tells a wrong passphrase from a changed file
+        check         Cobblestone-256 of the empty plaintext, to distinguish a wrong passphrase from a changed file
     keys          an object; each name is [A-Za-z0-9][A-Za-z0-9._-]{0,127} without "..", its value
         id            16 hex digits, random, made with the key
         created       a UTC time, as in "2025-01-31T23:59:59Z"
@@ -54,7 +54,7 @@ _PLAIN_WORD = re.compile(r"[A-Za-z_-]{1,24}")
 
 
 class Cost(NamedTuple):
-    """What one guess of the passphrase costs: Argon2id's parameters.
+    """The parameters of Argon2id, which decide what one guess of the passphrase costs.
 
     The defaults are the second recommended option of RFC 9106, section 4.
     """
@@ -65,7 +65,7 @@ class Cost(NamedTuple):
 
 
 class Protection(NamedTuple):
-    """How a passphrase protects a file."""
+    """The parameters of a passphrase's protection of a file."""
 
     salt: bytes
     cost: Cost
@@ -76,14 +76,14 @@ class Protection(NamedTuple):
 
 
 class Version(NamedTuple):
-    """One version of a key. `material` is as the file has it: sealed where the file is protected."""
+    """One version of a key. `material` is as stored: encrypted if a passphrase protects the file."""
 
     created: str
     material: Secret
 
 
 class StoredKey(NamedTuple):
-    """One key of a file; `state` is ENABLED or DISABLED, `current` the version that wraps."""
+    """One key of a file. `state` is ENABLED or DISABLED; `current` is the version that wraps."""
 
     name: str
     id: str
@@ -94,33 +94,33 @@ class StoredKey(NamedTuple):
 
     @property
     def key_id(self) -> str:
-        """The name that goes into messages. It stays when the file is moved or renamed."""
+        """The key's id in messages. It stays the same when the file is moved or renamed."""
         return f"local:{self.name}@{self.id}"
 
 
 class Document(NamedTuple):
-    """All that a key file says."""
+    """The content of a key file."""
 
     protection: Protection | None
     keys: Mapping[str, StoredKey]
 
 
 class _DamageError(Exception):
-    """Why a key file cannot be used, without a word of what stands in it."""
+    """The reason why a key file cannot be used, which quotes nothing that may be key material."""
 
 
 def is_name(text: str) -> bool:
-    """Whether a key may be called `text`."""
+    """Return whether `text` is a valid name of a key."""
     return bool(_NAME.fullmatch(text)) and ".." not in text
 
 
 def is_version(text: str) -> bool:
-    """Whether a version may be called `text`."""
+    """Return whether `text` is a valid name of a version."""
     return bool(_VERSION.fullmatch(text))
 
 
 def parse(data: bytes, path: str) -> Document:
-    """The document in `data`; raises `ConfigError`, which names `path` and quotes nothing secret."""
+    """Parse the content of the key file at `path`. Raises `ConfigError`, which names `path` and quotes no secret."""
     try:
         return _document(_load(data))
     except _DamageError as damage:
@@ -129,12 +129,12 @@ def parse(data: bytes, path: str) -> Document:
     # Outside the handler: the parser's own exceptions hold the whole text of the file.
     raise ConfigError(
         f"the key file {path} cannot be used: {problem}",
-        remedy="restore it from a backup; without one, what its keys wrapped cannot be opened",
+        remedy="restore it from a backup; without one, what its keys wrapped cannot be decrypted",
     )
 
 
 def render(document: Document) -> bytes:
-    """The bytes that `parse` reads back; raises `LimitExceeded` past 8 MiB."""
+    """Return the document as bytes for `parse`. Raises `LimitExceeded` for more than 8 MiB."""
     members: dict[str, Any] = {"format": FORMAT}
     if document.protection is not None:
         members["protection"] = _render_protection(document.protection)
@@ -142,8 +142,8 @@ def render(document: Document) -> bytes:
     data = json.dumps(members, indent=2).encode() + b"\n"
     if len(data) > MAX_BYTES:
         raise LimitExceeded(
-            f"the key file would grow to {len(data)} bytes",
-            remedy=f"use a second key file; one holds at most {MAX_BYTES} bytes",
+            f"the key file would grow to {len(data)} bytes, more than {MAX_BYTES}",
+            remedy="use a second key file",
         )
     return data
 
@@ -186,7 +186,7 @@ def _load(data: bytes) -> object:
     except json.JSONDecodeError as error:
         problem = f"it is not JSON from line {error.lineno}, column {error.colno} on"
     except RecursionError:
-        problem = "it is nested too deep"
+        problem = "it is nested too deeply"
     except ValueError:
         problem = "it holds a number that is too large"
     raise _DamageError(problem)
@@ -200,23 +200,23 @@ def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _constant(_text: str) -> NoReturn:
-    raise _DamageError("it holds a number that JSON does not have")
+    raise _DamageError("it has a number that is not allowed in JSON")
 
 
 def _document(value: object) -> Document:
-    # The number first: a later format is told from a damaged file before its members are looked at.
+    # The format's number first: a file of a later format must not be reported as damaged.
     if isinstance(value, dict) and "format" in value:
         number = value["format"]
         if type(number) is not int or number < 1:
-            raise _DamageError("its format is not a number that a key file can have")
+            raise _DamageError("its format is not a positive whole number")
         if number != FORMAT:
-            raise _DamageError("its format is of a later version of kmsbridge")
+            raise _DamageError("its format needs a later version of kmsbridge")
     members = _object(value, "the file", {"format", "keys"}, {"protection"})
     protection = _protection(members["protection"]) if "protection" in members else None
     length = MATERIAL_BYTES if protection is None else SEALED_BYTES
     keys = _object(members["keys"], "keys")
     if not all(is_name(name) for name in keys):
-        raise _DamageError("the name of one of its keys is not one that a key can have")
+        raise _DamageError("one of its keys has an invalid name")
     return Document(protection, {name: _key(name, value, length) for name, value in keys.items()})
 
 
@@ -271,16 +271,16 @@ def _object(
         for name in sorted(required - value.keys()):
             raise _DamageError(f"{where} has no {name}")
         for name in sorted(value.keys() - required - optional):
-            # Not quoted unless it is a plain word: key material may have been pasted there.
+            # Quoted only if it is a plain word: key material may have been pasted there.
             word = f" ({name})" if _PLAIN_WORD.fullmatch(name) else ""
-            raise _DamageError(f"{where} has a member that no key file has{word}")
+            raise _DamageError(f"{where} has an unknown member{word}")
     return value
 
 
 def _text(members: dict[str, object], name: str, where: str, pattern: re.Pattern[str]) -> str:
     value = members[name]
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise _DamageError(f"the {name} of {where} is not what it should be")
+        raise _DamageError(f"the {name} of {where} is not valid")
     return value
 
 

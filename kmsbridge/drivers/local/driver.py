@@ -23,16 +23,16 @@ from kmsbridge.driver import (
 )
 from kmsbridge.drivers.local.document import Document, StoredKey, is_name, is_version
 from kmsbridge.drivers.local.errors import LocalKeyError
-from kmsbridge.drivers.local.keyfile import KeyFile, discreet, find
+from kmsbridge.drivers.local.keyfile import KeyFile, discreet, find_key
 from kmsbridge.errors import AuthenticationError, ConfigError
 from kmsbridge.message import chunked
 
 _CONTEXT: Final = b"kmsbridge-local/v1\0"
 _SHOWN: Final = 10
 _FORGED: Final = 80
-"""Bytes of a wrapped key that nobody wrapped: about as many as a data key takes."""
+"""The length in bytes of a forged wrapped key: about that of a wrapped data key."""
 
-# The first that fits; only what can come of reading, locking and replacing a file.
+# The first class that matches counts. These are the errors of reading, locking and replacing a file.
 _OS_ERRORS: Final[tuple[tuple[type[OSError], ErrorKind, str], ...]] = (
     (FileNotFoundError, ErrorKind.KEY_NOT_FOUND, "restore the key file from a backup"),
     (PermissionError, ErrorKind.ACCESS_DENIED, "let this user read and replace the key file and its folder"),
@@ -41,17 +41,17 @@ _OS_ERRORS: Final[tuple[tuple[type[OSError], ErrorKind, str], ...]] = (
 
 
 class LocalDriver(KeyDriver):
-    """A key in a file. Its id is `local:NAME@` and 16 hex digits, made with the key, wherever the file is.
+    """A key in a file. Its id is `local:NAME@` and 16 hex digits, which are made with the key and never change.
 
-    A data key is wrapped as Cobblestone-256 of it under the version's 32 bytes, with the Cobblestone
-    context `"kmsbridge-local/v1" 0x00` and the canonical encryption context.
+    A data key is wrapped with Cobblestone-256 under the version's 32 bytes; the Cobblestone context is
+    `"kmsbridge-local/v1" 0x00` and the canonical encryption context.
     """
 
     scheme: ClassVar[str] = "local"
     capabilities: frozenset[Capability] = frozenset(
         {Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE}
     )
-    # As AWS KMS: what works here must not be too large after a move to a service.
+    # The limit of AWS KMS: a payload that is accepted here must not be too large after a move to a service.
     max_plaintext: int = 4096
     reads_version: bool = True
     may_wait: ClassVar[bool] = False
@@ -64,7 +64,10 @@ class LocalDriver(KeyDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """Reads the file, but does not try the passphrase: that is for the first call."""
+        """Read the key file and select the key. The passphrase is not tried before the first call.
+
+        Raises `ConfigError` where the file or the URI cannot be used.
+        """
         _check_uri(uri)
         passphrase = options.secret("passphrase")
         file = KeyFile(os.path.join(options.folder, uri.path), passphrase)
@@ -72,24 +75,24 @@ class LocalDriver(KeyDriver):
             document = file.document()
         except OSError as error:
             if error.errno is None:
-                raise  # no file's, but a signal handler's
+                raise  # not from the file: a signal handler raised it
             raise _unreadable(file.path, error) from error
         return cls(file, _choose(document, uri.fragment, file.path))
 
     def resolve(self, *, timeout: float) -> str:
-        """`local:NAME@` and the key's own id, which was read by `open`."""
+        """Return `local:NAME@` and the key's own id, which `open` has read."""
         return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Encrypt under the current version."""
+        """Encrypt `plaintext` under the current version."""
         document, key = self._current()
         material = self._file.material(document, key, key.current, timeout=timeout)
         with discreet():
-            sealed = chunked.encrypt(material.reveal(), _CONTEXT + context.canonical(), plaintext)
-        return WrappedKey(self._key_id, key.current, sealed)
+            ciphertext = chunked.encrypt(material.reveal(), _CONTEXT + context.canonical(), plaintext)
+        return WrappedKey(self._key_id, key.current, ciphertext)
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
-        """Decrypt under the version that `wrapped` names."""
+        """Decrypt `wrapped` under the version that it names."""
         if wrapped.key_id != self._key_id:
             raise AuthenticationError
         document, key = self._current()
@@ -100,37 +103,37 @@ class LocalDriver(KeyDriver):
             return chunked.decrypt(material.reveal(), _CONTEXT + context.canonical(), wrapped.ciphertext)
 
     def describe(self, *, timeout: float) -> KeyDescription:
-        """The state and version that the file tells; the passphrase is not tried."""
+        """Return the key's state and current version from the file. The passphrase is not tried."""
         _, key = self._find()
         return KeyDescription(self._key_id, key.state, key.current, rotation="by hand: kmsbridge rotate")
 
     def rotate(self, *, timeout: float) -> None:
-        """Add a version to the file; all older ones stay."""
+        """Add a version to the key in the file. All older versions stay."""
         self._file.rotate(self._name, expected_id=self._id, timeout=timeout)
 
     def policy(self, role: PolicyRole) -> str:
-        """There is none: raises `ConfigError`."""
+        """Raise `ConfigError`: access to a key file cannot be divided into roles."""
         raise ConfigError(
-            f"no policy can separate roles for {self._key_id}: who may read its key file may do everything",
-            remedy="use a key service's key for that; docs/how-to/separate-roles.md says how",
+            f"there are no policies for {self._key_id}: whoever may read its key file may do everything with it",
+            remedy="use a key of a key service to separate roles, as in docs/how-to/separate-roles.md",
         )
 
     def forgeries(self) -> Sequence[WrappedKey]:
-        """Random bytes under the version that was the current one when the key was opened."""
+        """Return random bytes, as if wrapped by the version that was current when the key was opened."""
         return (WrappedKey(self._key_id, self._version, os.urandom(_FORGED)),)
 
     def development_settings(self) -> Sequence[str]:
-        """A file can be copied by who reads it."""
+        """Return that the key is in a file, which anybody who can read it can copy."""
         return ("the key is in a file",)
 
     def classify(self, error: BaseException, operation: Operation) -> ErrorKind | None:
-        """The kind of an error of the file system; None for any other, such as a signal handler's."""
+        """Return the kind of an error of the file system; None for any other, such as a signal handler's."""
         if isinstance(error, OSError) and error.errno is not None:
             return next(kind for cls, kind, _ in _OS_ERRORS if isinstance(error, cls))
         return None
 
     def error_details(self, error: BaseException) -> ErrorDetails:
-        """The name of the operating system's error, and what to do."""
+        """Return the name of the operating system's error, and a remedy."""
         if isinstance(error, OSError) and error.errno is not None:
             return ErrorDetails(code=_code(error), remedy=_remedy(error))
         return ErrorDetails()
@@ -144,14 +147,14 @@ class LocalDriver(KeyDriver):
 
     def _find(self) -> tuple[Document, StoredKey]:
         document = self._file.document()
-        return document, find(document, self._name, self._file.path, self._id)
+        return document, find_key(document, self._name, self._file.path, self._id)
 
     def _current(self) -> tuple[Document, StoredKey]:
         document, key = self._find()
         if key.state is not KeyState.ENABLED:
             raise LocalKeyError(
                 ErrorKind.KEY_DISABLED,
-                f"{self._key_id} is disabled",
+                f"the key {self._key_id} is disabled",
                 f'set its state to "enabled" in {self._file.path}',
             )
         return document, key
@@ -160,35 +163,35 @@ class LocalDriver(KeyDriver):
 def _check_uri(uri: KeyURI) -> None:
     if uri.query:
         raise ConfigError(
-            f"a local URI takes no parameters, and this one has {', '.join(sorted(uri.query))}",
-            remedy="write local:PATH#NAME; everything else is an option in the key's table",
+            f"a local URI has no parameters, but this one has {', '.join(sorted(uri.query))}",
+            remedy="write local:PATH#NAME, and put everything else into the key's table as options",
         )
     if not uri.path:
         raise ConfigError("a local URI has no path", remedy="write local:PATH#NAME")
     if uri.fragment and not is_name(uri.fragment):
         raise ConfigError(
-            "the part after '#' of a local URI is not a key's name",
-            remedy="use 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit, and no '..'",
+            "the part after '#' of a local URI is not a valid name of a key",
+            remedy="use 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit, without '..'",
         )
 
 
 def _choose(document: Document, name: str, path: str) -> StoredKey:
     names = sorted(document.keys)
     if not names:
-        raise ConfigError(f"the key file {path} holds no key", remedy="add one, or use another key file")
+        raise ConfigError(f"the key file {path} has no keys", remedy="add one, or use another key file")
     if not name and len(names) == 1:
         return document.keys[names[0]]
     if name not in document.keys:
-        what = f"has no key {name}" if name else f"holds {len(names)} keys, and the URI names none"
+        what = f"has no key {name}" if name else f"has {len(names)} keys, and the URI does not name one"
         shown = ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
         raise ConfigError(
-            f"the key file {path} {what}", remedy=f"write #NAME at the URI's end; there are: {shown}"
+            f"the key file {path} {what}", remedy=f"write #NAME at the end of the URI; its keys are {shown}"
         )
     return document.keys[name]
 
 
 def _no_version(key: StoredKey, version: str) -> LocalKeyError:
-    # What a message names is quoted only where it can be a version at all.
+    # The version comes from a message, so it is quoted only if it is valid.
     which = f"version {version}" if is_version(version) else "the version that the message names"
     return LocalKeyError(
         ErrorKind.KEY_NOT_FOUND,
@@ -200,8 +203,8 @@ def _no_version(key: StoredKey, version: str) -> LocalKeyError:
 def _unreadable(path: str, error: OSError) -> ConfigError:
     if isinstance(error, FileNotFoundError):
         return ConfigError(
-            f"there is no key file {path}",
-            remedy="restore it from a backup; if nothing is protected by it yet, make one with kmsbridge init",
+            f"the key file {path} does not exist",
+            remedy="restore it from a backup; if it protects nothing yet, make one with kmsbridge init",
         )
     return ConfigError(f"the key file {path} cannot be read ({_code(error)})", remedy=_remedy(error))
 

@@ -1,4 +1,4 @@
-"""What goes wrong with a key file, short of its being unusable (that is a `ConfigError`)."""
+"""The local driver's own exception. A key file that cannot be used at all is a `ConfigError` instead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES: Final[dict[ErrorKind, type[errors.KmsError]]] = {
 
 
 class LocalKeyError(DriverError):
-    """The driver's own exception, with a sentence that says what went wrong."""
+    """An error with a key file, of one of the kinds of `ErrorKind`. `message` says what went wrong."""
 
     def __init__(self, kind: ErrorKind, message: str, remedy: str) -> None:
         super().__init__(kind, remedy=remedy)
@@ -25,6 +25,6 @@ class LocalKeyError(DriverError):
     def __str__(self) -> str:
         return f"{self.message}; {self.remedy}"
 
-    def typed(self) -> errors.KmsError:
-        """The same as an error of the library's tree, for who changes a key file without a driver."""
+    def as_kms_error(self) -> errors.KmsError:
+        """Return the error as a `KmsError`, for code that changes a key file without a driver."""
         return _TYPES.get(self.kind, errors.KmsError)(self.message, remedy=self.remedy)

@@ -1,4 +1,4 @@
-"""Key files on disk: read only where nobody else could have written, changed by one process at a time."""
+"""Key files on disk: refused where other users could have changed them, and changed by one process at a time."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _LONGEST_PAUSE: Final = 0.02
 
 
 def stamp(status: os.stat_result) -> Stamp:
-    """What differs between two states of a file, unless both were written within one clock tick."""
+    """Return values that differ between two states of a file, unless both were written within one clock tick."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def read(path: str) -> tuple[bytes, os.stat_result]:
-    """The file's bytes and the status they were read under.
+    """Return the file's bytes, and its status when they were read.
 
-    Raises `ConfigError` for what is no regular file of this user or root that nobody else can read or
-    write, in a folder where nobody else can put another in its place; `OSError` as it comes.
+    Raises `ConfigError` unless it is a regular file of this user or root that nobody else can read, write or
+    replace, of at most 8 MiB. Raises `OSError` where it cannot be read.
     """
     check_folder(path)
     # O_NONBLOCK: a FIFO must be refused, not waited for.
@@ -51,14 +51,16 @@ def read(path: str) -> tuple[bytes, os.stat_result]:
 
 def _check_file(path: str, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigError(f"the key file {path} is not a regular file", remedy="give the path of a key file")
+        raise ConfigError(
+            f"the key file {path} is not a regular file", remedy="use the path of a regular file"
+        )
     if status.st_uid not in (os.geteuid(), 0):
         raise ConfigError(
             f"the key file {path} belongs to another user", remedy=f"chown {os.geteuid()} {path}"
         )
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
-            f"the key file {path} can be used by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"the key file {path} is open to other users (mode {stat.S_IMODE(status.st_mode):04o})",
             remedy=f"chmod 600 {path}",
         )
 
@@ -66,7 +68,7 @@ def _check_file(path: str, status: os.stat_result) -> None:
 def check_folder(path: str) -> None:
     """Raise `ConfigError` where other users can replace files in the folder of `path`, or of its target.
 
-    Root can anyway; so a folder is this user's or root's.
+    The folder must belong to this user or to root.
     """
     for folder in {os.path.dirname(path), os.path.dirname(os.path.realpath(path))}:
         status = os.stat(folder)
@@ -74,23 +76,25 @@ def check_folder(path: str) -> None:
             continue
         if status.st_uid not in (os.geteuid(), 0):
             raise ConfigError(
-                f"{folder}, where the key file is, belongs to another user",
-                remedy=f"chown {os.geteuid()} {folder}, or keep the key file in a folder of your own",
+                f"the folder {folder} of the key file belongs to another user",
+                remedy=f"chown {os.geteuid()} {folder}, or move the key file to a folder of your own",
             )
         if status.st_mode & stat.S_ISVTX:
             continue
         if status.st_mode & stat.S_IWOTH:
             raise ConfigError(
-                f"everyone may replace files in {folder}, where the key file is", remedy=f"chmod o-w {folder}"
+                f"everyone may replace files in {folder}, the folder of the key file",
+                remedy=f"chmod o-w {folder}",
             )
         if status.st_mode & stat.S_IWGRP and not _is_private_group(status):
             raise ConfigError(
-                f"a group may replace files in {folder}, where the key file is", remedy=f"chmod g-w {folder}"
+                f"a group may replace files in {folder}, the folder of the key file",
+                remedy=f"chmod g-w {folder}",
             )
 
 
 def _is_private_group(status: os.stat_result) -> bool:
-    """Whether the group is the owner's alone, as where each user has one and the umask is 002."""
+    """Return whether the owner is the only member of the group, as on systems where each user has a group."""
     try:
         owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
     except KeyError:
@@ -101,27 +105,28 @@ def _is_private_group(status: os.stat_result) -> bool:
 
 @contextlib.contextmanager
 def locked(path: str, *, timeout: float) -> Iterator[None]:
-    """Hold the lock of the key file `path`, among processes and threads; `path` has no symbolic links.
+    """Hold the lock of the key file `path` within the block, against other processes and threads.
 
-    The lock is `path` + ".lock", which stays. Raises a `LocalKeyError` (TIMEOUT) after `timeout` seconds.
+    `path` must not contain symbolic links. The lock is the file `path` + ".lock", which stays. Raises
+    `LocalKeyError` (TIMEOUT) after `timeout` seconds.
     """
-    descriptor = _take(f"{path}.lock", time.monotonic() + timeout)
+    descriptor = _acquire(f"{path}.lock", time.monotonic() + timeout)
     try:
         yield
     finally:
         try:
-            # A child forked meanwhile shares the descriptor: closing ours alone would not let go.
+            # A child forked meanwhile shares the lock: closing this descriptor alone would not release it.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)
 
 
-def _take(path: str, deadline: float) -> int:
+def _acquire(path: str, deadline: float) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             _wait(descriptor, path, deadline)
-            if _is_still(path, descriptor):
+            if _is_current(path, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
@@ -141,13 +146,13 @@ def _wait(descriptor: int, path: str, deadline: float) -> None:
         pause = min(2 * pause, _LONGEST_PAUSE)
     raise LocalKeyError(
         ErrorKind.TIMEOUT,
-        f"another process held {path} for too long",
-        f"repeat the call; fuser {path} names the process",
+        f"another process held the lock {path} for too long",
+        f"try again; 'fuser {path}' names the process",
     )
 
 
-def _is_still(path: str, descriptor: int) -> bool:
-    """Whether `path` still names this lock: who removed it let others take a new one."""
+def _is_current(path: str, descriptor: int) -> bool:
+    """Return whether `path` still names the locked file: if it was removed, others lock a new one."""
     try:
         return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A key file: its keys, read anew whenever the file changes, and every change that can be made to it."""
+"""A key file: reads its keys again whenever the file changes, and makes every change to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kmsbridge.errors import AuthenticationError, ClosedError, ConfigError, forg
 
 TIMEOUT: Final = 10.0
 _SETTLED_NS: Final = 2_000_000_000
-"""File systems stamp changes with clocks as coarse as this: a younger file is read again every time."""
+"""The resolution of the coarsest file system's clock: a file changed within this time is read again every time."""
 
 Edit = Callable[[Document, Secret | None], Document]
 
@@ -33,8 +33,8 @@ class _Snapshot(NamedTuple):
 class KeyFile:
     """One key file. Threads and processes may share the file; threads may share this object.
 
-    A method that changes the file waits at most `timeout` seconds for other processes that do. Each
-    may raise `ConfigError` for a file that cannot be used, `LocalKeyError`, `ClosedError`, `OSError`.
+    A method that changes the file waits at most `timeout` seconds for other processes that change it. Every method
+    may raise `ConfigError` for a file that cannot be used, `LocalKeyError`, `ClosedError` and `OSError`.
     """
 
     def __init__(self, path: str | os.PathLike[str], passphrase: Secret | None = None) -> None:
@@ -53,9 +53,9 @@ class KeyFile:
         cost: Cost | None = None,
         timeout: float = TIMEOUT,
     ) -> KeyFile:
-        """Make a file with one key, readable by this user alone; protected where there is a passphrase.
+        """Create a file with one key, which only this user can read. A passphrase, if given, protects it.
 
-        Raises `ConfigError` where `path` exists (it is left as it is) or cannot hold a key file.
+        Raises `ConfigError` where `path` exists, and leaves it as it is, or where its folder is not suitable.
         """
         file = cls(path, passphrase)
         _check_name(name)
@@ -73,7 +73,7 @@ class KeyFile:
         return file
 
     def document(self) -> Document:
-        """What the file says now. It is read again only when it has changed."""
+        """Return the content of the file, which is read again only when it has changed."""
         self._check_open()
         with discreet():
             snapshot = self._snapshot
@@ -82,15 +82,15 @@ class KeyFile:
             return snapshot.document
 
     def names(self) -> list[str]:
-        """The names of the keys, sorted."""
+        """Return the names of the keys, sorted."""
         return sorted(self.document().keys)
 
     def describe(self, name: str) -> StoredKey:
-        """The key `name`; its material stays a `Secret`."""
-        return find(self.document(), name, self.path)
+        """Return the key `name`, with its material as `Secret` objects."""
+        return find_key(self.document(), name, self.path)
 
     def material(self, document: Document, key: StoredKey, version: str, *, timeout: float) -> Secret:
-        """The 32 bytes of one version of `key`, which is of `document`."""
+        """Return the 32 bytes of one version of `key`, a key of `document`, decrypted."""
         self._check_open()
         with discreet():
             sealing_key = self._unlocker.sealing_key(document.protection, timeout=timeout)
@@ -103,18 +103,18 @@ class KeyFile:
                 ) from error
 
     def add_key(self, name: str, *, timeout: float = TIMEOUT) -> None:
-        """Add a key; `ConfigError` where there is one of that name already."""
+        """Add a key. Raises `ConfigError` where the file has a key of that name."""
         _check_name(name)
         self._change(_with_new_key(name, self.path), timeout)
 
     def rotate(self, name: str, *, expected_id: str = "", timeout: float = TIMEOUT) -> str:
-        """Add a version to the key, to wrap from now on, and return it. All older ones still unwrap.
+        """Add a version to the key, which wraps from now on, and return its name. Older versions still unwrap.
 
-        With `expected_id`, a key of that name which has another id is left alone.
+        Raises `LocalKeyError` (KEY_NOT_FOUND) where the key has another id than `expected_id`, if one is given.
         """
 
         def edit(document: Document, sealing_key: Secret | None) -> Document:
-            key = find(document, name, self.path, expected_id)
+            key = find_key(document, name, self.path, expected_id)
             current = str(max(map(int, key.versions)) + 1)
             versions = {**key.versions, current: _new_version(sealing_key, name, key.id, current)}
             return _with(document, key._replace(current=current, versions=versions))
@@ -122,31 +122,32 @@ class KeyFile:
         return self._change(edit, timeout).keys[name].current
 
     def set_state(self, name: str, state: KeyState, *, timeout: float = TIMEOUT) -> None:
-        """Enable or disable the key: a disabled one neither wraps nor unwraps."""
+        """Enable or disable the key. A disabled key neither wraps nor unwraps."""
         if state not in (KeyState.ENABLED, KeyState.DISABLED):
             raise ConfigError(
-                f"a local key cannot be {state.value}", remedy="enable it, disable it or remove it"
+                f"a local key cannot have the state {state.value}",
+                remedy="enable it, disable it or remove it",
             )
         self._change(
-            lambda document, _: _with(document, find(document, name, self.path)._replace(state=state)),
+            lambda document, _: _with(document, find_key(document, name, self.path)._replace(state=state)),
             timeout,
         )
 
     def remove_key(self, name: str, *, timeout: float = TIMEOUT) -> None:
         """Remove the key with all its versions.
 
-        Nothing brings it back, not even a new key of that name: all that only this key wrapped is
-        lost, unless there is a copy of the file from before.
+        All that only this key wrapped is lost unless there is a copy of the file: a new key of the same name does
+        not unwrap it.
         """
 
         def edit(document: Document, _: Secret | None) -> Document:
-            find(document, name, self.path)
+            find_key(document, name, self.path)
             return document._replace(keys={n: key for n, key in document.keys.items() if n != name})
 
         self._change(edit, timeout)
 
     def close(self) -> None:
-        """Forget the keys and the passphrase; may be repeated."""
+        """Forget the keys and the passphrase. May be repeated."""
         self._closed = True
         self._snapshot = None
         self._unlocker.close()
@@ -161,7 +162,7 @@ class KeyFile:
     def _read(self) -> _Snapshot:
         data, status = files.read(self.path)
         document = parse(data, self.path)
-        self._unlocker.expect(document.protection)
+        self._unlocker.check(document.protection)
         changed = max(status.st_mtime_ns, status.st_ctime_ns)
         return _Snapshot(document, files.stamp(status), settled=time.time_ns() - changed > _SETTLED_NS)
 
@@ -169,7 +170,7 @@ class KeyFile:
         self._check_open()
         deadline = time.monotonic() + timeout
         with discreet():
-            # Argon2id before the lock, so that other processes do not wait for it.
+            # Argon2id runs before the lock is taken, so that other processes do not wait for it.
             self._unlocker.sealing_key(self._read().document.protection, timeout=timeout)
             target = os.path.realpath(self.path)
             with files.locked(target, timeout=deadline - time.monotonic()):
@@ -183,7 +184,7 @@ class KeyFile:
 
 @contextlib.contextmanager
 def discreet() -> Iterator[None]:
-    """Errors leave without the local variables of the frames below, where key material is."""
+    """Clear the local variables of the frames below in every error that leaves the block: they hold key material."""
     try:
         yield
     except BaseException as error:
@@ -195,17 +196,18 @@ def _absolute(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or "\0" in text:
         raise ConfigError(
-            "the path of a key file is empty or has a NUL character", remedy="write local:PATH#NAME"
+            "the path of a key file is empty or has a NUL character",
+            remedy="correct the path in local:PATH#NAME",
         )
-    # Not normalised: "a/../b" is another file than "b" where a is a symbolic link.
+    # Not normalised: "a/../b" is not "b" where a is a symbolic link.
     return os.path.join(os.getcwd(), text)
 
 
 def _check_name(name: str) -> None:
     if not is_name(name):
         raise ConfigError(
-            "the name is not one that a local key can have",
-            remedy="use 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit, and no '..'",
+            "the name is not valid for a local key",
+            remedy="use 1 to 128 of A-Z a-z 0-9 . _ - beginning with a letter or digit, without '..'",
         )
 
 
@@ -214,32 +216,39 @@ def _check_place(path: str) -> None:
         raise _exists(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        raise ConfigError(f"there is no folder {folder} for the key file", remedy="make it with mode 0700")
+        raise ConfigError(
+            f"the folder {folder} for the key file does not exist", remedy="make it with mode 0700"
+        )
     files.check_folder(path)
 
 
 def _exists(path: str) -> ConfigError:
     return ConfigError(
-        f"{path} exists already, and a key file is never overwritten",
-        remedy="choose another path, or add a key to that file",
+        f"{path} exists, and a key file is never overwritten",
+        remedy="choose another path, or add a key to the existing file",
     )
 
 
-def find(document: Document, name: str, path: str, expected_id: str = "") -> StoredKey:
-    """The key `name`, which must have `expected_id` where one is given; `LocalKeyError` without it."""
+def find_key(document: Document, name: str, path: str, expected_id: str = "") -> StoredKey:
+    """Return the key `name` of the key file at `path`.
+
+    Raises `LocalKeyError` (KEY_NOT_FOUND) where there is none, or where it has another id than `expected_id`.
+    """
     key = document.keys.get(name)
     if key is not None and expected_id in ("", key.id):
         return key
     raise LocalKeyError(
         ErrorKind.KEY_NOT_FOUND,
-        f"the key {name[:128]!r} is not in {path}" if key is None else f"{path} has another key {name} now",
-        f"restore {path} from a backup, or use one of the keys there",
+        f"the key {name[:128]!r} is not in {path}"
+        if key is None
+        else f"{path} has another key named {name} now",
+        f"restore {path} from a backup, or use a key that is in it",
     )
 
 
 def _write(path: str, document: Document, *, exclusive: bool = False) -> None:
     data = render(document)
-    parse(data, path)  # nothing is written that could not be read back
+    parse(data, path)  # never write a file that could not be read again
     atomic.write(path, data, mode=0o600, exclusive=exclusive)
 
 
@@ -250,7 +259,7 @@ def _with(document: Document, key: StoredKey) -> Document:
 def _with_new_key(name: str, path: str) -> Edit:
     def edit(document: Document, sealing_key: Secret | None) -> Document:
         if name in document.keys:
-            raise ConfigError(f"the key file {path} has a key {name} already", remedy="choose another name")
+            raise ConfigError(f"the key file {path} already has a key {name}", remedy="choose another name")
         key_id = os.urandom(8).hex()
         version = _new_version(sealing_key, name, key_id, "1")
         return _with(
@@ -266,7 +275,7 @@ def _new_version(sealing_key: Secret | None, name: str, key_id: str, version: st
 
 
 def _remove_leftovers(path: str) -> None:
-    """Remove what a killed writer left half written beside `path`. Call with the lock held."""
+    """Remove the temporary files that a killed process left beside `path`. The lock must be held."""
     folder, name = os.path.split(path)
     leftover = re.compile(rf"\.{re.escape(atomic.short_name(name))}\.[0-9a-f]{{12}}\.tmp")
     for entry in os.listdir(folder):

@@ -1,4 +1,4 @@
-"""A key from a passphrase."""
+"""Derives a key from a passphrase."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 
 def passphrase_key(passphrase: bytes, salt: bytes, *, iterations: int, memory_kib: int, lanes: int) -> bytes:
-    """32 bytes by Argon2id (RFC 9106); `salt` is at least 8 bytes, `memory_kib` at least 8 * lanes."""
+    """Derive 32 bytes with Argon2id (RFC 9106). `salt` has at least 8 bytes, `memory_kib` is at least 8 * lanes."""
     kdf = Argon2id(salt=salt, length=32, iterations=iterations, lanes=lanes, memory_cost=memory_kib)
     return kdf.derive(passphrase)

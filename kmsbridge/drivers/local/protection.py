@@ -1,4 +1,4 @@
-"""The passphrase of a key file, and how key material is sealed under it."""
+"""Encrypts the key material of a key file under a passphrase."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MATERIAL_CONTEXT: Final = b"kmsbridge-local/v1 material"
 
 
 def protect(passphrase: Secret, cost: Cost) -> Protection:
-    """A new protection under `passphrase`; takes as long as one guess of it."""
+    """Return the parameters of a new protection by `passphrase`. Takes as long as one guess of it."""
     salt = os.urandom(SALT_BYTES)
     return Protection(salt, cost, chunked.encrypt(_derive(passphrase, salt, cost), _CHECK_CONTEXT, b""))
 
 
 def new_material(sealing_key: Secret | None, name: str, key_id: str, version: str) -> Secret:
-    """Fresh material in the form that the file keeps: sealed, unless `sealing_key` is None."""
+    """Return new random material as it is stored: encrypted unless `sealing_key` is None."""
     material = os.urandom(MATERIAL_BYTES)
     if sealing_key is None:
         return Secret(material)
@@ -33,7 +33,7 @@ def new_material(sealing_key: Secret | None, name: str, key_id: str, version: st
 
 
 def open_material(key: StoredKey, version: str, sealing_key: Secret | None) -> bytes:
-    """The 32 bytes of that version; raises `AuthenticationError` where the file was changed."""
+    """Return the 32 bytes of a version. Raises `AuthenticationError` where the stored material was changed."""
     stored = key.versions[version].material.reveal()
     if sealing_key is None:
         return stored
@@ -51,45 +51,45 @@ def _derive(passphrase: Secret, salt: bytes, cost: Cost) -> bytes:
 
 
 class Unlocker:
-    """Makes a file's sealing key of the passphrase, once for each salt and cost, and remembers the last."""
+    """Derives the sealing key of a key file from the passphrase, and keeps it until salt or cost change."""
 
     def __init__(self, path: str, passphrase: Secret | None) -> None:
         if passphrase is not None and not passphrase.reveal():
             raise ConfigError(
                 f"the passphrase for the key file {path} is empty",
-                remedy="give a passphrase, or leave the option out",
+                remedy="give a passphrase, or remove the option",
             )
         self._path = path
         self._passphrase = passphrase
         self._known: tuple[Protection, Secret] | None = None
         self._closed = False
-        # Held while Argon2id runs: 64 threads that each took its 64 MiB would take 4 GiB. Re-entrant, because
+        # Held while Argon2id runs, which needs 64 MiB: 64 threads at once would need 4 GiB. Reentrant, because
         # a signal handler on the thread that holds it may need the key as well.
         self._lock = threading.RLock()
         forks.watch(self)
 
-    def expect(self, protection: Protection | None) -> None:
+    def check(self, protection: Protection | None) -> None:
         """Raise `ConfigError` where the file is protected and no passphrase is given, or the reverse."""
         if self._closed:
             raise ClosedError(f"the key file {self._path} is closed", remedy="open it again")
         if protection is not None and self._passphrase is None:
             raise ConfigError(
-                f"the key file {self._path} is protected by a passphrase, and none is given",
+                f"the key file {self._path} is protected by a passphrase, but none is given",
                 remedy='set the option passphrase of this key, for example to "env:KEY_PASSPHRASE"',
             )
         if protection is None and self._passphrase is not None:
             raise ConfigError(
-                f"a passphrase is given, and the key file {self._path} is not protected by one",
-                remedy="remove the option passphrase, or use the file that it belongs to",
+                f"a passphrase is given, but the key file {self._path} is not protected by one",
+                remedy="remove the option passphrase, or use the key file that it belongs to",
             )
 
     def sealing_key(self, protection: Protection | None, *, timeout: float) -> Secret | None:
-        """The key that material is sealed under; None where the file is not protected.
+        """Return the key that the file's material is encrypted under; None where the file is not protected.
 
-        Raises a `LocalKeyError`: UNAUTHENTICATED for a wrong passphrase, TIMEOUT after `timeout`
-        seconds of waiting for another thread's derivation (its own is not interrupted).
+        Raises `LocalKeyError`: UNAUTHENTICATED for a wrong passphrase, TIMEOUT after waiting `timeout` seconds
+        for another thread's derivation. This thread's own derivation is not interrupted.
         """
-        self.expect(protection)
+        self.check(protection)
         if protection is None:
             return None
         known = self._known
@@ -98,8 +98,8 @@ class Unlocker:
         if not self._lock.acquire(timeout=max(timeout, 0)):
             raise LocalKeyError(
                 ErrorKind.TIMEOUT,
-                f"the passphrase of the key file {self._path} was not checked in time",
-                "repeat the call; the first one after opening takes longest",
+                f"the passphrase of the key file {self._path} could not be checked in time",
+                "try again; the first call after opening the key takes longest",
             )
         try:
             return self._unlock(protection)
@@ -112,7 +112,7 @@ class Unlocker:
         known = self._known
         if known is None or known[0] != protection:
             known = (protection, self._derived(self._passphrase, protection))
-            if self._closed:  # by a signal handler, meanwhile
+            if self._closed:  # by a signal handler in the meantime
                 raise ClosedError(f"the key file {self._path} is closed", remedy="open it again")
             self._known = known
         return known[1]
@@ -124,20 +124,20 @@ class Unlocker:
         except AuthenticationError as error:
             raise LocalKeyError(
                 ErrorKind.UNAUTHENTICATED,
-                f"the passphrase does not open the key file {self._path}",
-                "check the option passphrase; a space or a newline at its end counts",
+                f"the passphrase for the key file {self._path} is wrong",
+                "check the option passphrase, also for a space or a newline at its end",
             ) from error
         return key
 
     def close(self) -> None:
-        """Forget the passphrase and the key made of it."""
+        """Forget the passphrase and the key derived from it."""
         self._closed = True
         self._known = None
-        # A derivation under way stores its result before it lets go of the lock.
+        # A running derivation stores its result before it releases the lock.
         with self._lock:
             self._passphrase = self._known = None
 
     def after_fork(self) -> None:
-        """In the child: a lock that no thread holds, and no derived key."""
+        """Start with a new lock and without a derived key in the child."""
         self._lock = threading.RLock()
         self._known = None

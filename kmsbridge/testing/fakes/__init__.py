@@ -1,1 +1,1 @@
-"""The fake key service and the drivers that call it, in memory."""
+"""A fake key service in memory, and the drivers that call it."""

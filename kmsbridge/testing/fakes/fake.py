@@ -1,4 +1,4 @@
-"""The `fake` driver: keys in this process's memory, with every capability and any fault a test wants."""
+"""The `fake` driver: keys in this process's memory, with every capability and with faults on demand."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ _NEEDS: Final[dict[PolicyRole, tuple[Operation, ...]]] = {
 
 
 class FakeDriver(KeyDriver):
-    """`fake:NAME`, a key that a test made with `FakeDriver.service.create(NAME)`.
+    """The driver for `fake:NAME`, a key that a test makes with `FakeDriver.service.create(NAME)`.
 
-    Options: `role` (both, encrypt-only or decrypt-only) and `token`, a credential that
-    `FakeDriver.service.expire` makes invalid.
+    Options: `role`, what the caller may do ("both", which is the default, "encrypt-only" or "decrypt-only"); and
+    `token`, a credential that `FakeDriver.service.expire` makes invalid. It has every capability except
+    `LOCAL_WRAP`.
     """
 
     scheme: ClassVar[str] = "fake"
@@ -53,7 +54,7 @@ class FakeDriver(KeyDriver):
     max_plaintext: int = MAX_PLAINTEXT
     batch_limit: int = BATCH_LIMIT
     service: ClassVar[FakeService] = FakeService()
-    """One for the whole process, as its keys must be there for every driver that is opened."""
+    """The service that holds the keys; one for the whole process, because every driver must find them."""
 
     def __init__(self, name: str, caller: Caller) -> None:
         self.name = name
@@ -61,16 +62,16 @@ class FakeDriver(KeyDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """A driver; whether there is such a key shows at the first call."""
+        """Return a driver. Raises `ConfigError`; a key that does not exist fails at the first call."""
         return cls(checked_name(uri), caller_of(options))
 
     @property
     def key_id(self) -> str:
-        """`fake:NAME`."""
+        """The key's id, `fake:NAME`."""
         return f"{self.scheme}:{self.name}"
 
     def resolve(self, *, timeout: float) -> str:
-        """`fake:NAME`, without a call."""
+        """Return `fake:NAME`, without a call."""
         return self.key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
@@ -85,36 +86,36 @@ class FakeDriver(KeyDriver):
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
     ) -> list[WrappedKey | ErrorKind]:
-        """All in one call of the service."""
+        """Wrap all items in one call of the service."""
         answers = self.call(
             "wrap_many", [(plaintext, self.bound(context)) for plaintext, context in items], timeout
         )
-        return [each if isinstance(each, ErrorKind) else self._wrapped(each) for each in answers]
+        return [answer if isinstance(answer, ErrorKind) else self._wrapped(answer) for answer in answers]
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
     ) -> list[bytes | ErrorKind]:
-        """All in one call of the service."""
+        """Unwrap all items in one call of the service."""
         batch = [(wrapped.ciphertext, self.bound(context)) for wrapped, context in items]
         results: list[bytes | ErrorKind] = self.call("unwrap_many", batch, timeout)
         return results
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """The same under this key's current version; the service asks both keys."""
+        """Wrap the same payload under this key's current version; the caller needs rights on both keys."""
         _, _, source = wrapped.key_id.partition(":")
         return self._wrapped(self.call("rewrap", (source, wrapped.ciphertext, self.bound(context)), timeout))
 
     def describe(self, *, timeout: float) -> KeyDescription:
-        """The state and version, and what the role allows."""
+        """Return the state, the version, and what the caller's role allows."""
         state, version = self.call("describe", None, timeout)
-        may = ALLOWED[self._caller.role]
+        allowed = ALLOWED[self._caller.role]
         return KeyDescription(
             self.key_id,
             state,
             version,
             rotation="by hand",
-            may_wrap="wrap" in may,
-            may_unwrap="unwrap" in may,
+            may_wrap="wrap" in allowed,
+            may_unwrap="unwrap" in allowed,
         )
 
     def rotate(self, *, timeout: float) -> None:
@@ -122,26 +123,26 @@ class FakeDriver(KeyDriver):
         self.call("rotate", None, timeout)
 
     def policy(self, role: PolicyRole) -> str:
-        """A line for each operation that the role needs."""
+        """Return a line for each operation that the role needs."""
         return "".join(f"allow {operation} on {self.name}\n" for operation in _NEEDS[role])
 
     def forgeries(self) -> Sequence[WrappedKey]:
-        """Random bytes as of the first version."""
+        """Return random bytes that claim to be of the first version."""
         return (WrappedKey(self.key_id, "1", b"\x011" + os.urandom(80)),)
 
     def development_settings(self) -> Sequence[str]:
-        """It protects nothing."""
+        """Return that the key is a fake, which protects nothing."""
         return ("the key is a fake, for tests",)
 
     def classify(self, error: BaseException, operation: str) -> ErrorKind:
-        """Only of what is a fault of this class: the service's own errors are a `DriverError`."""
+        """Return INVALID_REQUEST: the service's own errors are a `DriverError`, so any other is a mistake here."""
         return ErrorKind.INVALID_REQUEST
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no connection."""
 
     def call(self, operation: Operation, arguments: Any, timeout: float) -> Any:
-        """One call of the service. Raises `FakeError`."""
+        """Call the service and return its answer. Raises `FakeError`."""
         request_id = self.service.next_request()
         report_request_id(request_id)
         try:
@@ -151,7 +152,7 @@ class FakeDriver(KeyDriver):
             raise
 
     def bound(self, context: EncryptionContext) -> bytes:
-        """What the service binds of a context."""
+        """Return the bytes of a context that the service binds."""
         return context.canonical()
 
     def _wrapped(self, answer: tuple[str, bytes]) -> WrappedKey:
@@ -162,29 +163,29 @@ class FakeDriver(KeyDriver):
 
 
 class UnboundFakeDriver(FakeDriver):
-    """`fake-unbound:NAME`: the same service, but binding no context, so that the library has to."""
+    """The driver for `fake-unbound:NAME`: the same service, without `BINDS_CONTEXT`, so that the library binds it."""
 
     scheme: ClassVar[str] = "fake-unbound"
     capabilities: frozenset[Capability] = FakeDriver.capabilities - {Capability.BINDS_CONTEXT}
 
     def bound(self, context: EncryptionContext) -> bytes:
-        """Nothing."""
+        """Return an empty context's bytes, whatever the context is."""
         return EMPTY.canonical()
 
 
 def checked_name(uri: KeyURI) -> str:
-    """The key's name in `uri`. Raises `ConfigError`."""
+    """Return the key's name in `uri`. Raises `ConfigError`."""
     uri.parameters()
     if uri.fragment or not _NAME.fullmatch(uri.path):
         raise ConfigError(
-            f"a {uri.scheme} URI names no key that can be",
-            remedy=f"write {uri.scheme}:NAME with 1 to 128 of A-Z a-z 0-9 _ -, beginning with no sign",
+            f"a {uri.scheme} URI has no valid key name",
+            remedy=f"write {uri.scheme}:NAME; NAME is 1 to 128 of A-Z a-z 0-9 _ -, beginning with a letter or digit",
         )
     return uri.path
 
 
 def caller_of(options: Options) -> Caller:
-    """The role and credential that a key's options give. Raises `ConfigError`."""
+    """Return the role and credential in a key's options. Raises `ConfigError`."""
     role = options.text("role", "both")
     if role not in ALLOWED:
         raise ConfigError(f"{options.name}.role is unknown", remedy=f"give one of {', '.join(ALLOWED)}")

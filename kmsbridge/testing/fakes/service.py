@@ -1,6 +1,6 @@
-"""A key service in memory, which can be told to fail. `FakeDriver` calls it, `HttpKeyService` serves it.
+"""A key service in memory for tests, which fails on demand. `FakeDriver` calls it, `HttpKeyService` serves it.
 
-Its keys live as long as the process. They protect nothing: this is for tests.
+Its keys exist as long as the process and protect nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONTEXT: Final = b"kmsbridge-fake/v1\0"
 
 
 class FakeError(DriverError):
-    """What the fake service refuses with: a kind, whose name is the code, and the id of the request."""
+    """A refusal by the fake service. Its `code` is the name of its `kind`; `request_id` is the request's."""
 
     def __init__(self, kind: ErrorKind, request_id: str = "") -> None:
         super().__init__(kind, code=kind.name, request_id=request_id)
@@ -39,7 +39,7 @@ class FakeError(DriverError):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls: what it may do, and the credential that it shows."""
+    """A caller of the service: what it may do, and the credential that it sends."""
 
     role: Role
     credential: Secret
@@ -54,7 +54,12 @@ class _Fault:
 
 
 class FakeKey:
-    """One key of the service. Tests may set its `state`, rotate it, count its `calls` and break it."""
+    """One key of the service.
+
+    Tests may set `state`, a `KeyState`; read `calls`, a `Counter` by operation; and rotate the key or give it
+    faults. `operation` is "wrap", "wrap_many", "unwrap", "unwrap_many", "rewrap", "describe" or "rotate"; a new
+    fault replaces the operation's earlier one.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -77,29 +82,38 @@ class FakeKey:
             self._versions[str(len(self._versions) + 1)] = cobblestone.new_key()
 
     def fail(self, operation: Operation, kind: ErrorKind, *, times: int | None = None) -> None:
-        """Refuse `operation` with `kind`, the next `times` times or until `heal`."""
+        """Refuse `operation` with an error of `kind`: the next `times` times, or until `heal`."""
         self._faults[operation] = _Fault(kind=kind, left=times)
 
     def delay(self, operation: Operation, seconds: float, *, times: int | None = None) -> None:
-        """Take `seconds` over `operation`; a caller with less patience gets TIMEOUT when it ends."""
+        """Delay `operation` by `seconds`: the next `times` times, or until `heal`.
+
+        A caller with a shorter timeout gets an error of kind TIMEOUT when that timeout ends.
+        """
         self._faults[operation] = _Fault(delay=seconds, left=times)
 
     def answer(self, operation: Operation, answer: Any, *, times: int | None = None) -> None:
-        """Answer `operation` with `answer`, whatever is right."""
+        """Answer `operation` with `answer` instead of the right result: the next `times` times, or until `heal`.
+
+        For its form see `FakeService.perform`.
+        """
         self._faults[operation] = _Fault(answer=answer, left=times)
 
     def heal(self) -> None:
-        """End every fault."""
+        """End all faults of this key."""
         self._faults.clear()
 
     def seal(self, plaintext: bytes, context: bytes) -> bytes:
-        """Wrap under the current version, whose number comes first: one byte of length, then the text."""
+        """Return `plaintext` encrypted under the current version.
+
+        The ciphertext begins with the version: one byte of length, then its number as text.
+        """
         version = self.version
         head = bytes((len(version),)) + version.encode()
         return chunked.encrypt(self._versions[version], _CONTEXT + context, plaintext, head)
 
     def open(self, ciphertext: bytes, context: bytes) -> bytes:
-        """Unwrap. Raises `FakeError`."""
+        """Return the plaintext of what `seal` returned. Raises `FakeError`."""
         length = ciphertext[0] if ciphertext else 0
         version = ciphertext[1 : 1 + length].decode("ascii", "replace")
         if version not in self._versions:
@@ -110,7 +124,10 @@ class FakeKey:
             raise FakeError(ErrorKind.NOT_AUTHENTIC) from None
 
     def suffer(self, operation: Operation, timeout: float) -> Any:
-        """Count the call and let its fault, if any, happen; the answer to give instead, if any."""
+        """Count a call and apply the operation's fault, if it has one. Raises `FakeError`.
+
+        Return the answer that the fault gives instead of the right one, or None.
+        """
         with self._lock:
             self.calls[operation] += 1
             fault = self._faults.get(operation)
@@ -129,7 +146,7 @@ class FakeKey:
         return fault.answer
 
     def after_fork(self) -> None:
-        """A child has a copy of the key, and whoever held its lock is not there to let go."""
+        """Replace the lock in a child process, where no thread exists to release it."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -137,7 +154,7 @@ class FakeKey:
 
 
 class FakeService:
-    """The keys by name, and the credentials that are no longer valid."""
+    """A fake key service: keys by name, and the credentials that it no longer accepts."""
 
     def __init__(self) -> None:
         self._keys: dict[str, FakeKey] = {}
@@ -145,16 +162,16 @@ class FakeService:
         self._requests = itertools.count(1)
 
     def create(self, name: str) -> FakeKey:
-        """A new key, in place of any that had this name."""
+        """Make a new key and return it. It replaces any key of this name."""
         return self.put(FakeKey(name))
 
     def put(self, key: FakeKey) -> FakeKey:
-        """The key, in place of any that had its name."""
+        """Add `key` and return it. It replaces any key of its name."""
         self._keys[key.name] = key
         return key
 
     def delete(self, name: str) -> None:
-        """Remove the key and all its versions for good."""
+        """Remove the key and all its versions for good. Raises `KeyError` if there is none."""
         del self._keys[name]
 
     def expire(self, credential: str) -> None:
@@ -162,11 +179,11 @@ class FakeService:
         self._expired.add(credential)
 
     def next_request(self) -> str:
-        """The id of one more request."""
+        """Return a new request id."""
         return f"fake-{next(self._requests)}"
 
     def key(self, name: str, operation: Operation, caller: Caller) -> FakeKey:
-        """The key, if `caller` may do `operation` with it. Raises `FakeError`."""
+        """Return the key if `caller` may do `operation` with it. Raises `FakeError`."""
         if caller.credential.reveal_text() in self._expired:
             raise FakeError(ErrorKind.UNAUTHENTICATED)
         if name not in self._keys:
@@ -178,12 +195,16 @@ class FakeService:
     def perform(
         self, name: str, operation: Operation, caller: Caller, arguments: Any, *, timeout: float
     ) -> Any:
-        """One operation, as a service would do it for a request. Raises `FakeError`.
+        """Perform one request and return its result. Raises `FakeError`.
 
-        `arguments` and result: wrap `(plaintext, context) -> (version, ciphertext)`; unwrap
-        `(ciphertext, context) -> plaintext`; wrap_many and unwrap_many a list of such, with an `ErrorKind` for
-        each that fails; rewrap `(source, ciphertext, context)`, `source` the name of the key that wrapped it,
-        with wrap's result; describe and rotate `None -> (state, version)`.
+        `arguments` and result by operation:
+
+        - wrap: `(plaintext, context) -> (version, ciphertext)`
+        - unwrap: `(ciphertext, context) -> plaintext`
+        - wrap_many, unwrap_many: a list of the same; an item that failed has an `ErrorKind` as its result
+        - rewrap: `(source, ciphertext, context) -> (version, ciphertext)`; `source` is the name of the key that
+          wrapped it
+        - describe, rotate: `None -> (state, version)`
         """
         if name in self._keys:
             wrong_answer = self._keys[name].suffer(operation, timeout)
@@ -221,12 +242,12 @@ def _unwrap(key: FakeKey, arguments: tuple[bytes, bytes]) -> bytes:
     return key.open(*arguments)
 
 
-def _each(one: Any) -> Any:
-    """The same for a list, with an `ErrorKind` in the place of each that fails."""
+def _batch(perform: Any) -> Any:
+    """Return `perform` for a list of arguments; the result of an item that fails is an `ErrorKind`."""
 
     def attempt(key: FakeKey, item: Any) -> Any:
         try:
-            return one(key, item)
+            return perform(key, item)
         except FakeError as error:
             return error.kind
 
@@ -240,7 +261,7 @@ def _each(one: Any) -> Any:
 
 _OPERATIONS: Final[dict[str, Any]] = {
     "wrap": _wrap,
-    "wrap_many": _each(_wrap),
+    "wrap_many": _batch(_wrap),
     "unwrap": _unwrap,
-    "unwrap_many": _each(_unwrap),
+    "unwrap_many": _batch(_unwrap),
 }

@@ -1,4 +1,4 @@
-"""Keys of AWS KMS for kmsbridge: `aws-kms://` URIs. botocore is imported when a key is first used."""
+"""The AWS KMS driver of kmsbridge, for `aws-kms://` URIs. botocore is imported when a key is first used."""
 
 from kmsbridge_aws.driver import AwsKmsDriver
 

@@ -1,4 +1,4 @@
-"""What DescribeKey and GetKeyRotationStatus tell, in the library's words."""
+"""Reads the answers of DescribeKey, GetPublicKey and GetKeyRotationStatus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kmsbridge_aws.naming import Arn
 
 _STATES: Final = {
     "Enabled": KeyState.ENABLED,
-    "Updating": KeyState.ENABLED,  # its primary region is being changed; it can be used
+    "Updating": KeyState.ENABLED,  # its primary region is being changed; it can be used meanwhile
     "Disabled": KeyState.DISABLED,
     "PendingDeletion": KeyState.PENDING_DELETION,
     "PendingReplicaDeletion": KeyState.PENDING_DELETION,
@@ -24,29 +24,35 @@ _RSA: Final = ("RSA_2048", "RSA_3072", "RSA_4096")
 
 
 def arn_of(answer: Mapping[str, Any], *, asymmetric: bool) -> Arn:
-    """The key's ARN; raises `UnfitKey` for a key that cannot wrap data keys, and `UnreadableAnswer`."""
+    """Return the key's ARN.
+
+    Raises `UnfitKey` for a key that cannot wrap data keys, and `UnreadableAnswer` for an answer without an ARN.
+    """
     metadata = _metadata(answer)
     arn = Arn.parse(str(metadata.get("Arn", "")))
     if arn is None or not arn.is_key:
-        raise UnreadableAnswer("an answer of AWS KMS does not tell the key's ARN")
+        raise UnreadableAnswer("the answer of AWS KMS does not contain the key's ARN")
     check_fit(metadata, asymmetric=asymmetric)
     return arn
 
 
 def check_fit(metadata: Mapping[str, Any], *, asymmetric: bool) -> None:
-    """Raises `UnfitKey`; `metadata` is KeyMetadata or the answer of GetPublicKey."""
+    """Raise `UnfitKey` unless the key is for encryption and of the configured type.
+
+    `metadata` is the KeyMetadata of DescribeKey or the answer of GetPublicKey.
+    """
     spec = metadata.get("KeySpec") or metadata.get("CustomerMasterKeySpec")
     if metadata.get("KeyUsage") != "ENCRYPT_DECRYPT" or spec not in (_RSA if asymmetric else _SYMMETRIC):
-        raise UnfitKey("the AWS key is of another type or purpose than the configuration says")
+        raise UnfitKey("the AWS key is of a different type or purpose than the configuration says")
 
 
 def state_of(answer: Mapping[str, Any]) -> KeyState:
-    """`UNKNOWN` for a state that AWS has made since."""
+    """Return the key's state; `UNKNOWN` for a state that this driver does not know."""
     return _STATES.get(str(_metadata(answer).get("KeyState")), KeyState.UNKNOWN)
 
 
 def rotation_of(answer: Mapping[str, Any]) -> str:
-    """In words."""
+    """Return how the key is rotated, as a text such as "every 365 days, next on 2026-01-31"."""
     if not answer.get("KeyRotationEnabled"):
         return "on demand"
     days, following = answer.get("RotationPeriodInDays"), answer.get("NextRotationDate")
@@ -57,5 +63,5 @@ def rotation_of(answer: Mapping[str, Any]) -> str:
 def _metadata(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     metadata = answer.get("KeyMetadata")
     if not isinstance(metadata, Mapping):
-        raise UnreadableAnswer("an answer of AWS KMS describes no key")
+        raise UnreadableAnswer("the answer of AWS KMS does not describe a key")
     return metadata

@@ -1,4 +1,4 @@
-"""One botocore client for one key, made on first use, each of whose calls ends at its deadline."""
+"""The botocore client of one key: it is made on first use, and each of its calls keeps a deadline."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self._settings: Settings | None = settings
         self._lock = threading.Lock()
-        # An instance's metadata service, a credential process, a single sign-on: botocore waits for them as long
-        # as they take.
+        # botocore applies no overall timeout to the sources of credentials: an instance's metadata service, a
+        # credential process, a single sign-on.
         self._fetching = SharedCall("aws-kms", self._fetch)
         self._opened: tuple[Any, HeldCredentials, Sender] | None = None
         self._client: Any = None
 
     def call(self, operation: str, deadline: float, **parameters: Any) -> Mapping[str, Any]:
-        """One request, and its answer; raises botocore's exceptions.
+        """Send one request and return its answer. Raises botocore's exceptions, `TimeoutError` and `ClosedError`.
 
-        `operation` is as botocore calls it, `deadline` a monotonic time.
+        `operation` is the name of botocore's method, such as "describe_key"; `deadline` is a monotonic time.
         """
         with muted(), within(deadline - time.monotonic()):
             client = self._client or self._make()
@@ -45,12 +45,12 @@ class Client:
         return answer
 
     def check_open(self) -> None:
-        """Raises `ClosedError` after `close`."""
+        """Raise `ClosedError` after `close`."""
         if self._settings is None:
             raise ClosedError("the driver of an AWS KMS key is closed", remedy="open a new one")
 
     def close(self) -> None:
-        """Close the connections and forget the credentials; may be repeated."""
+        """Close the connections and forget the credentials. May be called twice."""
         with self._lock:
             opened, self._opened, self._client, self._settings = self._opened, None, None, None
         if opened is not None:
@@ -80,7 +80,7 @@ class Client:
         return client
 
     def _refresh(self) -> None:
-        """Have temporary credentials fetched anew ahead of their end, and wait only for what cannot wait."""
+        """Start fetching new temporary credentials before the present ones expire; wait only if they have expired."""
         opened = self._opened
         if opened is not None and opened[1].are_ending:
             if opened[1].have_ended:
@@ -89,7 +89,7 @@ class Client:
                 self._fetching.begin()
 
     def _fetch(self) -> None:
-        """Find the credentials, and later fetch new ones; may take long."""
+        """Find the credentials, or fetch new ones if they were found before. May take long."""
         from kmsbridge_aws import credentials
 
         settings, opened = self._settings, self._opened
@@ -98,5 +98,5 @@ class Client:
                 opened[1].fetch()
             elif settings is not None:
                 found = credentials.open_session(settings)
-                if self._settings is not None:  # else it came after the end
+                if self._settings is not None:  # not closed meanwhile
                     self._opened = found

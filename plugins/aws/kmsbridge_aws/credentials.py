@@ -1,4 +1,4 @@
-"""botocore sessions as a key's settings want them. To be imported on first use: it imports botocore."""
+"""Makes botocore sessions from a key's settings. Import it on first use only, because it imports botocore."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from botocore.loaders import create_loader
 from kmsbridge_aws.settings import Settings
 from kmsbridge_aws.transport import Sender
 
-# The library retries, once for all drivers; a retry beneath it would not be counted.
+# The library retries, for all drivers alike; retries by botocore would not be counted.
 _CONFIG: Final = {"retries": {"total_max_attempts": 1, "mode": "standard"}, "user_agent_extra": "kmsbridge"}
 _LAST_MINUTE: Final = 60
-"""Seconds before their end from which on credentials are no longer used."""
+"""Credentials that expire within this many seconds are no longer used."""
 
 
 class HeldCredentials(Credentials):  # type: ignore[misc]
-    """What calls are signed with. Unlike botocore's own they are never fetched in the midst of a call."""
+    """The credentials that sign requests. Unlike botocore's own, they are not renewed during a request.
+
+    `fetch` renews them, and `are_ending` and `have_ended` say when that is due.
+    """
 
     def __init__(self, source: Any) -> None:
         super().__init__("", "")
@@ -29,35 +32,36 @@ class HeldCredentials(Credentials):  # type: ignore[misc]
         self.fetch()
 
     def fetch(self) -> None:
-        """Ask for new ones, if it is time for that; may take long."""
+        """Get credentials from their source, which renews them if that is due. May take long."""
         self._frozen = self._source.get_frozen_credentials()
 
     def get_frozen_credentials(self) -> Any:
-        """Those of the last `fetch`."""
+        """Return the credentials of the last `fetch`."""
         return self._frozen
 
     @property
     def are_ending(self) -> bool:
-        """Whether it is time to fetch new ones."""
+        """Whether the credentials should be renewed soon."""
         return hasattr(self._source, "refresh_needed") and bool(self._source.refresh_needed())
 
     @property
     def have_ended(self) -> bool:
-        """Whether it is too late to use these."""
+        """Whether the credentials are too close to their expiry to be used."""
         return self.are_ending and bool(self._source.refresh_needed(_LAST_MINUTE))
 
     def load_credentials(self) -> HeldCredentials:
-        """As a session asks whatever provides its credentials."""
+        """Return these credentials: a botocore session calls this on its credential provider."""
         return self
 
 
 def open_session(settings: Settings) -> tuple[Any, HeldCredentials, Sender]:
-    """A session, its credentials, and what sends for it.
+    """Return a session, its credentials, and the sender of its requests. Raises botocore's exceptions.
 
-    May take long: finding credentials may ask the instance, another program, STS, or a sign-on service.
+    May take long: finding credentials can involve the instance's metadata service, another program, STS or a
+    single sign-on service.
     """
     session = botocore.session.Session(profile=settings.profile)
-    # REQUESTS_CA_BUNDLE is not AWS's, and is not asked.
+    # botocore would also use REQUESTS_CA_BUNDLE, which is not meant for AWS.
     verify = settings.ca_file or session.get_config_variable("ca_bundle") or True
     sender = Sender(verify, plain=settings.allow_plain_http)
     session.set_default_client_config(Config(**_CONFIG))
@@ -70,7 +74,7 @@ def open_session(settings: Settings) -> tuple[Any, HeldCredentials, Sender]:
 
 @functools.cache
 def _loader(search_path: str | None) -> Any:
-    """The descriptions of the services, read once for all keys of a process."""
+    """Return the loader of botocore's service descriptions, which it reads once for all keys of a process."""
     return create_loader(search_path)
 
 
@@ -87,7 +91,7 @@ def _credentials(session: Any, settings: Settings) -> Any:
 
 
 def _assumed(session: Any, source: Any, settings: Settings) -> Any:
-    """The role's credentials, fetched with those of `source` and renewed by botocore."""
+    """Return the role's credentials, obtained with the credentials of `source` and renewed by botocore."""
     role = settings.role
     assert role is not None
     client = functools.partial(

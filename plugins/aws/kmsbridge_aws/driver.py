@@ -33,20 +33,25 @@ from kmsbridge_aws.settings import Settings
 _SYMMETRIC, _OAEP = "SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256"
 _MAX_SYMMETRIC: Final = 4096
 _MAX_SMALLEST_RSA: Final = 190
-_UNTOLD: Final = frozenset({ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST, ErrorKind.KEY_DISABLED})
-# What a ciphertext of AWS KMS begins with, and about as many bytes as follow for a data key.
+_ROTATION_UNKNOWN: Final = frozenset(
+    {ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST, ErrorKind.KEY_DISABLED}
+)
+"""Refusals of GetKeyRotationStatus after which a key is described without its rotation."""
+# The first bytes of a ciphertext of AWS KMS, and about how many follow if it contains a data key.
 _BLOB: Final = b"\x01\x02\x02\0x", 179
 _OAEP_BLOB: Final = b"\0", 255
 
-# AWS KMS encrypts no empty plaintext. This stands for it, and in front of a payload that begins with it.
+# AWS KMS refuses an empty plaintext, so this is sent instead. It is also put in front of a payload that begins with
+# these bytes, so that `unwrap` can always remove it once.
 _EMPTY: Final = bytes.fromhex("6b6d736272696467652d6177732f656d7074792fd34cbb8a10f7425c9e3b7c5d")
 
 
 class AwsKmsDriver(KeyDriver):
-    """A symmetric key, which binds the context itself; or with `algorithm` an RSA key, wrapped with here.
+    """A key of AWS KMS: symmetric, or with the option `algorithm` an RSA key.
 
-    The encryption context of AWS KMS is the library's, pair by pair. The public key of an RSA key is an
-    option, and then a wrap needs no network; else GetPublicKey is asked once, and 190 bytes are the limit.
+    For a symmetric key, the library's context becomes the encryption context of AWS KMS, pair by pair. An RSA key
+    wraps in this process with its public key. If the option `public_key` gives that key, a wrap needs no network;
+    otherwise GetPublicKey is called once, and the largest payload is 190 bytes.
     """
 
     scheme: ClassVar[str] = SCHEME
@@ -70,18 +75,18 @@ class AwsKmsDriver(KeyDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """Checks what is given; AWS is asked on first use, and botocore imported then."""
+        """Return a driver. Raises `ConfigError`. AWS is called, and botocore imported, on first use."""
         return cls(settings.read(uri, options))
 
     def resolve(self, *, timeout: float) -> str:
-        """`aws-kms:` and the key's ARN, with `*` for the region of a multi-region key.
+        """Return `aws-kms:` and the key's ARN, with `*` as the region of a multi-region key.
 
-        A call of DescribeKey where the URI has no key's ARN, once.
+        Calls DescribeKey once if the URI does not contain the key's ARN.
         """
         return self._resolved(time.monotonic() + timeout).key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Encrypt, or with an RSA key the same here."""
+        """Encrypt by AWS KMS, or for an RSA key in this process."""
         deadline = time.monotonic() + timeout
         if self._asymmetric:
             return self._wrap_here(plaintext, deadline)
@@ -97,7 +102,7 @@ class AwsKmsDriver(KeyDriver):
         return WrappedKey(arn.key_id, "", _checked(answer, "CiphertextBlob", arn, _SYMMETRIC))
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
-        """Decrypt, by this key and no other."""
+        """Decrypt by this key; AWS KMS refuses a ciphertext of another key."""
         deadline = time.monotonic() + timeout
         arn = self._resolved(deadline)
         algorithm = _OAEP if self._asymmetric else _SYMMETRIC
@@ -114,12 +119,15 @@ class AwsKmsDriver(KeyDriver):
         return plaintext if self._asymmetric else plaintext.removeprefix(_EMPTY)
 
     def rewraps_from(self, key_id: str) -> bool:
-        """From keys of the same partition, region and account, which the same caller may use."""
-        theirs, ours = arn_of_key_id(key_id), self._arn
-        return ours is not None and theirs is not None and theirs.in_partition_of(ours)
+        """Return whether the other key is of the same partition, region and account.
+
+        ReEncrypt uses one set of credentials for both keys.
+        """
+        other, own = arn_of_key_id(key_id), self._arn
+        return own is not None and other is not None and other.shares_account_with(own)
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """ReEncrypt: the payload does not leave AWS KMS."""
+        """Rewrap by ReEncrypt: the payload does not leave AWS KMS."""
         if self._asymmetric:
             return super().rewrap(wrapped, context, timeout=timeout)
         deadline = time.monotonic() + timeout
@@ -140,7 +148,7 @@ class AwsKmsDriver(KeyDriver):
         return WrappedKey(arn.key_id, "", ciphertext)
 
     def describe(self, *, timeout: float) -> KeyDescription:
-        """DescribeKey; and for an enabled symmetric key GetKeyRotationStatus, where the caller may."""
+        """Describe by DescribeKey, and for an enabled symmetric key by GetKeyRotationStatus if that is permitted."""
         deadline = time.monotonic() + timeout
         answer = self._client.call("describe_key", deadline, KeyId=str(self._arn or self._name))
         arn, state = answers.arn_of(answer, asymmetric=self._asymmetric), answers.state_of(answer)
@@ -151,33 +159,36 @@ class AwsKmsDriver(KeyDriver):
         return KeyDescription(arn.key_id, state, rotation=self._rotation(arn, deadline) if rotates else "")
 
     def rotate(self, *, timeout: float) -> None:
-        """RotateKeyOnDemand. AWS limits how often, and takes it for the primary of multi-region keys alone."""
+        """Rotate by RotateKeyOnDemand.
+
+        AWS limits how often, and accepts it only for the primary of related multi-region keys.
+        """
         if self._asymmetric:
             super().rotate(timeout=timeout)
         deadline = time.monotonic() + timeout
         self._client.call("rotate_key_on_demand", deadline, KeyId=str(self._resolved(deadline)))
 
     def policy(self, role: PolicyRole) -> str:
-        """An IAM policy in JSON. A `ConfigError` where the URI does not tell the key's account."""
+        """Return an IAM policy in JSON. Raises `ConfigError` if the URI does not contain the key's account."""
         return policies.policy(self._arn or self._alias, role, asymmetric=self._asymmetric)
 
     def forgeries(self) -> Sequence[WrappedKey]:
-        """None until the key's ARN is known."""
+        """Return random bytes that look like a ciphertext; nothing until the key's ARN is known."""
         if self._arn is None:
             return ()
         start, length = _OAEP_BLOB if self._asymmetric else _BLOB
         return (WrappedKey(self._arn.key_id, "", start + os.urandom(length)),)
 
     def development_settings(self) -> Sequence[str]:
-        """Endpoints on this machine or without TLS."""
+        """Return endpoints on this machine or without TLS, and `allow_plain_http`."""
         return self._development
 
     def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
-        """From the tables in `failures`."""
+        """Return the kind of botocore's error, from the tables in `failures`."""
         return failures.classify(error)
 
     def error_details(self, error: BaseException) -> ErrorDetails:
-        """AWS's code and request id."""
+        """Return AWS's code and request id, and a remedy."""
         return failures.details(error)
 
     def close(self) -> None:
@@ -199,7 +210,7 @@ class AwsKmsDriver(KeyDriver):
         except DriverError:
             raise
         except Exception as error:
-            if failures.classify(error) in _UNTOLD:
+            if failures.classify(error) in _ROTATION_UNKNOWN:
                 return ""
             raise
 
@@ -213,20 +224,25 @@ class AwsKmsDriver(KeyDriver):
     def _fetch_public_key(self, arn: Arn, deadline: float) -> OaepPublicKey:
         answer = self._client.call("get_public_key", deadline, KeyId=str(arn))
         if answer.get("KeyId") != str(arn):
-            raise UnreadableAnswer("AWS KMS answered for another key")
+            raise UnreadableAnswer("AWS KMS returned the public key of another key")
         answers.check_fit(answer, asymmetric=True)
         try:
             self._public_key = OaepPublicKey.of_der(answer["PublicKey"])
         except (KeyError, TypeError, ConfigError):
-            raise UnreadableAnswer("AWS KMS answered with no public key") from None
+            raise UnreadableAnswer("AWS KMS returned no usable public key") from None
         return self._public_key
 
 
 def _checked(
-    answer: Mapping[str, Any], field: str, arn: Arn, algorithm: str, told: str = "EncryptionAlgorithm"
+    answer: Mapping[str, Any],
+    field: str,
+    arn: Arn,
+    algorithm: str,
+    algorithm_field: str = "EncryptionAlgorithm",
 ) -> bytes:
-    """The field, of an answer for this key and algorithm."""
+    """Return the bytes in `field`. Raises `UnreadableAnswer` if the answer is for another key or algorithm."""
     value = answer.get(field)
-    if answer.get("KeyId") != str(arn) or answer.get(told) != algorithm or not isinstance(value, bytes):
-        raise UnreadableAnswer("AWS KMS answered with something else than was asked for")
+    is_ours = answer.get("KeyId") == str(arn) and answer.get(algorithm_field) == algorithm
+    if not is_ours or not isinstance(value, bytes):
+        raise UnreadableAnswer("the answer of AWS KMS is for another key or algorithm, or incomplete")
     return value

@@ -1,4 +1,4 @@
-"""What each failure of AWS means: by its code, by the HTTP status of an unknown code, by botocore's types."""
+"""Classifies failures of AWS: by code, by HTTP status if the code is unknown, or by the type of botocore's error."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ KIND_OF_CODE: Final[dict[str, ErrorKind]] = {
     ),
 }
 
-# By name, so that telling an error imports no SDK; the nearest class of the error's own line decides.
+# By name, so that classifying an error imports no SDK. The first class in the error's MRO that is listed decides.
 KIND_OF_TYPE: Final[dict[str, ErrorKind]] = {
     "ConnectTimeoutError": _K.TIMEOUT,
     "ReadTimeoutError": _K.TIMEOUT,
@@ -140,19 +140,20 @@ KIND_OF_TYPE: Final[dict[str, ErrorKind]] = {
 
 _KEY_TYPE: Final = (
     "use a key of spec SYMMETRIC_DEFAULT and usage ENCRYPT_DECRYPT, "
-    'or for one of RSA set algorithm = "RSA-OAEP-SHA-256"'
+    'or for an RSA key set algorithm = "RSA-OAEP-SHA-256"'
 )
 _CREDENTIALS: Final = (
-    "give this host credentials: environment, profile, role of the instance, or an access key"
+    "give this host credentials, by environment variables, a profile, the instance's role or an access key"
 )
 _CLOCK: Final = "check the secret access key, and this host's clock"
 _REMEDIES: Final[dict[str, str]] = {
-    "NotFoundException": "check the key's name, account and region: a key is known in its own region alone",
-    "InvalidArnException": "check the key's ARN and region: a key is known in its own region alone",
-    "KMSInvalidStateException": "see its state with DescribeKey: enable it, cancel the deletion, import its material",
+    "NotFoundException": "check the key's name, account and region: a key exists in its own region only",
+    "InvalidArnException": "check the key's ARN and region: a key exists in its own region only",
+    "KMSInvalidStateException": "look at its state with DescribeKey, then enable it, cancel its deletion or import "
+    "its key material",
     "InvalidKeyUsageException": _KEY_TYPE,
     "UnsupportedOperationException": _KEY_TYPE,
-    "LimitExceededException": "a quota of AWS KMS is used up; see Service Quotas",
+    "LimitExceededException": "have the used-up quota of AWS KMS raised in Service Quotas",
     "InvalidSignatureException": _CLOCK,
     "SignatureDoesNotMatch": _CLOCK,
     "RequestExpired": _CLOCK,
@@ -161,15 +162,15 @@ _REMEDIES: Final[dict[str, str]] = {
     "PartialCredentialsError": _CREDENTIALS,
     "ProfileNotFound": "name a profile of ~/.aws/config, or of the file that AWS_CONFIG_FILE names",
     "NoRegionError": "add ?region=eu-west-1 to the key's URI, give its ARN, or set AWS_DEFAULT_REGION",
-    "SSLError": "have the service present a certificate of a known CA, or name the CA's file as ca_file",
+    "SSLError": "check the service's certificate; if a private CA issued it, set ca_file to that CA's certificate",
     "EndpointConnectionError": "check the region and endpoint_url, and that this host may connect there",
-    "ProxyConnectionError": "check the proxy that HTTPS_PROXY names; NO_PROXY leaves addresses out",
+    "ProxyConnectionError": "check the proxy in HTTPS_PROXY; NO_PROXY lists addresses that need none",
 }
-_ROLE_REMEDY: Final = "let this caller assume the role: see its trust policy, and the external id"
+_ROLE_REMEDY: Final = "allow this caller to assume the role: check the role's trust policy and external_id"
 
 
 class UnfitKey(DriverError):
-    """The key is of a type or purpose that cannot wrap data keys as the configuration says."""
+    """The key cannot wrap data keys in the configured way, because of its type or purpose."""
 
     def __init__(self, text: str) -> None:
         super().__init__(ErrorKind.INVALID_REQUEST, remedy=_KEY_TYPE)
@@ -180,7 +181,7 @@ class UnfitKey(DriverError):
 
 
 class UnreadableAnswer(DriverError):
-    """The service answered with success, and with something else than was asked for."""
+    """The service reported success, but its answer does not contain what the request asked for."""
 
     def __init__(self, text: str) -> None:
         super().__init__(ErrorKind.UNAVAILABLE)
@@ -191,10 +192,10 @@ class UnreadableAnswer(DriverError):
 
 
 def classify(error: BaseException) -> ErrorKind:
-    """The kind of an exception of botocore, or of one that the system raised beneath it."""
+    """Return the kind of an exception of botocore, or of the operating system."""
     if response := _response(error):
         code, status = _code(response), _status(response)
-        return KIND_OF_CODE.get(code) or _kind_of_status(status, told=code not in ("", str(status)))
+        return KIND_OF_CODE.get(code) or _kind_of_status(status, has_code=code not in ("", str(status)))
     # botocore's types first: some of them are an OSError besides.
     kinds = [KIND_OF_TYPE[name] for name in _types(error) if name in KIND_OF_TYPE]
     if kinds:
@@ -205,7 +206,7 @@ def classify(error: BaseException) -> ErrorKind:
 
 
 def details(error: BaseException) -> ErrorDetails:
-    """Code, request id and remedy; nothing of the text."""
+    """Return code, request id and remedy, and nothing of AWS's text."""
     if response := _response(error):
         code = _code(response)
         assuming = getattr(error, "operation_name", "") == "AssumeRole"
@@ -217,11 +218,11 @@ def details(error: BaseException) -> ErrorDetails:
     return ErrorDetails(code=names[0] if names else "", remedy=next(remedies, ""))
 
 
-def _kind_of_status(status: int, *, told: bool) -> ErrorKind:
-    """For a code that the table lacks; `told` is false where there was none, which AWS always gives."""
+def _kind_of_status(status: int, *, has_code: bool) -> ErrorKind:
+    """Return the kind for a code that the table lacks. AWS always sends a code; without one, AWS did not answer."""
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return _K.THROTTLED
-    if not told or not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+    if not has_code or not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return _K.UNAVAILABLE
     if status == HTTPStatus.UNAUTHORIZED:
         return _K.UNAUTHENTICATED
@@ -229,7 +230,7 @@ def _kind_of_status(status: int, *, told: bool) -> ErrorKind:
 
 
 def _response(error: BaseException) -> dict[str, Any] | None:
-    """What AWS answered, where the error is a refusal of AWS."""
+    """Return AWS's answer if the error is a refusal by AWS, else None."""
     response = getattr(error, "response", None)
     is_refusal = "ClientError" in _types(error)
     return response if is_refusal and isinstance(response, dict) else None
@@ -245,7 +246,7 @@ def _status(response: dict[str, Any]) -> int:
 
 
 def _types(error: BaseException) -> list[str]:
-    """The names of botocore's classes that the error is of, nearest first."""
-    # Errors that a service's model names are classes of botocore.errorfactory, made as they are needed.
+    """Return the names of botocore's classes among the error's, most specific first."""
+    # botocore.errorfactory makes the classes of the errors in a service's model at run time.
     known = ("botocore.exceptions", "botocore.errorfactory", "botocore.parsers")
     return [cls.__name__ for cls in type(error).__mro__ if cls.__module__ in known]

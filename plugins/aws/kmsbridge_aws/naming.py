@@ -1,4 +1,4 @@
-"""Names of AWS KMS keys: what a URI may hold, and the one form that goes into messages."""
+"""Names of AWS KMS keys: the forms that a URI may use, and the one form that messages contain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FORMS: Final = "write a key id, alias/NAME, or the ARN of a key or alias after 
 
 @dataclass(frozen=True, slots=True)
 class Arn:
-    """`arn:PARTITION:kms:REGION:ACCOUNT:key/ID` or `...:alias/NAME`."""
+    """The ARN of a key or alias: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID` or `...:alias/NAME`."""
 
     partition: str
     region: str
@@ -32,7 +32,7 @@ class Arn:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """None for what is no ARN of a KMS key or alias."""
+        """Return the ARN in `text`, or None if it is not the ARN of a KMS key or alias."""
         match = _ARN.fullmatch(text)
         if not match or not (_is_key(match["resource"]) or _ALIAS.fullmatch(match["resource"])):
             return None
@@ -40,53 +40,53 @@ class Arn:
 
     @property
     def is_key(self) -> bool:
-        """False for an alias."""
+        """Whether this is the ARN of a key, and not of an alias."""
         return _is_key(self.resource)
 
     @property
     def is_multi_region(self) -> bool:
-        """Whether keys of the same id and key material may stand in other regions."""
+        """Whether keys with the same id and key material may exist in other regions."""
         return self.resource.startswith("key/mrk-")
 
     @property
     def key_id(self) -> str:
-        """What goes into messages: `aws-kms:` and the ARN.
+        """The key id in messages: `aws-kms:` and the ARN.
 
-        Related multi-region keys have one key material, and what one wrapped any other unwraps; so that
-        a message tells them by one name, `*` stands there for the region.
+        Related multi-region keys have the same key material and unwrap each other's wrapped keys. Their id in
+        messages is the same, too, with `*` as the region.
         """
         region = _ANY_REGION if self.is_multi_region else self.region
         return f"{SCHEME}:arn:{self.partition}:kms:{region}:{self.account}:{self.resource}"
 
-    def in_partition_of(self, other: Arn) -> bool:
-        """Whether one service, of one region and account, holds both keys."""
-        mine = (self.partition, self.region, self.account)
-        return mine == (other.partition, other.region, other.account)
+    def shares_account_with(self, other: Arn) -> bool:
+        """Return whether both are of the same partition, region and account."""
+        own = (self.partition, self.region, self.account)
+        return own == (other.partition, other.region, other.account)
 
     def __str__(self) -> str:
         return f"arn:{self.partition}:kms:{self.region}:{self.account}:{self.resource}"
 
 
 def check_name(name: str) -> Arn | None:
-    """The ARN, where `name` is one; raises `ConfigError` for what names no key that can be."""
+    """Return the ARN if `name` is one, else None. Raises `ConfigError` if `name` is not a valid name of a key."""
     arn = Arn.parse(name)
     if arn is not None and arn.region == _ANY_REGION:
         raise ConfigError(
-            "an AWS key's ARN has '*' for its region",
-            remedy="write the region whose copy of the multi-region key is to be used",
+            "the ARN in an aws-kms URI has '*' as its region",
+            remedy="write the region of the multi-region key's copy that is to be used",
         )
     if arn is None and name.startswith("arn:"):
         raise ConfigError(
-            "an aws-kms URI has an ARN that is none of a KMS key or alias",
+            "the ARN in an aws-kms URI is not the ARN of a KMS key or alias",
             remedy="write arn:aws:kms:REGION:ACCOUNT:key/ID, as DescribeKey shows it",
         )
     if arn is None and not _KEY_ID.fullmatch(name) and not _ALIAS.fullmatch(name):
-        raise ConfigError("an aws-kms URI names no key that can be", remedy=_FORMS)
+        raise ConfigError("an aws-kms URI has no valid key name", remedy=_FORMS)
     return arn
 
 
 def arn_of_key_id(key_id: str) -> Arn | None:
-    """The ARN in a key id from a message; None for another provider's key id."""
+    """Return the ARN in a key id from a message; None if the id is not of an AWS KMS key."""
     scheme, _, rest = key_id.partition(":")
     arn = Arn.parse(rest) if scheme == SCHEME else None
     return arn if arn is not None and arn.is_key else None

@@ -1,4 +1,4 @@
-"""IAM policies: the least that a role needs for one key."""
+"""IAM policies: the least permissions that a role needs for one key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _USES: Final[dict[PolicyRole, list[str]]] = {
     "decryptor": ["kms:Decrypt"],
     "rewrapper": ["kms:ReEncryptFrom", "kms:ReEncryptTo"],
 }
-# Without PutKeyPolicy and CreateGrant, by which an administrator could give itself the use of the key.
+# Without PutKeyPolicy and CreateGrant, with which an administrator could grant itself the use of the key.
 _ADMIN: Final = (
     *(
         "CancelKeyDeletion",
@@ -32,14 +32,14 @@ _ADMIN: Final = (
 
 
 def policy(arn: Arn | None, role: PolicyRole, *, asymmetric: bool) -> str:
-    """The policy as JSON, to be attached to the role or user; raises `ConfigError` where no ARN is known."""
+    """Return the policy as JSON, to attach to a role or user. Raises `ConfigError` if `arn` is None."""
     if arn is None:
         raise ConfigError(
-            "a policy for an AWS key needs the key's account",
-            remedy="give the key by its ARN, as DescribeKey shows it",
+            "a policy for an AWS key needs the key's account, which its URI does not contain",
+            remedy="write the key's ARN in the URI, as DescribeKey shows it",
         )
     statements = _asymmetric(role) if asymmetric else _symmetric(role)
-    document = {"Version": "2012-10-17", "Statement": [_for(arn, each) for each in statements]}
+    document = {"Version": "2012-10-17", "Statement": [_for(arn, statement) for statement in statements]}
     return json.dumps(document, indent=2) + "\n"
 
 
@@ -51,7 +51,7 @@ def _symmetric(role: PolicyRole) -> list[dict[str, Any]]:
 
 
 def _asymmetric(role: PolicyRole) -> list[dict[str, Any]]:
-    """No context is bound by an asymmetric key; what is wrapped with its public key KMS does not see."""
+    """Return the statements for an RSA key, which binds no context and wraps without AWS KMS."""
     if role == "admin":
         return [_administration()]
     looks = ["kms:DescribeKey"] if role == "decryptor" else ["kms:DescribeKey", "kms:GetPublicKey"]
@@ -71,9 +71,9 @@ def _statement(name: str, actions: list[str], condition: dict[str, Any] | None =
 
 
 def _for(arn: Arn, statement: dict[str, Any]) -> dict[str, Any]:
-    """The statement for this key; a policy cannot name an alias but by a condition on the keys that have it."""
+    """Return the statement for this key. For an alias it is for all keys, with a condition: policies name no alias."""
     if arn.is_key:
         return {**statement, "Resource": str(arn)}
     keys = f"arn:{arn.partition}:kms:{arn.region}:{arn.account}:key/*"
-    having = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": arn.resource}}
-    return {**statement, "Resource": keys, "Condition": {**statement.get("Condition", {}), **having}}
+    has_alias = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": arn.resource}}
+    return {**statement, "Resource": keys, "Condition": {**statement.get("Condition", {}), **has_alias}}

@@ -1,7 +1,7 @@
 """Keeps payloads and credentials out of the AWS SDK's log records.
 
-At DEBUG botocore logs each request and answer whole: data keys in base64, session tokens. What it does on
-this driver's behalf is therefore not logged at all; the user's own calls of the SDK are, as ever.
+At level DEBUG botocore logs whole requests and answers, which contain data keys in base64 and session tokens. The
+SDK therefore logs nothing during this driver's calls. Other calls of the SDK in the same program are logged as usual.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MUTE: Final = _Mute()
 
 @contextlib.contextmanager
 def muted() -> Iterator[None]:
-    """Drop what the SDK's loggers are given on this thread meanwhile."""
+    """Drop all records of the SDK's loggers on this thread during the block."""
     _attach()
     _muted.depth = getattr(_muted, "depth", 0) + 1
     try:
@@ -37,8 +37,8 @@ def muted() -> Iterator[None]:
 
 
 def _attach() -> None:
-    """Filters of a logger do not hold for those beneath it: each logger of the SDK needs its own."""
-    global _seen  # noqa: PLW0603 - how many loggers there were: only then is there something to do
+    """Add the filter to each logger of the SDK: a logger's filters do not apply to records of its children."""
+    global _seen  # noqa: PLW0603 - the number of loggers at the last time: there is work only when it changes
     loggers = logging.root.manager.loggerDict
     if len(loggers) == _seen:
         return
@@ -46,4 +46,4 @@ def _attach() -> None:
     for name, logger in found.items():
         if name.partition(".")[0] in _SDK and isinstance(logger, logging.Logger):
             logger.addFilter(_MUTE)
-    _seen = len(found)  # last: another thread that sees it relies on the filters
+    _seen = len(found)  # last: other threads take it to mean that the filters are there

@@ -1,4 +1,4 @@
-"""What a key's URI and table of options say, checked without the network."""
+"""Reads and checks a key's URI and options, without the network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512
 _EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _SESSION_NAME: Final = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 _PROFILE: Final = re.compile(r"[^\x00-\x1f\x7f\[\]]{1,256}")
-# The SDK renews credentials a quarter of an hour before their end: those of a shorter life with each call.
+# The SDK renews credentials 15 minutes before they expire, so it would renew shorter ones with each call.
 _DURATIONS: Final = (1800, 43200)
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role to assume; `duration` is in seconds."""
+    """A role to assume. `duration` is the lifetime of its credentials in seconds, None for the role's default."""
 
     arn: str
     external_id: str = field(repr=False)
@@ -36,7 +36,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """Credentials that the configuration holds itself."""
+    """An access key given in the configuration."""
 
     id: Secret
     secret: Secret
@@ -45,7 +45,7 @@ class AccessKey:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that `open` learns of one key. `name` is as in the URI, `arn` what of it is an ARN."""
+    """The settings of one key. `name` is the key's name as the URI has it; `arn` is set if that is an ARN."""
 
     name: str
     arn: Arn | None
@@ -61,9 +61,9 @@ class Settings:
 
 
 def read(uri: KeyURI, options: Options) -> Settings:
-    """Check both; raises `ConfigError`."""
+    """Return the settings in a key's URI and options. Raises `ConfigError`."""
     if uri.fragment:
-        raise ConfigError("an aws-kms URI has a part after '#'", remedy="remove it: an AWS key needs none")
+        raise ConfigError("an aws-kms URI has a part after '#'", remedy="remove '#' and what follows it")
     query = uri.parameters("region", "endpoint_url", "profile")
     arn = check_name(uri.path)
     plain = options.flag("allow_plain_http")
@@ -83,8 +83,8 @@ def read(uri: KeyURI, options: Options) -> Settings:
     )
     if settings.access_key and settings.profile:
         raise ConfigError(
-            f"{options.name} has an access key, and its URI a profile",
-            remedy="keep one of them: both are credentials",
+            f"{options.name} has an access key, and its URI names a profile",
+            remedy="remove one of them: each gives credentials",
         )
     return settings
 
@@ -94,7 +94,7 @@ def _endpoint(url: str | None, option: str, *, plain: bool) -> str | None:
 
 
 def for_development(settings: Settings) -> list[str]:
-    """Return what of the settings is not for production, in words; the standard variables count as well."""
+    """Return the settings that are not fit for production, as texts; also endpoints in environment variables."""
     endpoints = {"assume_role.endpoint_url": settings.role.endpoint_url if settings.role else None}
     if settings.endpoint_url:
         endpoints["endpoint_url"] = settings.endpoint_url
@@ -105,23 +105,23 @@ def for_development(settings: Settings) -> list[str]:
 
 
 def _unfit(url: str) -> str:
-    """Why an endpoint is not for production, without what may be secret in its URL; empty where it is."""
+    """Return why an endpoint is not fit for production, or "". Shows its scheme and host, but no secret in its URL."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        return ""  # the SDK will say so
+        return ""  # the SDK refuses it
     if is_loopback(host):
         return f"points at {parts.scheme}://{host}, which is this machine"
     return "" if parts.scheme == "https" else f"points at {parts.scheme}://{host}, which is not https"
 
 
 def _region(region: str | None, arn: Arn | None) -> str | None:
-    _matched(region, REGION, "region", "a region as in eu-west-1")
+    _matched(region, REGION, "region", "a region such as eu-west-1")
     if arn is not None and region not in (None, arn.region):
         raise ConfigError(
             f"an aws-kms URI has the region {region} and an ARN of {arn.region}",
-            remedy="leave the parameter out: the ARN tells the region",
+            remedy="remove the parameter region: the ARN contains the region",
         )
     return arn.region if arn else region
 
@@ -133,8 +133,8 @@ def _access_key(options: Options) -> AccessKey | None:
     if key or secret or token:
         missing = "access_key_id" if not key else "secret_access_key"
         raise ConfigError(
-            f"{options.name} has a part of an access key, and no {missing}",
-            remedy="give access_key_id and secret_access_key, and session_token where there is one",
+            f"{options.name} has a part of an access key, but no {missing}",
+            remedy="set access_key_id and secret_access_key, and session_token for temporary credentials",
         )
     return None
 
@@ -145,14 +145,16 @@ def _role(table: Options, *, plain: bool) -> Role | None:
     endpoint_url = table.text("endpoint_url")
     if arn is None:
         if external_id or session_name or duration or endpoint_url:
-            raise ConfigError(f"{table.name} has no role_arn", remedy="name the role that is to be assumed")
+            raise ConfigError(
+                f"{table.name} has no role_arn", remedy="set it to the ARN of the role to assume"
+            )
         return None
     where = table.name
     _matched(arn, _ROLE, f"{where}.role_arn", "arn:aws:iam::ACCOUNT:role/NAME")
     _matched(external_id, _EXTERNAL_ID, f"{where}.external_id", "2 to 1224 of A-Z a-z 0-9 _+=,.@:/-")
     _matched(session_name, _SESSION_NAME, f"{where}.session_name", "2 to 64 of A-Z a-z 0-9 _+=,.@-")
     if duration is not None and not _DURATIONS[0] <= duration <= _DURATIONS[1]:
-        raise ConfigError(f"{where}.duration is out of range", remedy="give 1800 to 43200 seconds")
+        raise ConfigError(f"{where}.duration is out of range", remedy="set it to 1800 to 43200 seconds")
     return Role(
         arn,
         external_id or "",
@@ -167,24 +169,24 @@ def _algorithm(options: Options, arn: Arn | None) -> tuple[bool, OaepPublicKey |
     if algorithm not in (None, ALGORITHM):
         raise ConfigError(
             f"{options.name}.algorithm is unknown",
-            remedy=f'write "{ALGORITHM}" for an RSA key, and leave it out for a symmetric one',
+            remedy=f'set it to "{ALGORITHM}" for an RSA key, and leave it out for a symmetric one',
         )
     if pem is None:
         return algorithm is not None, None
     if algorithm is None:
         raise ConfigError(
-            f"{options.name} has a public_key and no algorithm", remedy=f'add algorithm = "{ALGORITHM}"'
+            f"{options.name} has a public_key but no algorithm", remedy=f'add algorithm = "{ALGORITHM}"'
         )
     if arn is None or not arn.is_key:
         raise ConfigError(
-            f"{options.name} has a public_key, and its URI no key's ARN",
-            remedy="write the ARN of the key, so that its id is known without a call",
+            f"{options.name} has a public_key, but its URI does not contain the key's ARN",
+            remedy="write the key's ARN in the URI, so that its id is known without a call",
         )
     return True, OaepPublicKey.of_pem(pem, option=f"{options.name}.public_key")
 
 
 def _matched(value: str | None, pattern: re.Pattern[str], what: str, form: str) -> str | None:
-    # The value is not quoted: it may be a secret in the wrong place.
+    # The error does not quote the value, which may be a secret in the wrong place.
     if value is not None and not pattern.fullmatch(value):
-        raise ConfigError(f"{what} is not what it should be", remedy=f"write {form}")
+        raise ConfigError(f"{what} is not valid", remedy=f"write {form}")
     return value

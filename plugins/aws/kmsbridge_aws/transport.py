@@ -1,4 +1,4 @@
-"""HTTP for botocore within a deadline, on kept connections. To be imported on first use: it imports botocore."""
+"""HTTP for botocore that keeps a deadline and reuses connections. Import it on first use only: it imports botocore."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KEPT: Final = 64
 
 
 class _Bounded:
-    """A connection whose sockets keep the deadline, with the exceptions that botocore knows."""
+    """Opens connections that keep the deadline, and raises the exceptions that botocore expects."""
 
     port: int
     host: str
@@ -66,7 +66,7 @@ class _TlsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]
 
 class _Session(URLLib3Session):  # type: ignore[misc]
     def __init__(self, url: str, verify: bool | str) -> None:
-        # Nothing for this machine goes by a proxy: it may be in plain text.
+        # Requests to this machine may be plain http, so they must not go through a proxy.
         proxies = {} if is_loopback(urlsplit(url).hostname or "") else get_environ_proxies(url)
         super().__init__(verify, proxies, max_pool_connections=_KEPT)
         self._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
@@ -75,7 +75,7 @@ class _Session(URLLib3Session):  # type: ignore[misc]
         return http.tls_within_deadline(super()._get_ssl_context())
 
     def _setup_proxy_ssl_context(self, proxy_url: str) -> Any:
-        # For a proxy that is reached over TLS urllib3 would make one of its own, whose sockets know no deadline.
+        # For a proxy that is reached over TLS, urllib3 would make a context whose sockets keep no deadline.
         if urlsplit(proxy_url).scheme != "https":
             return None
         context = self._get_ssl_context()
@@ -91,9 +91,9 @@ def _is_object(content: bytes) -> bool:
 
 
 class Sender:
-    """Sends a client's requests, in the place of its own HTTP session: a handler of `before-send`.
+    """Sends a client's requests instead of botocore's own HTTP session, as a handler of `before-send`.
 
-    Where to, the environment may have said: no address gets a data key or a credential in plain text.
+    Environment variables can change a request's address, so each is checked: http to another host is refused.
     """
 
     def __init__(self, verify: bool | str, *, plain: bool = False) -> None:
@@ -102,12 +102,12 @@ class Sender:
         self._lock = threading.Lock()
 
     def __call__(self, request: Any, **_: Any) -> Any:
-        """The answer, which is whole; raises botocore's exceptions."""
+        """Send the request and return its answer once it has arrived completely. Raises botocore's exceptions."""
         refuse_plain_http(request.url, "the AWS endpoint", plain=self._plain)
         try:
             answer = self._session(request.url).send(request)
         except BotoCoreError as error:
-            # Whatever the clients beneath call it, what ends with the time ends for want of it.
+            # urllib3 may report the end of the deadline as some other failure of the connection.
             if is_over():
                 raise ReadTimeoutError(endpoint_url=request.url) from error
             raise
@@ -115,21 +115,21 @@ class Sender:
         if promised.isdecimal() and len(answer.content) < int(promised):
             raise IncompleteReadError(actual_bytes=len(answer.content), expected_bytes=int(promised))
         if "X-Amz-Target" in request.headers and not _is_object(answer.content):
-            # Something in between spoke, and its status is no refusal by AWS.
-            raise UnreadableAnswer("the answer is none of AWS KMS")
+            # Something between here and AWS answered, so the status is not a refusal by AWS.
+            raise UnreadableAnswer("the answer is not one of AWS KMS")
         return answer
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close all connections."""
         with self._lock:
             sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             session.close()
 
     def _session(self, url: str) -> _Session:
-        # By address, because the environment can name addresses that need no proxy.
-        place = urlsplit(url).netloc
+        # One for each address, because NO_PROXY can exclude some of them.
+        address = urlsplit(url).netloc
         with self._lock:
-            if place not in self._sessions:
-                self._sessions[place] = _Session(url, self._verify)
-            return self._sessions[place]
+            if address not in self._sessions:
+                self._sessions[address] = _Session(url, self._verify)
+            return self._sessions[address]

@@ -1,6 +1,6 @@
 """An emulator of Google Cloud KMS for tests: `python -m kmsbridge_gcp_emulator`, or `Emulator.start()`.
 
-It keeps its keys in memory and protects nothing. Importing it imports gRPC and google-cloud-kms.
+It keeps its keys in memory and protects nothing.
 """
 
 from kmsbridge_gcp_emulator.process import Emulator

@@ -1,4 +1,4 @@
-"""The command: runs the emulator until Ctrl-C, and prints its endpoint first."""
+"""The command `kmsbridge-gcp-emulator`: prints the emulator's endpoint and runs it until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LARGEST: Final = 2**20
 
 
 def main() -> None:
-    """Parse, serve, wait."""
+    """Run the command: start the server, print its endpoint, and wait for the end."""
     arguments = _arguments()
     service = KmsService()
     server = grpc.server(
@@ -43,7 +43,7 @@ def main() -> None:
         signal.signal(number, lambda *_: ended.set())
     server.start()
     with contextlib.suppress(BrokenPipeError):
-        print(f"{arguments.listen}:{port}", flush=True)  # noqa: T201 - what the command is asked for
+        print(f"{arguments.listen}:{port}", flush=True)  # noqa: T201 - the command's output
     if arguments.until_input_ends:
         threading.Thread(target=_watch_input, args=(ended,), daemon=True).start()
     ended.wait()
@@ -71,7 +71,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _watch_input(ended: threading.Event) -> None:
-    # Not through sys.stdin: its lock would still be held when the interpreter ends.
+    # Not through sys.stdin: this thread would still hold its lock when the interpreter ends.
     while os.read(0, 4096):
         pass
     ended.set()

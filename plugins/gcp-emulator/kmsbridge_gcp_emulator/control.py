@@ -1,4 +1,4 @@
-"""What a test tells the emulator besides what Cloud KMS itself can be told."""
+"""Actions that tests ask of the emulator and that Cloud KMS does not have: faults, states, roles, the log."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ class Controlled(Protocol):
 
 
 class Control:
-    """The actions, each by its name with its arguments."""
+    """The actions, called by name."""
 
     def __init__(self, service: Controlled) -> None:
         self._service, self._store = service, service.store
 
     def perform(self, action: str, arguments: dict[str, Any]) -> Any:
-        """Do it, and give what it gives."""
+        """Perform an action and return its result. Raises `Refusal`."""
         if action not in _ACTIONS:
-            raise invalid(f"{action} is no action")
+            raise invalid(f"{action} is not an action of the emulator")
         with self._store.lock:
             return getattr(self, action)(**arguments)
 
     def create_key(self, name: str, algorithm: str, protection_level: str) -> None:
-        """A key with one version, and its key ring where there is none."""
+        """Make a key with one version, and its key ring if there is none."""
         if algorithm not in MAKERS or protection_level not in Level.__members__:
             raise invalid("the algorithm or protection level is not emulated")
         ring, _, short = named(KEY, name).partition("/cryptoKeys/")
         if name in self._store.keys:
-            raise invalid(f"there is a key {short} in {ring} already")
+            raise invalid(f"there is already a key {short} in {ring}")
         if ring not in self._store.rings:
             self._store.create_ring(ring)
-        asked = resources.CryptoKey(
+        wanted = resources.CryptoKey(
             purpose=Purpose[purpose_of(algorithm)],
             version_template={
                 "algorithm": Algorithm[algorithm],
                 "protection_level": Level[protection_level],
             },
         )
-        self._store.create_key(name, asked, empty=False)
+        self._store.create_key(name, wanted, empty=False)
 
     def set_state(self, name: str, state: str) -> None:
-        """Of a version, or of all versions of a key; DESTROYED drops the secret at once."""
+        """Set the state of a version, or of all versions of a key. DESTROYED deletes the key material at once."""
         if state not in State.__members__:
-            raise invalid(f"{state} is no state")
+            raise invalid(f"{state} is not a state of a version")
         versions = self._store.versions_of(name) if KEY.fullmatch(name) else [self._store.version(name)]
         for version in versions:
             if state == "DESTROYED":
@@ -75,31 +75,31 @@ class Control:
             version.state = State[state]
 
     def delete_key(self, name: str) -> None:
-        """Forget the key, as if it had never been."""
+        """Remove the key, its versions and its policy."""
         self._store.key(name)
         self._store.forget(name)
         self._service.iam.forget(name)
 
     def fault(self, **fault: Any) -> None:
-        """Have something go wrong."""
+        """Add a fault, with the fields of `Fault`."""
         self._service.faults.add(Fault(**fault))
 
     def heal(self, resource: str) -> None:
-        """End what goes wrong."""
+        """End the faults of `resource` and of what is below it; all if it is empty."""
         self._service.faults.heal(resource)
 
     def grant(self, principal: str, role: str, resource: str) -> None:
-        """Give a role."""
+        """Grant a role on a resource."""
         self._service.iam.grant(principal, role, resource)
 
     def revoke(self, principal: str) -> None:
-        """Have the credentials expire."""
+        """Refuse the principal's credentials from now on."""
         self._service.iam.revoke(principal)
 
     def requests(self, resource: str, method: str) -> int:
-        """How many there were."""
+        """Return the number of calls of `method` (any if empty) on `resource` and what is below it."""
         return self._service.requests(resource, method)
 
     def log(self, resource: str) -> list[dict[str, str]]:
-        """The latest."""
+        """Return the latest calls on `resource` and what is below it, oldest first."""
         return self._service.log(resource)

@@ -1,4 +1,4 @@
-"""What the emulator is told to do wrong."""
+"""Faults: calls that fail, take long, or return corrupted answers, because a test wants that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _BYTES: Final = ("ciphertext", "plaintext", "pem")
 
 @dataclass(slots=True)
 class Fault:
-    """Of calls of `method` (any if empty) on `resource` and what is below it; `left` more times, or always."""
+    """A fault of calls of `method` (any if empty) on `resource` and what is below it.
+
+    `left` is the number of calls that it still affects, None for all. It refuses them with the status `code`, delays
+    them by `delay` seconds, or changes the field `corrupt` of the answer.
+    """
 
     resource: str
     method: str
@@ -25,58 +29,58 @@ class Fault:
     corrupt: str = ""
 
     def concerns(self, method: str, resource: str) -> bool:
-        """Whether a call suffers it."""
+        """Return whether the fault affects a call."""
         below = not self.resource or f"{resource}/".startswith(f"{self.resource}/")
         return below and self.method in ("", method)
 
 
 class Faults:
-    """All that are in force."""
+    """The faults that are in effect. Safe for threads."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> None:
-        """From now on."""
+        """Put a fault into effect. Raises INVALID_ARGUMENT if its code is not a gRPC status code."""
         if fault.code and fault.code not in grpc.StatusCode.__members__:
-            raise invalid(f"{fault.code} is no gRPC status code")
+            raise invalid(f"{fault.code} is not a gRPC status code")
         with self._lock:
             self._faults.append(fault)
 
     def heal(self, resource: str) -> None:
-        """End those of `resource` and of what is below it; of everything if it is empty."""
+        """End the faults of `resource` and of what is below it; all if it is empty."""
         with self._lock:
             self._faults = [
-                each
-                for each in self._faults
-                if resource and not f"{each.resource}/".startswith(f"{resource}/")
+                fault
+                for fault in self._faults
+                if resource and not f"{fault.resource}/".startswith(f"{resource}/")
             ]
 
     def of(self, method: str, resource: str) -> list[Fault]:
-        """Those that a call suffers, one time fewer from now on."""
+        """Return the faults that affect a call, and count the call off their `left`."""
         with self._lock:
-            found = [each for each in self._faults if each.concerns(method, resource)]
-            for each in found:
-                if each.left is not None:
-                    each.left -= 1
-            self._faults = [each for each in self._faults if each.left != 0]
+            found = [fault for fault in self._faults if fault.concerns(method, resource)]
+            for fault in found:
+                if fault.left is not None:
+                    fault.left -= 1
+            self._faults = [fault for fault in self._faults if fault.left != 0]
         return found
 
 
 def before(found: list[Fault], context: Any) -> None:
-    """Take the time, or refuse, as told."""
+    """Apply faults before a call is answered: wait, or raise `Refusal`. A caller that goes away ends the wait."""
     for fault in found:
         if fault.delay:
-            gone = threading.Event()
-            if context.add_callback(gone.set):
-                gone.wait(fault.delay)
+            cancelled = threading.Event()
+            if context.add_callback(cancelled.set):
+                cancelled.wait(fault.delay)
         if fault.code:
             raise Refusal(grpc.StatusCode[fault.code], "The emulator was told to fail.")
 
 
 def after(found: list[Fault], response: Any) -> Any:
-    """The response, corrupted as told: a checksum or a byte changed, a confirmation taken back, another name."""
+    """Apply faults to the response and return it: a changed byte, checksum, confirmation or name."""
     for fault in found:
         field = fault.corrupt
         if not field or field not in type(response).meta.fields:

@@ -1,4 +1,4 @@
-"""Who may do what: the predefined roles of Cloud KMS, granted on projects, key rings and keys."""
+"""Permissions: the predefined roles of Cloud KMS, granted on projects, key rings and keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.iam.v1 import policy_pb2  # type: ignore[import-untyped]
 from kmsbridge_gcp_emulator.refusal import denied, invalid, unauthenticated
 
 OWNER: Final = "owner"
-"""The principal of a call that says nothing of who makes it: it may do everything."""
+"""The principal of a call without credentials, which may do everything."""
 
 _USE: Final = "cloudkms.cryptoKeyVersions.useTo"
 _VIEW: Final = frozenset(
@@ -46,7 +46,7 @@ ROLES: Final[dict[str, frozenset[str]]] = {
 
 
 class Iam:
-    """The policies by resource name, and the principals whose credentials are no longer good."""
+    """The policies of resources, and the principals whose credentials are refused."""
 
     def __init__(self) -> None:
         self._policies: dict[str, policy_pb2.Policy] = {}
@@ -54,15 +54,15 @@ class Iam:
         self._lock = threading.Lock()
 
     def policy(self, resource: str) -> policy_pb2.Policy:
-        """The resource's own policy, empty where none was set."""
+        """Return the resource's own policy; an empty one if none was set."""
         policy = policy_pb2.Policy()
         policy.CopyFrom(self._policies.get(resource, policy))
         policy.etag = policy.etag or b"\0"
         return policy
 
     def set_policy(self, resource: str, policy: policy_pb2.Policy) -> policy_pb2.Policy:
-        """Replace the resource's own policy; an etag in it must be the present one's."""
-        unknown = [each.role for each in policy.bindings if each.role not in ROLES]
+        """Replace the resource's own policy and return it. If the policy has an etag, it must be the current one."""
+        unknown = [binding.role for binding in policy.bindings if binding.role not in ROLES]
         if unknown:
             raise invalid(f"Role {unknown[0]} is not supported for this resource.")
         with self._lock:
@@ -84,7 +84,7 @@ class Iam:
         self.set_policy(resource, policy)
 
     def forget(self, resource: str) -> None:
-        """Drop the policy of a resource that is no more."""
+        """Remove the policy of a deleted resource."""
         self._policies.pop(resource, None)
 
     def revoke(self, principal: str) -> None:
@@ -97,18 +97,18 @@ class Iam:
             raise unauthenticated()
 
     def check(self, principal: str, permission: str, resource: str) -> None:
-        """Raise PERMISSION_DENIED where no policy on the way up from `resource` gives the permission."""
+        """Raise PERMISSION_DENIED unless `may` returns True."""
         if not self.may(principal, permission, resource):
             raise denied(permission, resource)
 
     def may(self, principal: str, permission: str, resource: str) -> bool:
-        """Whether a policy on the way up from `resource` gives the permission."""
+        """Return whether the policy of `resource`, or of a resource above it, gives the permission."""
         if principal == OWNER:
             return True
         parts = resource.split("/")
-        lineage = ["/".join(parts[:length]) for length in range(2, len(parts) + 1, 2)]
+        ancestry = ["/".join(parts[:length]) for length in range(2, len(parts) + 1, 2)]
         with self._lock:
-            policies = [self._policies[name] for name in lineage if name in self._policies]
+            policies = [self._policies[name] for name in ancestry if name in self._policies]
         return any(
             permission in ROLES[binding.role] and _names(binding.members, principal)
             for policy in policies

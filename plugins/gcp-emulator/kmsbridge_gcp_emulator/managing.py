@@ -1,4 +1,4 @@
-"""Making, finding and changing key rings, keys and versions."""
+"""The methods of Cloud KMS that make, read and change key rings, keys and versions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CHANGED: Final = frozenset({State.ENABLED, State.DISABLED})
 
 
 def named(grammar: re.Pattern[str], name: str) -> str:
-    """`name`, which must follow `grammar`. Raises INVALID_ARGUMENT."""
+    """Return `name` if it matches `grammar`. Raises INVALID_ARGUMENT otherwise."""
     if not grammar.fullmatch(name):
         raise invalid(f"Resource name [{name[:200]}] must match the pattern of its kind.")
     return name
 
 
 def list_key_rings(store: Store, request: service.ListKeyRingsRequest) -> service.ListKeyRingsResponse:
-    """Of a location."""
+    """Return the key rings of a location."""
     parent = named(LOCATION, request.parent)
     found = [ring for name, ring in store.rings.items() if name.startswith(f"{parent}/")]
     page, after = _page(found, request)
@@ -34,19 +34,19 @@ def list_key_rings(store: Store, request: service.ListKeyRingsRequest) -> servic
 
 
 def get_key_ring(store: Store, request: service.GetKeyRingRequest) -> resources.KeyRing:
-    """One."""
+    """Return a key ring."""
     return store.ring(named(KEY_RING, request.name))
 
 
 def create_key_ring(store: Store, request: service.CreateKeyRingRequest) -> resources.KeyRing:
-    """In a location."""
+    """Make a key ring in a location."""
     name = f"{named(LOCATION, request.parent)}/keyRings/{named(ID, request.key_ring_id)}"
     _new(store.rings, "KeyRing", name)
     return store.create_ring(name)
 
 
 def list_keys(store: Store, request: service.ListCryptoKeysRequest) -> service.ListCryptoKeysResponse:
-    """Of a key ring."""
+    """Return the keys of a key ring."""
     parent = named(KEY_RING, request.parent)
     store.ring(parent)
     found = [store.key(name) for name in store.keys if name.startswith(f"{parent}/")]
@@ -55,12 +55,12 @@ def list_keys(store: Store, request: service.ListCryptoKeysRequest) -> service.L
 
 
 def get_key(store: Store, request: service.GetCryptoKeyRequest) -> resources.CryptoKey:
-    """One, with its primary version."""
+    """Return a key with its primary version."""
     return store.key(named(KEY, request.name))
 
 
 def create_key(store: Store, request: service.CreateCryptoKeyRequest) -> resources.CryptoKey:
-    """In a key ring."""
+    """Make a key in a key ring, with a first version unless the request leaves it out."""
     parent = named(KEY_RING, request.parent)
     name = f"{parent}/cryptoKeys/{named(ID, request.crypto_key_id)}"
     store.ring(parent)
@@ -73,7 +73,7 @@ def create_key(store: Store, request: service.CreateCryptoKeyRequest) -> resourc
 def list_versions(
     store: Store, request: service.ListCryptoKeyVersionsRequest
 ) -> service.ListCryptoKeyVersionsResponse:
-    """Of a key."""
+    """Return the versions of a key."""
     parent = named(KEY, request.parent)
     store.key(parent)
     found = store.versions_of(parent)
@@ -84,14 +84,14 @@ def list_versions(
 
 
 def get_version(store: Store, request: service.GetCryptoKeyVersionRequest) -> resources.CryptoKeyVersion:
-    """One."""
+    """Return a version."""
     return store.version(named(VERSION, request.name))
 
 
 def create_version(
     store: Store, request: service.CreateCryptoKeyVersionRequest
 ) -> resources.CryptoKeyVersion:
-    """Not the primary one until it is made so."""
+    """Make a new version. It does not become the primary one."""
     parent = named(KEY, request.parent)
     store.key(parent)
     return store.create_version(parent)
@@ -100,7 +100,7 @@ def create_version(
 def update_primary(
     store: Store, request: service.UpdateCryptoKeyPrimaryVersionRequest
 ) -> resources.CryptoKey:
-    """Have Encrypt use another version."""
+    """Make another version the primary one, which Encrypt uses."""
     key = store.key(named(KEY, request.name))
     if key.purpose != Purpose.ENCRYPT_DECRYPT:
         raise precondition(f"{key.name} has no primary version: its purpose is {Purpose(key.purpose).name}.")
@@ -111,7 +111,7 @@ def update_primary(
 def update_version(
     store: Store, request: service.UpdateCryptoKeyVersionRequest
 ) -> resources.CryptoKeyVersion:
-    """Enable or disable."""
+    """Enable or disable a version."""
     version = store.version(named(VERSION, request.crypto_key_version.name))
     wanted = request.crypto_key_version.state
     if list(request.update_mask.paths) != ["state"] or wanted not in _CHANGED:
@@ -125,7 +125,7 @@ def update_version(
 def destroy_version(
     store: Store, request: service.DestroyCryptoKeyVersionRequest
 ) -> resources.CryptoKeyVersion:
-    """Have it destroyed, when the key's delay is over."""
+    """Schedule a version's destruction, after the key's delay."""
     version = store.version(named(VERSION, request.name))
     if version.state not in _CHANGED:
         raise _wrong_state(version)
@@ -137,7 +137,7 @@ def destroy_version(
 def restore_version(
     store: Store, request: service.RestoreCryptoKeyVersionRequest
 ) -> resources.CryptoKeyVersion:
-    """Back from its scheduled destruction; disabled."""
+    """Cancel a version's scheduled destruction, which leaves it disabled."""
     version = store.version(named(VERSION, request.name))
     if version.state != State.DESTROY_SCHEDULED:
         raise _wrong_state(version)
@@ -160,7 +160,7 @@ METHODS: Final[dict[str, tuple[Callable[[Store, Any], Any], str]]] = {
     "DestroyCryptoKeyVersion": (destroy_version, "cloudkms.cryptoKeyVersions.destroy"),
     "RestoreCryptoKeyVersion": (restore_version, "cloudkms.cryptoKeyVersions.restore"),
 }
-"""What does it, and the permission that it takes."""
+"""By a method's name, the function that answers it and the permission that it requires."""
 
 
 def _new(known: dict[str, Any], kind: str, name: str) -> None:
@@ -170,7 +170,7 @@ def _new(known: dict[str, Any], kind: str, name: str) -> None:
 
 def _page(found: Sequence[T], request: Any) -> tuple[list[T], str]:
     if request.page_token and not request.page_token.isdecimal():
-        raise invalid("The page token is not one that was given.")
+        raise invalid("The page token is not valid.")
     start, size = int(request.page_token or 0), request.page_size or _PAGE
     end = start + min(size, 10 * _PAGE)
     return list(found[start:end]), str(end) if end < len(found) else ""

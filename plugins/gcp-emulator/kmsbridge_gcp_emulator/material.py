@@ -1,4 +1,4 @@
-"""What is inside a version of a key: the secret, and what can be done with it."""
+"""The key material of versions, and the operations with it."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from kmsbridge_gcp_emulator.refusal import invalid
 _MARK: Final = b"\x0a\x24\x00"
 _ID, _NONCE = 16, 12
 PREFIX: Final = len(_MARK) + _ID
-"""How long the part of a symmetric ciphertext is that tells which version made it."""
+"""The length of the prefix of a symmetric ciphertext, which identifies the version that made it."""
 
 Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 
 
 class Symmetric:
-    """AES-256-GCM; a ciphertext begins with a mark and the version's own random id."""
+    """An AES-256-GCM key. Its ciphertexts begin with a fixed mark and the version's random id."""
 
     def __init__(self) -> None:
         self.prefix = _MARK + secrets.token_bytes(_ID)
         self._aead = AESGCM(secrets.token_bytes(32))
 
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
-        """Encrypt."""
+        """Return the ciphertext of `plaintext`, bound to `aad`."""
         nonce = secrets.token_bytes(_NONCE)
         return self.prefix + nonce + self._aead.encrypt(nonce, plaintext, self.prefix + aad)
 
     def open(self, ciphertext: bytes, aad: bytes) -> bytes:
-        """Decrypt what begins with the prefix."""
+        """Return the plaintext of a ciphertext with this key's prefix. Raises INVALID_ARGUMENT."""
         nonce, sealed = ciphertext[PREFIX:][:_NONCE], ciphertext[PREFIX + _NONCE :]
         try:
             return self._aead.decrypt(nonce, sealed, self.prefix + aad)
@@ -43,17 +43,17 @@ class Symmetric:
 
 
 class Decrypting:
-    """RSA-OAEP with one hash for everything and an empty label."""
+    """An RSA key for OAEP with an empty label; `digest` is also the hash of MGF1."""
 
     def __init__(self, bits: int, digest: Hash) -> None:
         self._key, self._hash = rsa.generate_private_key(65537, bits), digest
 
     def pem(self) -> str:
-        """The public key."""
+        """Return the public key in PEM."""
         return _pem(self._key)
 
     def open(self, ciphertext: bytes) -> bytes:
-        """Decrypt."""
+        """Return the plaintext of `ciphertext`. Raises INVALID_ARGUMENT."""
         try:
             return self._key.decrypt(ciphertext, padding.OAEP(padding.MGF1(self._hash), self._hash, None))
         except ValueError:
@@ -61,17 +61,17 @@ class Decrypting:
 
 
 class Signing:
-    """RSA-PSS, RSA-PKCS1 or ECDSA over a digest that the caller made."""
+    """A key for RSA-PSS, RSA-PKCS1 or ECDSA signatures of digests that the caller computed."""
 
     def __init__(self, make: Callable[[], Any], digest: Hash, scheme: Callable[[Hash], Any] | None) -> None:
         self._key, self.hash, self._scheme = make(), digest, scheme
 
     def pem(self) -> str:
-        """The public key."""
+        """Return the public key in PEM."""
         return _pem(self._key)
 
     def sign(self, digest: bytes) -> bytes:
-        """The signature of a message with this digest."""
+        """Return the signature of `digest`. Raises INVALID_ARGUMENT if its length is wrong."""
         if len(digest) != self.hash.digest_size:
             raise invalid("The digest does not have the length that the algorithm of the key needs.")
         prehashed = utils.Prehashed(self.hash)
@@ -83,7 +83,7 @@ class Signing:
 
 
 class Keyed:
-    """A MAC key: it exists, so that using it for something else can be refused."""
+    """A MAC key. It has no operations; it exists so that its use for another purpose is refused."""
 
 
 Material = Symmetric | Decrypting | Signing | Keyed
@@ -125,12 +125,12 @@ def _makers() -> dict[str, Callable[[], Material]]:
 
 
 MAKERS: Final = _makers()
-"""How a version's secret is made, by the name of its algorithm."""
+"""By the name of an algorithm, a function that makes a version's key material."""
 
 PURPOSES: Final = {"RSA_DECRYPT": "ASYMMETRIC_DECRYPT", "HMAC_": "MAC", "GOOGLE_": "ENCRYPT_DECRYPT"}
 
 
 def purpose_of(algorithm: str) -> str:
-    """The purpose that a key of this algorithm has."""
-    fits = (purpose for prefix, purpose in PURPOSES.items() if algorithm.startswith(prefix))
-    return next(fits, "ASYMMETRIC_SIGN")
+    """Return the purpose of a key of this algorithm."""
+    found = (purpose for prefix, purpose in PURPOSES.items() if algorithm.startswith(prefix))
+    return next(found, "ASYMMETRIC_SIGN")

@@ -11,7 +11,7 @@ from kmsbridge_gcp_emulator.store import Store
 
 
 class Policies:
-    """Sets, gets and tests, for a principal."""
+    """The methods of the service, each called for a principal."""
 
     def __init__(self, store: Store, iam: Iam) -> None:
         self._store, self._iam = store, iam
@@ -23,7 +23,7 @@ class Policies:
         return self._iam.set_policy(request.resource, request.policy)
 
     def get(self, principal: str, request: iam_policy_pb2.GetIamPolicyRequest) -> policy_pb2.Policy:
-        """A resource's own policy."""
+        """Return a resource's own policy."""
         self._iam.check(principal, self._permission(request.resource, "get"), request.resource)
         self._exists(request.resource)
         return self._iam.policy(request.resource)
@@ -31,11 +31,12 @@ class Policies:
     def test(
         self, principal: str, request: iam_policy_pb2.TestIamPermissionsRequest
     ) -> iam_policy_pb2.TestIamPermissionsResponse:
-        """Which of some permissions the caller has; none where the resource does not exist."""
+        """Return those of the requested permissions that the caller has; none if the resource does not exist."""
         self._permission(request.resource, "get")
-        there = request.resource in self._store.keys or request.resource in self._store.rings
-        given = [each for each in request.permissions if self._iam.may(principal, each, request.resource)]
-        return iam_policy_pb2.TestIamPermissionsResponse(permissions=given if there else [])
+        held: list[str] = []
+        if request.resource in self._store.keys or request.resource in self._store.rings:
+            held = [name for name in request.permissions if self._iam.may(principal, name, request.resource)]
+        return iam_policy_pb2.TestIamPermissionsResponse(permissions=held)
 
     def _permission(self, resource: str, verb: str) -> str:
         if KEY.fullmatch(resource):

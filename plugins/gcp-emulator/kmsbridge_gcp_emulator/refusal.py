@@ -1,4 +1,4 @@
-"""How the emulator refuses: the codes, texts and details of Cloud KMS."""
+"""Errors that the emulator answers with: the codes, texts and details of Cloud KMS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[i
 
 
 class Refusal(Exception):
-    """A call's status: `code`, text and, where Cloud KMS gives one, the detail of a precondition."""
+    """An error status: its code, text and, where Cloud KMS gives one, the violated precondition."""
 
     def __init__(self, code: grpc.StatusCode, text: str, *, violation: str = "", subject: str = "") -> None:
         super().__init__(text)
@@ -15,7 +15,7 @@ class Refusal(Exception):
         self._violation, self._subject = violation, subject
 
     def trailer(self) -> tuple[tuple[str, bytes], ...]:
-        """The metadata in which gRPC carries an error's details."""
+        """Return the trailing metadata in which gRPC sends the details of an error."""
         if not self._violation:
             return ()
         failure = error_details_pb2.PreconditionFailure()
@@ -27,22 +27,22 @@ class Refusal(Exception):
 
 
 def invalid(text: str) -> Refusal:
-    """INVALID_ARGUMENT."""
+    """Return an INVALID_ARGUMENT error."""
     return Refusal(grpc.StatusCode.INVALID_ARGUMENT, text)
 
 
 def precondition(text: str, violation: str = "", subject: str = "") -> Refusal:
-    """FAILED_PRECONDITION."""
+    """Return a FAILED_PRECONDITION error, with a detail if `violation` is given."""
     return Refusal(grpc.StatusCode.FAILED_PRECONDITION, text, violation=violation, subject=subject)
 
 
 def missing(kind: str, name: str) -> Refusal:
-    """NOT_FOUND."""
+    """Return a NOT_FOUND error."""
     return Refusal(grpc.StatusCode.NOT_FOUND, f"{kind} {name} not found.")
 
 
 def denied(permission: str, resource: str) -> Refusal:
-    """PERMISSION_DENIED, in the words that do not tell whether the resource exists."""
+    """Return a PERMISSION_DENIED error, whose text does not reveal whether the resource exists."""
     return Refusal(
         grpc.StatusCode.PERMISSION_DENIED,
         f"Permission '{permission}' denied on resource '{resource}' (or it may not exist).",
@@ -50,7 +50,7 @@ def denied(permission: str, resource: str) -> Refusal:
 
 
 def unauthenticated() -> Refusal:
-    """UNAUTHENTICATED."""
+    """Return an UNAUTHENTICATED error."""
     return Refusal(
         grpc.StatusCode.UNAUTHENTICATED,
         "Request had invalid authentication credentials. Expected OAuth 2 access token, login cookie or "

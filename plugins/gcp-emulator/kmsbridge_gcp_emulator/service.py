@@ -1,4 +1,4 @@
-"""One emulated Cloud KMS, without the network: who calls, what is counted, and which function answers."""
+"""The emulated Cloud KMS behind the gRPC server: it identifies callers, counts calls, and has functions answer them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _JWT_PARTS: Final = 3
 
 
 class KmsService:
-    """The keys, the policies, the faults, and what was asked."""
+    """One emulated Cloud KMS: its keys, policies and faults, and the log of its calls."""
 
     def __init__(self) -> None:
         self.store, self.iam, self.faults = Store(), Iam(), Faults()
@@ -40,7 +40,7 @@ class KmsService:
         self._lock = threading.Lock()
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        """For a server."""
+        """Return the handlers for a gRPC server."""
         rpcs = {
             name: self._kms(name, function, permission)
             for name, (function, permission) in {**managing.METHODS, **using.METHODS}.items()
@@ -52,7 +52,7 @@ class KmsService:
                 self._policies.test, iam_policy_pb2.TestIamPermissionsRequest
             ),
         }
-        control = {"Call": grpc.unary_unary_rpc_method_handler(self._told)}
+        control = {"Call": grpc.unary_unary_rpc_method_handler(self._control)}
         return (
             grpc.method_handlers_generic_handler(KMS, rpcs),
             grpc.method_handlers_generic_handler(IAM, policies),
@@ -60,7 +60,7 @@ class KmsService:
         )
 
     def requests(self, resource: str = "", method: str = "") -> int:
-        """How many calls, refused ones too, concerned a resource or what is below it."""
+        """Return the number of calls, including refused ones, on a resource and what is below it."""
         with self._lock:
             return sum(
                 count
@@ -69,9 +69,9 @@ class KmsService:
             )
 
     def log(self, resource: str = "") -> list[dict[str, str]]:
-        """The latest of these calls, oldest first: method, resource, principal, reason and code."""
+        """Return the latest of these calls, oldest first: method, resource, principal, reason and code."""
         with self._lock:
-            return [each for each in self._log if f"{each['resource']}/".startswith(resource)]
+            return [entry for entry in self._log if f"{entry['resource']}/".startswith(resource)]
 
     def _kms(self, name: str, function: Callable[[Store, Any], Any], permission: str) -> Any:
         kind = getattr(messages, f"{name}Request")
@@ -82,19 +82,27 @@ class KmsService:
             if name in using.METHODS:
                 return function(self.store, request)
             with self.store.lock:
-                # Copied: what it is a part of may change before it is sent.
+                # A copy: the store may change the original before it is sent.
                 response = function(self.store, request)
                 return type(response)(response)
 
-        return self._rpc(name, kind.deserialize, _resource, answer, lambda each: type(each).serialize(each))
+        def write(response: Any) -> bytes:
+            data: bytes = type(response).serialize(response)
+            return data
+
+        return self._rpc(name, kind.deserialize, _resource, answer, write)
 
     def _iam_rpc(self, function: Callable[[str, Any], Any], kind: Any) -> Any:
         def answer(principal: str, request: Any) -> Any:
             with self.store.lock:
                 return function(principal, request)
 
+        def write(response: Any) -> bytes:
+            data: bytes = response.SerializeToString()
+            return data
+
         name = kind.DESCRIPTOR.name.removesuffix("Request")
-        return self._rpc(name, kind.FromString, lambda each: str(each.resource), answer, kind_bytes)
+        return self._rpc(name, kind.FromString, lambda request: str(request.resource), answer, write)
 
     def _rpc(
         self,
@@ -129,18 +137,12 @@ class KmsService:
             self._counts[entry["method"], entry["resource"]] += 1
             self._log.append(entry)
 
-    def _told(self, request: bytes, context: grpc.ServicerContext) -> Any:
-        asked = json.loads(request)
+    def _control(self, request: bytes, context: grpc.ServicerContext) -> Any:
+        arguments = json.loads(request)
         try:
-            return json.dumps(Control(self).perform(asked.pop("do"), asked)).encode()
+            return json.dumps(Control(self).perform(arguments.pop("do"), arguments)).encode()
         except Refusal as refusal:
             context.abort(refusal.code, refusal.text)
-
-
-def kind_bytes(message: Any) -> bytes:
-    """A protobuf message as it is sent."""
-    data: bytes = message.SerializeToString()
-    return data
 
 
 def _resource(request: Any) -> str:
@@ -148,7 +150,7 @@ def _resource(request: Any) -> str:
     if "crypto_key_version" in fields and "update_mask" in fields:
         name = request.crypto_key_version.name
     else:
-        name = next(getattr(request, each) for each in ("name", "parent", "location") if each in fields)
+        name = next(getattr(request, field) for field in ("name", "parent", "location") if field in fields)
     if not any(grammar.fullmatch(name) for grammar in (LOCATION, KEY_RING, KEY, VERSION)):
         raise invalid(f"Resource name [{name[:200]}] must match the pattern of its kind.")
     return str(name)
@@ -164,7 +166,7 @@ def _principal(metadata: dict[str, str]) -> str:
     if len(parts) != _JWT_PARTS:
         return token
     try:
-        # Not verified: an emulator has nobody to ask whether the key belongs to the service account.
+        # Not verified: the emulator does not know the keys of service accounts.
         return str(json.loads(base64.urlsafe_b64decode(parts[1] + "=="))["iss"])
     except (ValueError, KeyError):
         return token

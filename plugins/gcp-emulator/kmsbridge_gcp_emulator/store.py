@@ -12,7 +12,7 @@ from kmsbridge_gcp.naming import VERSIONS, key_of
 from kmsbridge_gcp_emulator.material import MAKERS, PREFIX, Material, Symmetric, purpose_of
 from kmsbridge_gcp_emulator.refusal import invalid, missing, precondition
 
-# Any: their members are plain numbers to a type checker, and enumerations in truth.
+# Typed as Any, because type checkers take the members of these enumerations for plain numbers.
 State: Any = resources.CryptoKeyVersion.CryptoKeyVersionState
 Algorithm: Any = resources.CryptoKeyVersion.CryptoKeyVersionAlgorithm
 Purpose: Any = resources.CryptoKey.CryptoKeyPurpose
@@ -25,12 +25,12 @@ _LEVELS: Final = frozenset({Level.SOFTWARE, Level.HSM})
 
 
 def now() -> datetime.datetime:
-    """The time, as Cloud KMS writes it."""
+    """Return the current time in UTC."""
     return datetime.datetime.now(datetime.UTC)
 
 
 class Store:
-    """Everything by name. A method that changes anything is to be called under `lock`."""
+    """Key rings, keys and versions by their resource names. Hold `lock` to call a method that changes anything."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -41,29 +41,29 @@ class Store:
         self._by_prefix: dict[bytes, str] = {}
 
     def ring(self, name: str) -> resources.KeyRing:
-        """The key ring. Raises NOT_FOUND."""
+        """Return the key ring. Raises NOT_FOUND."""
         return _found(self.rings, "KeyRing", name)
 
     def key(self, name: str) -> resources.CryptoKey:
-        """The key, with its primary version where its purpose has one. Raises NOT_FOUND."""
+        """Return the key, with its primary version if its purpose has one. Raises NOT_FOUND."""
         key = _found(self.keys, "CryptoKey", name)
         if key.primary.name:
             key.primary = self.version(key.primary.name)
         return key
 
     def version(self, name: str) -> resources.CryptoKeyVersion:
-        """The version, destroyed if its time has come. Raises NOT_FOUND."""
+        """Return the version, after destroying it if that is due. Raises NOT_FOUND."""
         version = _found(self.versions, "CryptoKeyVersion", name)
         if version.state == State.DESTROY_SCHEDULED and version.destroy_time <= now():
             self.destroy(version)
         return version
 
     def versions_of(self, key: str) -> list[resources.CryptoKeyVersion]:
-        """All, oldest first."""
+        """Return the versions of a key, oldest first."""
         return [self.version(name) for name in self.versions if key_of(name) == key]
 
     def enabled(self, name: str) -> resources.CryptoKeyVersion:
-        """The version, if it can be used. Raises FAILED_PRECONDITION."""
+        """Return the version if it is enabled. Raises FAILED_PRECONDITION otherwise."""
         version = self.version(name)
         if version.state != State.ENABLED:
             state = State(version.state).name
@@ -72,18 +72,18 @@ class Store:
         return version
 
     def sealed_by(self, ciphertext: bytes) -> str:
-        """The name of the version that made a symmetric ciphertext; empty if none of ours did."""
+        """Return the name of the version that made a symmetric ciphertext; "" if none did."""
         return self._by_prefix.get(ciphertext[:PREFIX], "")
 
     def create_ring(self, name: str) -> resources.KeyRing:
-        """A new key ring."""
+        """Make a key ring and return it."""
         self.rings[name] = ring = resources.KeyRing(name=name, create_time=now())
         return ring
 
-    def create_key(self, name: str, asked: resources.CryptoKey, *, empty: bool) -> resources.CryptoKey:
-        """A new key, with a first version unless `empty`."""
-        template: Any = asked.version_template
-        algorithm, level, purpose = template.algorithm, template.protection_level, Purpose(asked.purpose)
+    def create_key(self, name: str, wanted: resources.CryptoKey, *, empty: bool) -> resources.CryptoKey:
+        """Make a key like `wanted`, with a first version unless `empty`, and return it. Raises INVALID_ARGUMENT."""
+        template: Any = wanted.version_template
+        algorithm, level, purpose = template.algorithm, template.protection_level, Purpose(wanted.purpose)
         if purpose == Purpose.ENCRYPT_DECRYPT:
             algorithm = algorithm or Algorithm.GOOGLE_SYMMETRIC_ENCRYPTION
         level = level or Level.SOFTWARE
@@ -91,7 +91,7 @@ class Store:
             raise invalid("The algorithm is not one for the purpose of the key, or is not emulated.")
         if level not in _LEVELS:
             raise invalid("The protection level is not emulated.")
-        key = resources.CryptoKey(asked)
+        key = resources.CryptoKey(wanted)
         key.name, key.create_time = name, now()
         key.version_template = resources.CryptoKeyVersionTemplate(algorithm=algorithm, protection_level=level)
         if not key.destroy_scheduled_duration:
@@ -104,7 +104,7 @@ class Store:
         return key
 
     def create_version(self, key_name: str) -> resources.CryptoKeyVersion:
-        """The key's next version, enabled."""
+        """Make the key's next version, enabled, and return it."""
         template = self.keys[key_name].version_template
         name = f"{key_name}{VERSIONS}{len(self.versions_of(key_name)) + 1}"
         material = MAKERS[Algorithm(template.algorithm).name]()
@@ -122,13 +122,13 @@ class Store:
         return version
 
     def destroy(self, version: resources.CryptoKeyVersion) -> None:
-        """Drop the version's secret for good."""
+        """Destroy the version: delete its key material for good."""
         version.state, version.destroy_event_time = State.DESTROYED, now()
         version.destroy_time = None
         self.material.pop(version.name, None)
 
     def forget(self, key_name: str) -> None:
-        """Drop the key and all its versions for good, as if it had never been."""
+        """Remove the key and all its versions, so that they are NOT_FOUND."""
         for version in self.versions_of(key_name):
             self.destroy(version)
             del self.versions[version.name]

@@ -1,4 +1,4 @@
-"""What is done with keys: encrypting, decrypting, signing, and random bytes."""
+"""The methods of Cloud KMS that use keys: encrypting, decrypting, signing; and random bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST, _MOST = 8, 1024
 
 
 def encrypt(store: Store, request: service.EncryptRequest) -> service.EncryptResponse:
-    """By the key's primary version, or by the version that is named."""
+    """Encrypt with the named version, or with the named key's primary version."""
     name = request.name
     if not VERSION.fullmatch(name):
         key = store.key(named(KEY, name))
@@ -48,7 +48,7 @@ def encrypt(store: Store, request: service.EncryptRequest) -> service.EncryptRes
 
 
 def decrypt(store: Store, request: service.DecryptRequest) -> service.DecryptResponse:
-    """By the version of the named key that made the ciphertext."""
+    """Decrypt with the version of the named key that made the ciphertext."""
     key = store.key(named(KEY, request.name))
     _purpose(key, Purpose.ENCRYPT_DECRYPT)
     for field in ("ciphertext", "additional_authenticated_data"):
@@ -67,7 +67,7 @@ def decrypt(store: Store, request: service.DecryptRequest) -> service.DecryptRes
 
 
 def get_public_key(store: Store, request: service.GetPublicKeyRequest) -> resources.PublicKey:
-    """Of one version."""
+    """Return the public key of a version."""
     version = store.enabled(named(VERSION, request.name))
     key = store.key(key_of(version.name))
     _purpose(key, Purpose.ASYMMETRIC_DECRYPT, Purpose.ASYMMETRIC_SIGN)
@@ -86,7 +86,7 @@ def get_public_key(store: Store, request: service.GetPublicKeyRequest) -> resour
 def asymmetric_decrypt(
     store: Store, request: service.AsymmetricDecryptRequest
 ) -> service.AsymmetricDecryptResponse:
-    """By the named version."""
+    """Decrypt with the private key of the named version."""
     version = store.version(named(VERSION, request.name))
     _purpose(store.key(key_of(version.name)), Purpose.ASYMMETRIC_DECRYPT)
     store.enabled(version.name)
@@ -101,7 +101,7 @@ def asymmetric_decrypt(
 
 
 def asymmetric_sign(store: Store, request: service.AsymmetricSignRequest) -> service.AsymmetricSignResponse:
-    """A digest, by the named version."""
+    """Sign a digest with the named version."""
     version = store.version(named(VERSION, request.name))
     _purpose(store.key(key_of(version.name)), Purpose.ASYMMETRIC_SIGN)
     store.enabled(version.name)
@@ -123,7 +123,7 @@ def asymmetric_sign(store: Store, request: service.AsymmetricSignRequest) -> ser
 def generate_random_bytes(
     _store: Store, request: service.GenerateRandomBytesRequest
 ) -> service.GenerateRandomBytesResponse:
-    """8 to 1024, at protection level HSM."""
+    """Return 8 to 1024 random bytes; the protection level must be HSM."""
     named(LOCATION, request.location)
     if request.protection_level != Level.HSM:
         raise invalid("The protection level must be HSM.")
@@ -141,7 +141,7 @@ METHODS: Final[dict[str, tuple[Callable[[Store, Any], Any], str]]] = {
     "AsymmetricSign": (asymmetric_sign, "cloudkms.cryptoKeyVersions.useToSign"),
     "GenerateRandomBytes": (generate_random_bytes, "cloudkms.locations.generateRandomBytes"),
 }
-"""What does it, and the permission that it takes."""
+"""By a method's name, the function that answers it and the permission that it requires."""
 
 
 def _purpose(key: resources.CryptoKey, *purposes: Any) -> None:
@@ -169,7 +169,7 @@ def _fits(version: resources.CryptoKeyVersion, plaintext: bytes, aad: bytes) -> 
 
 
 def _checked(request: Any, field: str) -> bool:
-    """Whether the checksum of `field` was sent; one that is wrong is refused."""
+    """Return whether the request contains a checksum of `field`. Raises INVALID_ARGUMENT if it is wrong."""
     if f"{field}_crc32c" not in request:
         return False
     if getattr(request, f"{field}_crc32c") != crc32c(getattr(request, field)):

@@ -1,4 +1,4 @@
-"""Keys of Google Cloud KMS, for kmsbridge."""
+"""The Google Cloud KMS driver of kmsbridge, for `gcp-kms://` URIs."""
 
 from kmsbridge_gcp.driver import GcpKmsDriver
 

@@ -1,4 +1,4 @@
-"""What Cloud KMS answers, checked: checksums, permissions, the state of a version."""
+"""Reads and checks the answers of Cloud KMS: checksums, permissions, the state of a version."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from kmsbridge_gcp.failures import corrupted
 
 
 class Call(Protocol):
-    """One request by a method of google-cloud-kms's client, within `timeout` seconds."""
+    """Sends a request by a method of google-cloud-kms's client."""
 
     def __call__(self, method: str, request: Any, timeout: float, /) -> Any:
-        """The answer."""
+        """Send the request and return the answer, within `timeout` seconds."""
 
 
 def verify(answer: Any, *confirmed: str, received: str = "") -> None:
-    """Raise where Cloud KMS does not confirm a checksum that was sent, or `received` has another one."""
+    """Raise `DriverError`, of a kind that is retried, if a checksum does not match.
+
+    `confirmed` are the fields of the request whose checksums Cloud KMS must confirm, `received` is the field of the
+    answer whose checksum must match.
+    """
     for field in confirmed:
         if not getattr(answer, f"verified_{field}_crc32c"):
             raise corrupted(field)
@@ -28,15 +32,15 @@ def verify(answer: Any, *confirmed: str, received: str = "") -> None:
             raise corrupted(received)
 
 
-def permissions(call: Call, key: str, timeout: float, *asked: str) -> set[str]:
-    """Which of `cloudkms.` permissions the caller has on the key."""
-    wanted = [f"cloudkms.{each}" for each in asked]
+def permissions(call: Call, key: str, timeout: float, *names: str) -> set[str]:
+    """Return those of the permissions `names`, written without "cloudkms.", that the caller has on the key."""
+    wanted = [f"cloudkms.{name}" for name in names]
     answer = call("test_iam_permissions", {"resource": key, "permissions": wanted}, timeout)
-    return {each.removeprefix("cloudkms.") for each in answer.permissions}
+    return {name.removeprefix("cloudkms.") for name in answer.permissions}
 
 
 def key_state(state: Any) -> KeyState:
-    """Of a version; a destroyed one is gone, but its key is still there to be described."""
+    """Return the state of a version. A destroyed version counts as pending deletion, because its key still exists."""
     if state.name == "ENABLED":
         return KeyState.ENABLED
     if state.name in ("DESTROY_SCHEDULED", "DESTROYED"):

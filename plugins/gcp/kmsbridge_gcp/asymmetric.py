@@ -1,4 +1,4 @@
-"""A key of purpose ASYMMETRIC_DECRYPT: whoever has the public key wraps, only Cloud KMS unwraps."""
+"""A key of purpose ASYMMETRIC_DECRYPT: anyone with the public key can wrap, and only Cloud KMS can unwrap."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ _ROTATION: Final = "by hand: a new version has a public key of its own"
 
 
 class AsymmetricKey:
-    """Wraps for one version, unwraps by whichever version a message names."""
+    """A key that wraps with the public key of one version, and unwraps with the version that a message names."""
 
     def __init__(self, name: str, settings: Asymmetric, call: Call) -> None:
         self._name, self._settings, self._call = name, settings, call
         self._public_key = settings.public_key
 
     def wrap(self, plaintext: bytes, _context: EncryptionContext, timeout: float) -> tuple[str, bytes]:
-        """The version's number, and the ciphertext. One call, the first time, where no public key is pinned."""
+        """Return the version's number and the ciphertext. Fetches the public key once if none is configured."""
         if self._public_key is None:
             self._public_key = self._fetched(timeout)
         return self._settings.version, self._public_key.wrap(plaintext)
 
     def unwrap(self, version: str, ciphertext: bytes, _context: EncryptionContext, timeout: float) -> bytes:
-        """The plaintext."""
+        """Return the plaintext."""
         if not NUMBER.fullmatch(version):
-            raise DriverError(ErrorKind.KEY_NOT_FOUND, remedy="the message names a version that cannot exist")
+            raise DriverError(
+                ErrorKind.KEY_NOT_FOUND,
+                remedy="check where the message comes from: it names a version of the key that cannot exist",
+            )
         request = {
             "name": self._version(version),
             "ciphertext": ciphertext,
@@ -49,7 +52,7 @@ class AsymmetricKey:
         return plaintext
 
     def describe(self, key_id: str, timeout: float) -> KeyDescription:
-        """The state of the version that wraps."""
+        """Return the state of the version that wraps, and what the caller may do."""
         with within(timeout):
             held = permissions(self._call, self._name, left(), _GET, _VIEW, _UNWRAP)
             number, pinned = self._settings.version, self._settings.public_key is not None

@@ -1,4 +1,4 @@
-"""The client of one driver: made when it is first needed, and anew after a failure of the network."""
+"""The client of one driver, made on first use and made again after a failure of the network."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from kmsbridge_gcp.transport import Transport, open_channel
 _LEAST: Final = 0.001
 
 forks: Final = ForkGate()
-"""A child in which another thread's gRPC call was under way at the fork can hang at its own first call, and gRPC's
-own handling of forks then looks away."""
+"""If a process forks during a gRPC call of another thread, the child can hang at its first call: gRPC's own fork
+hooks do nothing in that case."""
 _ANSWERS: Final = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -33,11 +33,11 @@ _ANSWERS: Final = frozenset(
         grpc.StatusCode.UNAUTHENTICATED,
     }
 )
-"""Codes that only a service which was reached gives; after any other the channel is not used again."""
+"""Codes that show that the service was reached. After any other code the channel is not used again."""
 
 
 class _Channel:
-    """A channel, its client, and how many calls use it; closed when it is given up and the last is done."""
+    """A channel, its client, and the number of calls that use it. It closes after the last call once given up."""
 
     def __init__(self, access: Access) -> None:
         self._channel = open_channel(access)
@@ -51,7 +51,7 @@ class _Channel:
 
 
 class Client:
-    """Makes calls, one request each. Safe for threads."""
+    """Calls Cloud KMS, one request per call. Safe for threads."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -61,7 +61,10 @@ class Client:
         self._closed = False
 
     def call(self, method: str, request: Any, timeout: float, reason: str) -> Any:
-        """What Cloud KMS answers. Raises google-api-core's errors, or `Caller.metadata`'s."""
+        """Send one request and return the answer. Raises google-api-core's errors, or those of `Caller.metadata`.
+
+        `reason` is an id for the request, which Cloud Audit Logs record.
+        """
         deadline = time.monotonic() + timeout
         metadata = [("x-goog-request-reason", reason), *self._caller.metadata(timeout)]
         with forks.call(), self._lent() as client:
@@ -69,7 +72,7 @@ class Client:
             return getattr(client, method)(request=request, retry=None, timeout=left, metadata=metadata)
 
     def close(self) -> None:
-        """Refuse further calls; those under way end."""
+        """Refuse further calls; calls in progress finish."""
         with forks.call(), self._lock:
             self._closed = True
             channel, self._current = self._current, None
@@ -79,7 +82,7 @@ class Client:
     def _lent(self) -> Iterator[Any]:
         with self._lock:
             if self._closed:
-                raise ClosedError("the connection to Cloud KMS is closed", remedy="open a new driver")
+                raise ClosedError("the driver of a Cloud KMS key is closed", remedy="open a new one")
             channel = self._current = self._current or _Channel(self._access)
             channel.users += 1
         try:
@@ -93,7 +96,10 @@ class Client:
                 channel.close_if_done()
 
     def _consider(self, channel: _Channel, error: BaseException) -> None:
-        """After a failure of the network the next call connects anew: gRPC itself would have it wait."""
+        """Give the channel up after a failure of the network, so that the next call connects at once.
+
+        gRPC would wait before it reconnects.
+        """
         if isinstance(error, GoogleAPICallError) and error.grpc_status_code in _ANSWERS:
             return
         with self._lock:

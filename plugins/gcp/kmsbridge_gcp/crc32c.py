@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli; RFC 3720, appendix B.4), which Cloud KMS checks every field with."""
+"""CRC-32C (Castagnoli; RFC 3720, appendix B.4), the checksum of fields in Cloud KMS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TABLE: Final = tuple(_entry(value) for value in range(256))
 
 
 def crc32c(data: bytes) -> int:
-    """The checksum of `data`, as an unsigned number of 32 bits."""
+    """Return the checksum of `data` as an unsigned 32-bit number."""
     crc, table = 0xFFFFFFFF, _TABLE
     for byte in data:
         crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8

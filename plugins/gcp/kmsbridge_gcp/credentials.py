@@ -1,7 +1,7 @@
-"""As whom Cloud KMS is called: the metadata that each call carries.
+"""The credentials of calls to Cloud KMS, as metadata of each call.
 
-The tokens are fetched here, and not by gRPC, so that this counts towards a call's timeout, is tried once,
-and fails with an error that tells it from a failure of Cloud KMS.
+Tokens are fetched here and not by gRPC, so that fetching counts towards the call's timeout, is tried only once,
+and fails with a different error than Cloud KMS does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TRY_AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class Caller:
-    """Gives the metadata of a call. Safe for threads."""
+    """The identity that calls Cloud KMS, with its credentials. Safe for threads."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -34,9 +34,9 @@ class Caller:
         self._refresh = SharedCall("gcp-credentials", self._fetch, patience=_PATIENCE)
 
     def metadata(self, timeout: float) -> Metadata:
-        """What says who calls. Waits up to `timeout` seconds for a token where there is none that is valid.
+        """Return the metadata that identifies the caller. Waits up to `timeout` seconds for a token if none is valid.
 
-        Raises google-auth's errors, `TimeoutError`, or `ConfigError` for a file that cannot be used.
+        Raises google-auth's errors, `TimeoutError`, or `ConfigError` if the credentials_file cannot be used.
         """
         access, headers = self._access, dict[str, str]()
         if access.access_token is not None:
@@ -48,29 +48,31 @@ class Caller:
         return [(name.lower(), value) for name, value in headers.items()]
 
     def _valid(self, timeout: float) -> Credentials:
-        known = self._credentials
-        if known is not None and known.valid:
-            return known
-        if known is not None and _serves_still(known):
+        current = self._credentials
+        if current is not None and current.valid:
+            return current
+        if current is not None and _is_usable(current):
             self._refresh.begin()
-            return known
+            return current
         self._refresh.wait(timeout)
         assert self._credentials is not None
         return self._credentials
 
     def _fetch(self) -> None:
         if self._credentials is not None and self._credentials.valid:
-            return  # another thread's request for it ended just now
+            return  # the previous run has just fetched it
         request = _request()
         self._credentials = self._credentials or _find(self._access, request)
         self._credentials.refresh(request)
 
 
-def _serves_still(credentials: Credentials) -> bool:
-    """Whether a token that should be renewed can be used meanwhile."""
+def _is_usable(credentials: Credentials) -> bool:
+    """Return whether a token that should be renewed can still be used meanwhile."""
     if not credentials.token or credentials.expiry is None:
         return False
-    now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)  # as google-auth keeps times
+    now = datetime.datetime.now(datetime.UTC).replace(
+        tzinfo=None
+    )  # google-auth keeps times in UTC without a zone
     left: datetime.timedelta = credentials.expiry - now
     return left > _MARGIN
 
@@ -84,7 +86,7 @@ def _find(access: Access, request: Any) -> Credentials:
     else:
         credentials, _ = google.auth.default(scopes=SCOPES, request=request)
     if hasattr(credentials, "with_always_use_jwt_access"):
-        # As Google's own clients: a token signed here saves a call and a service that may be down.
+        # As Google's own clients do: a token signed here needs no call of the token service.
         credentials = credentials.with_always_use_jwt_access(True)
     if access.impersonated:
         from google.auth import impersonated_credentials
@@ -104,7 +106,7 @@ def _of_file(path: str) -> Any:
     except OSError as error:
         reason = error.strerror or "it cannot be read"
     except (ValueError, MalformedError):
-        reason = "it is no key of a service account"
+        reason = "it is not the key of a service account"
     raise ConfigError(
         f"the credentials_file {path} cannot be used: {reason}",
         remedy="give the JSON file of a service account's key, or leave it out for application default credentials",
@@ -112,7 +114,7 @@ def _of_file(path: str) -> Any:
 
 
 def _request() -> Any:
-    """How google-auth reaches its servers: in time, and once."""
+    """Return the transport with which google-auth calls its servers: within the deadline, and without retries."""
     from google.auth import exceptions
     from google.auth.transport.requests import Request
 
@@ -133,7 +135,7 @@ def _request() -> Any:
                 url, method, body, headers, patience, **options
             )
             if response.status in _TRY_AGAIN:
-                raise refused("the token service cannot serve now", retryable=True)
+                raise refused("the token service is unavailable", retryable=True)
             return response
 
     return Once()

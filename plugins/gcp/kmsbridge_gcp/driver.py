@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 _LIMIT: Final = 4096
 _SMALLEST: Final = 190
-"""Bytes that the smallest RSA key of Cloud KMS, 2048 bits, wraps: which one this is, is not known yet."""
+"""The most bytes that an RSA key of 2048 bits wraps, the smallest size in Cloud KMS. Used until the size is known."""
 _SYMMETRIC: Final = frozenset({Capability.BINDS_CONTEXT, Capability.REPORTS_VERSION, Capability.ROTATE})
 _LEAST: Final = 0.001
-# What a ciphertext of a symmetric key begins with, and about as many bytes as follow for a data key.
+# The first bytes of a symmetric key's ciphertext, and about how many follow if it contains a data key.
 _CIPHERTEXT: Final = b"\n$\0", 110
 _OAEP: Final = b"\0", 255
 
@@ -49,13 +49,13 @@ _OAEP: Final = b"\0", 255
 class GcpKmsDriver(KeyDriver):
     """A key of Cloud KMS. Its id is `gcp-kms:` and the key's name, without a version.
 
-    A program that makes its own clients sets `make_client`, which is called with the key's name when a
-    driver first needs one; options that say where and as whom to call are not used then.
+    A program that makes its own clients sets `make_client` on the class. A driver calls it with the key's name when
+    it first needs a client, and ignores the options for the endpoint and the credentials.
     """
 
     scheme: ClassVar[str] = "gcp-kms"
     capabilities: frozenset[Capability] = _SYMMETRIC
-    # As AWS KMS, so that what fits one fits the other; an HSM key takes 8192 with the context.
+    # The limit of AWS KMS, so that a payload fits both. Cloud KMS limits HSM keys to 8192 bytes with the context.
     max_plaintext: int = _LIMIT
     make_client: ClassVar[Callable[[str], KeyManagementServiceClient] | None] = None
 
@@ -67,7 +67,7 @@ class GcpKmsDriver(KeyDriver):
             self._key = AsymmetricKey(name, asymmetric, self._call)
             pinned = asymmetric.public_key
             self.capabilities = frozenset({Capability.REPORTS_VERSION})
-            self.reads_version = True  # for Cloud KMS does not find it by itself
+            self.reads_version = True  # Cloud KMS does not find the version by itself
             self.max_plaintext = _SMALLEST
             if pinned is not None:
                 self.capabilities |= {Capability.LOCAL_WRAP}
@@ -78,16 +78,16 @@ class GcpKmsDriver(KeyDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """Reads no file and connects to nothing."""
+        """Return a driver. Raises `ConfigError`; reads no file and connects to nothing."""
         name, version = key_name(uri)
         return cls(name, settings.access(options), settings.asymmetric(options, version))
 
     def resolve(self, *, timeout: float) -> str:
-        """`gcp-kms:projects/P/locations/L/keyRings/R/cryptoKeys/K`, without a call."""
+        """Return `gcp-kms:projects/P/locations/L/keyRings/R/cryptoKeys/K`, without a call."""
         return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Encrypt under the primary version; with an asymmetric key, by its public key."""
+        """Encrypt under the primary version, or with the public key of an asymmetric key."""
         version, ciphertext = self._key.wrap(plaintext, context, timeout)
         return WrappedKey(self._key_id, version, ciphertext)
 
@@ -98,45 +98,45 @@ class GcpKmsDriver(KeyDriver):
         except Exception as error:
             if not failures.is_refused_ciphertext(error):
                 raise
-        # Raised here, for its cause would be Google's text.
+        # Raised outside the except block: Google's text must not become its cause.
         raise DriverError(ErrorKind.NOT_AUTHENTIC, code="INVALID_ARGUMENT")
 
     def describe(self, *, timeout: float) -> KeyDescription:
-        """Two calls: what the caller may do, then the state, which is UNKNOWN to who may not ask for it."""
+        """Describe by two calls: what the caller may do, then the state, UNKNOWN if the caller may not read it."""
         return self._key.describe(self._key_id, timeout)
 
     def rotate(self, *, timeout: float) -> None:
-        """Make a version and have it be the primary one: two calls."""
+        """Make a new version and make it the primary one, by two calls."""
         if not isinstance(self._key, SymmetricKey):
             raise NotImplementedError
         self._key.rotate(timeout)
 
     def policy(self, role: PolicyRole) -> str:
-        """The IAM policy of the key, as `gcloud kms keys set-iam-policy` takes it."""
+        """Return an IAM policy of the key, in the format of `gcloud kms keys set-iam-policy`."""
         asymmetric = self._asymmetric
         pinned = asymmetric is not None and asymmetric.public_key is not None
         return policy(self._name, role, asymmetric=asymmetric is not None, pinned=pinned)
 
     def forgeries(self) -> Sequence[WrappedKey]:
-        """One of a form that Cloud KMS does not refuse at sight."""
+        """Return random bytes in a form that Cloud KMS tries to decrypt."""
         version = self._asymmetric.version if self._asymmetric else ""
         start, length = _OAEP if self._asymmetric else _CIPHERTEXT
         return (WrappedKey(self._key_id, version, start + os.urandom(length)),)
 
     def development_settings(self) -> Sequence[str]:
-        """What is for emulators."""
+        """Return the options that are for emulators, and an endpoint on this machine."""
         return settings.for_development(self._access)
 
     def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
-        """From the gRPC status code, and the type of google-auth's errors."""
+        """Return the kind, from the gRPC status code or the type of google-auth's error."""
         return failures.kind_of(error)
 
     def error_details(self, error: BaseException) -> ErrorDetails:
-        """The name of the status code; the request id is the one that this thread's last call was sent with."""
+        """Return the name of the status code, a remedy, and the id of this thread's last request."""
         return failures.details_of(error, getattr(self._last, "reason", ""))
 
     def close(self) -> None:
-        """Let go of the connection when the calls under way are done."""
+        """Close the connection when the calls in progress are done."""
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
@@ -146,7 +146,7 @@ class GcpKmsDriver(KeyDriver):
         return f"GcpKmsDriver({self._key_id!r})"
 
     def _call(self, method: str, request: Any, timeout: float) -> Any:
-        """One request, under an id that Cloud Audit Logs show as the reason of the request."""
+        """Send one request, with an id that Cloud Audit Logs record as the reason of the request."""
         deadline = time.monotonic() + timeout
         self._last.reason = reason = secrets.token_hex(16)
         report_request_id(reason)
@@ -164,7 +164,7 @@ class GcpKmsDriver(KeyDriver):
 
 
 class _Injected:
-    """A client that the program made, and that it closes itself."""
+    """A client that the program made with `make_client`, and that the program closes."""
 
     def __init__(self, client: KeyManagementServiceClient) -> None:
         self._client = client
@@ -179,4 +179,4 @@ class _Injected:
             )
 
     def close(self) -> None:
-        """Leave it to who made it."""
+        """Do nothing: the program closes its own client."""

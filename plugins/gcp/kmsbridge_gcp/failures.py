@@ -1,4 +1,4 @@
-"""What the errors of Google's libraries mean, and the few errors of this driver's own."""
+"""Classifies the errors of Google's libraries, and makes the errors of this driver itself."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from kmsbridge.driver import DriverError, ErrorDetails, ErrorKind
 
 
 def corrupted(field: str) -> DriverError:
-    """A checksum or a name in the answer does not fit what was sent: try again."""
+    """Return the error for an answer whose checksum or name does not match the request. It is retried."""
     return DriverError(
         ErrorKind.UNAVAILABLE,
         code=f"CORRUPTED_{field.upper()}",
-        remedy="the call may be repeated; if it goes on, something between this host and Cloud KMS changes data",
+        remedy="repeat the call; if it fails again, something between this host and Cloud KMS changes data",
     )
 
 
 def wrong_purpose(purpose: str) -> DriverError:
-    """The key is for something else than wrapping data keys in the configured way."""
+    """Return the error for a key whose purpose or algorithm is not the configured one."""
     return DriverError(ErrorKind.INVALID_REQUEST, code=f"WRONG_PURPOSE_{purpose}", remedy=PURPOSE)
 
 
@@ -45,29 +45,29 @@ _DENIED: Final = {
     "BILLING_DISABLED": "enable billing for the project",
 }
 _NO_CREDENTIALS: Final = (
-    "there are no application default credentials: give credentials_file, set GOOGLE_APPLICATION_CREDENTIALS, "
+    "give this host credentials: set credentials_file or GOOGLE_APPLICATION_CREDENTIALS, "
     "or run gcloud auth application-default login"
 )
 _REMEDIES: Final = {
-    "PERMISSION_DENIED": "grant this caller a role on the key: kmsbridge policy shows the least it needs",
-    "UNAUTHENTICATED": "check the credentials of this host: they are expired, revoked, or not for this service",
-    "RESOURCE_EXHAUSTED": "raise the project's quota of Cloud KMS, or let one data key serve more messages",
-    "UNIMPLEMENTED": "check the endpoint: what answers there is not Cloud KMS",
+    "PERMISSION_DENIED": "grant this caller a role on the key; `kmsbridge policy` shows the least that it needs",
+    "UNAUTHENTICATED": "check this host's credentials: they are expired, revoked or not for Cloud KMS",
+    "RESOURCE_EXHAUSTED": "raise the project's quota of Cloud KMS, or use each data key for more messages",
+    "UNIMPLEMENTED": "check the endpoint: the server there is not Cloud KMS",
 }
 
 
 def code_of(error: BaseException) -> str:
-    """The name of the gRPC status code, or empty."""
+    """Return the name of the error's gRPC status code, or ""."""
     return str(getattr(getattr(error, "grpc_status_code", None), "name", ""))
 
 
 def is_refused_ciphertext(error: BaseException) -> bool:
-    """Whether an error of a well-formed Decrypt is about the ciphertext or the context it is bound to."""
+    """Return whether Decrypt refused the ciphertext, or the context that it is bound to."""
     return code_of(error) == "INVALID_ARGUMENT" and not _is_checksum(error)
 
 
 def kind_of(error: BaseException) -> ErrorKind:
-    """The kind of an exception of Google's libraries, or of one that the system raised beneath them."""
+    """Return the kind of an exception of Google's libraries, or of the operating system."""
     code = code_of(error)
     if code == "FAILED_PRECONDITION":
         return _precondition(error)
@@ -77,14 +77,14 @@ def kind_of(error: BaseException) -> ErrorKind:
         return _KINDS.get(code, ErrorKind.INVALID_REQUEST)
     if isinstance(error, TimeoutError):
         return ErrorKind.TIMEOUT
-    of_auth = _auth_kind(error)
-    if of_auth is not None:
-        return of_auth
+    auth_kind = _auth_kind(error)
+    if auth_kind is not None:
+        return auth_kind
     return ErrorKind.UNAVAILABLE if isinstance(error, OSError) else ErrorKind.INVALID_REQUEST
 
 
 def details_of(error: BaseException, request_id: str) -> ErrorDetails:
-    """Its code, and what to do."""
+    """Return the error's code and a remedy, with `request_id`."""
     code = code_of(error)
     if not code:
         return ErrorDetails(*_auth_details(error))
@@ -95,23 +95,23 @@ def details_of(error: BaseException, request_id: str) -> ErrorDetails:
     elif code == "FAILED_PRECONDITION" and kind is ErrorKind.INVALID_REQUEST:
         remedy = PURPOSE
     elif code == "FAILED_PRECONDITION" and kind is ErrorKind.KEY_DISABLED:
-        remedy = "enable the version of the key, or restore it: gcloud kms keys versions enable, or restore"
+        remedy = "enable or restore the key's version: gcloud kms keys versions enable, or restore"
     return ErrorDetails(code, request_id, remedy)
 
 
 def _precondition(error: BaseException) -> ErrorKind:
     details: Any = getattr(error, "details", None) or ()
-    found = [violation.type for each in details for violation in getattr(each, "violations", ())]
-    states = [each for each in found if each.startswith("KEY_")]
+    types = [violation.type for detail in details for violation in getattr(detail, "violations", ())]
+    states = [violation for violation in types if violation.startswith("KEY_")]
     if states:
         return _STATES.get(states[0], ErrorKind.KEY_DISABLED)
-    # No code tells the two apart where this detail is missing.
+    # Without this detail only the text says whether the key is disabled or has the wrong purpose.
     disabled = "is not enabled" in str(getattr(error, "message", ""))
     return ErrorKind.KEY_DISABLED if disabled else ErrorKind.INVALID_REQUEST
 
 
 def _is_checksum(error: BaseException) -> bool:
-    # Cloud KMS has no code for what was damaged on the way, and it can be tried again.
+    # Cloud KMS has no code of its own for a request that was damaged on the way, which can be repeated.
     return "_crc32c" in str(getattr(error, "message", ""))
 
 
@@ -132,6 +132,6 @@ def _auth_details(error: BaseException) -> tuple[str, str, str]:
         return (
             name,
             "",
-            "no token was issued for these credentials: check that they are not revoked or deleted",
+            "check that this host's credentials are not revoked or deleted: they were refused a token",
         )
     return "", "", ""

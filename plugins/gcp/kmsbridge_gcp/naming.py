@@ -1,4 +1,4 @@
-"""The grammar of Cloud KMS's resource names, which the driver and the emulator hold names to."""
+"""The grammar of Cloud KMS's resource names, for the driver and the emulator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ VERSIONS: Final = "/cryptoKeyVersions/"
 
 
 def key_of(name: str) -> str:
-    """The key's name, of a key's or of one of its versions'."""
+    """Return the key's name in the name of a key or of a version."""
     return name.partition(VERSIONS)[0]
 
 
 def key_name(uri: KeyURI) -> tuple[str, str]:
-    """The key's name, and the version's number that the URI may name."""
+    """Return the key's name and the version's number in `uri`; "" if it names no version. Raises `ConfigError`."""
     uri.parameters()
     if uri.fragment:
         raise ConfigError(

@@ -17,33 +17,33 @@ _WRAP, _UNWRAP = "cryptoKeyVersions.useToEncrypt", "cryptoKeyVersions.useToDecry
 
 
 class SymmetricKey:
-    """Wraps and unwraps by Encrypt and Decrypt; the canonical context is the additional authenticated data."""
+    """A key that wraps by Encrypt and unwraps by Decrypt, with the context as additional authenticated data."""
 
     def __init__(self, name: str, call: Call) -> None:
         self._name, self._call = name, call
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, timeout: float) -> tuple[str, bytes]:
-        """The version's number, and the ciphertext."""
+        """Return the version's number and the ciphertext."""
         request = self._request("plaintext", plaintext, context)
         answer = self._call("encrypt", request, timeout)
         verify(answer, "plaintext", "additional_authenticated_data", received="ciphertext")
         return self._number(answer.name), answer.ciphertext
 
     def unwrap(self, _version: str, ciphertext: bytes, context: EncryptionContext, timeout: float) -> bytes:
-        """The plaintext."""
+        """Return the plaintext."""
         answer = self._call("decrypt", self._request("ciphertext", ciphertext, context), timeout)
         verify(answer, received="plaintext")
         plaintext: bytes = answer.plaintext
         return plaintext
 
     def describe(self, key_id: str, timeout: float) -> KeyDescription:
-        """The state of the primary version."""
+        """Return the state of the primary version, and what the caller may do."""
         with within(timeout):
             held = permissions(self._call, self._name, left(), _GET, _WRAP, _UNWRAP)
             may: Any = {"may_wrap": _WRAP in held, "may_unwrap": _UNWRAP in held}
             if held and _GET not in held:
                 return KeyDescription(key_id, KeyState.UNKNOWN, **may)
-            # Asked although nothing is permitted, too: the refusal tells a denied caller from a key that is not there.
+            # Also without any permission: the refusal shows whether the caller is denied or the key does not exist.
             key = self._call("get_crypto_key", {"name": self._name}, left())
             if key.purpose.name != "ENCRYPT_DECRYPT":
                 raise wrong_purpose(key.purpose.name)
@@ -55,7 +55,7 @@ class SymmetricKey:
             return KeyDescription(key_id, state, number, _rotation(key), **may)
 
     def rotate(self, timeout: float) -> None:
-        """A new version, as the primary one."""
+        """Make a new version and make it the primary one."""
         with within(timeout):
             made = self._call("create_crypto_key_version", {"parent": self._name}, left())
             request = {"name": self._name, "crypto_key_version_id": self._number(made.name)}

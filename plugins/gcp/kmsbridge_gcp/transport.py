@@ -1,4 +1,4 @@
-"""gRPC for google-cloud-kms: a channel as the options want it, and methods that log nothing."""
+"""gRPC for google-cloud-kms: a channel made from the options, and methods that log nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kmsbridge_gcp.settings import Access
 
 _OPTIONS: Final = (
     ("grpc.enable_retries", 0),
-    # Connections of its own: another channel's failures would have it wait before it connects.
+    # A shared connection would make this channel wait after another channel's failures.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.primary_user_agent", "kmsbridge-gcp"),
@@ -34,7 +34,7 @@ def _unlogged(method: str, request: Any, response: Any) -> cached_property[Any]:
 
 
 class Transport(KeyManagementServiceGrpcTransport):
-    """Without google-cloud-kms's debug log, which shows what is encrypted and the caller's token."""
+    """The transport of google-cloud-kms without its debug log, which contains plaintexts and the caller's token."""
 
     encrypt = _unlogged("Encrypt", service.EncryptRequest, service.EncryptResponse)
     decrypt = _unlogged("Decrypt", service.DecryptRequest, service.DecryptResponse)
@@ -62,7 +62,10 @@ class Transport(KeyManagementServiceGrpcTransport):
 
 
 def open_channel(access: Access) -> grpc.Channel:
-    """Return a channel to the endpoint; connects on first use. Raises `ConfigError` for a ca_file that cannot be read."""
+    """Return a channel to the endpoint, which connects on first use.
+
+    Raises `ConfigError` if the ca_file cannot be read.
+    """
     if access.insecure:
         return grpc.insecure_channel(access.endpoint, [*_OPTIONS, ("grpc.enable_http_proxy", 0)])
     roots = None

@@ -1,4 +1,4 @@
-"""What the author of a driver writes to have it examined: how to open its keys, and how to break them."""
+"""`Harness`, which the author of a driver implements: it gives the contract suite keys and can break them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Which = Literal["first", "second"]
 
 
 class Fault(enum.Enum):
-    """What can go wrong between a driver and its service. A page is HTML, of something in between."""
+    """A fault of the network, or of something between a driver and its service.
+
+    The value is a text for test ids and for `Harness.cannot`. A "page" is an HTML page of a proxy or the like.
+    """
 
     REFUSED = "connection refused"
     RESET_BEFORE = "reset before the request"
@@ -69,7 +72,7 @@ class Fault(enum.Enum):
 
 
 class Misdirection(enum.Enum):
-    """Why a service cannot be reached at the address that a driver is given."""
+    """A reason why a driver cannot reach its service at the configured address."""
 
     UNKNOWN_CA = "a certificate of an unknown CA"
     OTHER_HOST = "a certificate of another host"
@@ -80,47 +83,50 @@ class Misdirection(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class KeyAddress:
-    """What a configuration holds of one key: its URI, and its options (which may be secret)."""
+    """The configuration of one key: its URI, and its options, which may contain secrets."""
 
     uri: str
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class Harness(ABC):
-    """The keys of one case of the contract, and power over them.
+    """Two keys for one case of the suite, and the means to change and break them.
 
-    Each case makes a harness anew, and closes it. Only `address` must be written. The other abilities
-    are written too, or declared in `cannot` with the reason why they cannot be had; what is neither
-    fails the cases that need it.
+    Each case makes a new harness and closes it at its end. `address` must be implemented. Each other ability is
+    either implemented or declared in `cannot`, with the reason; a case that needs one that is neither fails.
     """
 
     driver: ClassVar[type[KeyDriver] | None] = None
-    """The driver's class, where it is not installed through an entry point."""
+    """The driver's class, or None if it is installed through an entry point."""
     cannot: Mapping[str, str] = MappingProxyType({})
-    """Why not, by what cannot be done: an ability, a `Fault` or `Misdirection` by its text, or the
-    name of one case, `test_...` with or without its `[...]`, that the service is known to fail.
-    `sdk` and `secrets` stand here where there are none."""
+    """The reasons for what this harness or its service cannot do.
+
+    A name is an ability, the value of a `Fault` or `Misdirection`, or a case that the service is known to fail:
+    `test_...`, with or without its `[...]`. Declare `sdk` and `secrets` here if there are none."""
     sdk: ClassVar[Sequence[str]] = ()
-    """The provider's modules, `boto3` or the like, which opening a driver must not import. Must be set, or
-    declared in `cannot`."""
+    """The provider's modules, such as `boto3`, which opening a driver must not import. Must be set, or declared in
+    `cannot`."""
     secrets: Sequence[bytes] = ()
-    """Tokens and passphrases among the options, for the cases which look for them where they must not be.
-    Must be set, or declared in `cannot`."""
+    """The tokens and passphrases in the options, which the suite searches for in errors, logs and the like. Must be
+    set, or declared in `cannot`."""
 
     @abstractmethod
     def address(self, which: Which, role: Role = "both") -> KeyAddress:
-        """Where the first or second key is; they differ, are enabled and used by nobody else.
+        """Return the address of the first or the second key. Both are enabled, and nothing else uses them.
 
-        `role` is the caller's, and comes with the options: one that may do everything, or only wrap, or
-        only unwrap (ability `roles`).
+        `role` is the caller's, and its credentials are in the options: a caller that may do everything ("both"), only
+        wrap ("encrypt-only") or only unwrap ("decrypt-only"). The last two are the ability `roles`.
         """
 
     def named(self, name: str) -> KeyAddress:
-        """An address with this name, which no key has, put into the URI as it is; the caller is valid."""
+        """Return the address of a key called `name`, which does not exist, with a caller that may do everything.
+
+        `name` goes into the URI unchanged: it can contain `..`, `%2f` or a line end.
+        """
         self._lacks("named")
 
     def rotate(self, which: Which) -> None:
-        """Make a new version of the key by the service's own means."""
+        """Make a new version of the key directly at the service, without the driver."""
         self._lacks("rotate")
 
     def disable(self, which: Which) -> None:
@@ -132,7 +138,7 @@ class Harness(ABC):
         self._lacks("disable")
 
     def schedule_deletion(self, which: Which) -> None:
-        """Have the key wait for its deletion."""
+        """Put the key into the state in which it waits for its deletion."""
         self._lacks("schedule_deletion")
 
     def delete(self, which: Which) -> None:
@@ -140,11 +146,11 @@ class Harness(ABC):
         self._lacks("delete")
 
     def expire_credentials(self) -> None:
-        """Make the credentials in every address given so far invalid."""
+        """Make the credentials in all addresses returned so far invalid."""
         self._lacks("expire_credentials")
 
     def break_network(self, fault: Fault) -> None:
-        """Have `fault` happen to every call from now on, of drivers that are open too."""
+        """Apply `fault` to all calls from now on, also those of open drivers. Replaces an earlier fault."""
         self._lacks("break_network")
 
     def heal_network(self) -> None:
@@ -152,33 +158,36 @@ class Harness(ABC):
         self._lacks("break_network")
 
     def arrivals(self) -> int:
-        """How many connections, or calls, reached the network's fault since `break_network`."""
+        """Return the number of connections, or calls, that met the fault since `break_network`."""
         self._lacks("break_network")
 
     def astray(self) -> int:
-        """How many connections came to the host that the redirects lead to, since `break_network`."""
+        """Return the number of connections to the host that the redirects name, since `break_network`."""
         self._lacks("astray")
 
     def misdirected(self, why: Misdirection) -> KeyAddress:
-        """The first key at an address where its service cannot be reached."""
+        """Return an address of the first key at which the service cannot be reached, because of `why`."""
         self._lacks("misdirected")
 
     def calls(self, which: Which) -> int:
-        """How many wraps, unwraps and rewraps the service was asked for so far, a batch as one, refused ones too."""
+        """Return how many wrap, unwrap and rewrap requests the service has received for the key.
+
+        A batch counts as one request, and refused requests count, too.
+        """
         self._lacks("calls")
 
     def close(self) -> None:  # noqa: B027 - there may be nothing to do
-        """Remove what the harness made."""
+        """Remove everything that the harness made."""
 
     def _lacks(self, ability: str) -> NoReturn:
         raise NotImplementedError(
-            f"{type(self).__name__} neither implements {ability!r} nor says in `cannot` why it does not"
+            f"{type(self).__name__} does not implement {ability!r}; implement it, or declare in `cannot` why not"
         )
 
 
 ABILITIES: Final = (
     *("roles", "named", "rotate", "disable", "schedule_deletion", "delete", "expire_credentials"),
     *("break_network", "misdirected", "calls", "fresh_process", "sdk", "secrets"),
-    *(each.value for kind in (Fault, Misdirection) for each in kind),
+    *(member.value for enumeration in (Fault, Misdirection) for member in enumeration),
 )
-"""What `Harness.cannot` may name besides cases. `fresh_process`: another process sees the same keys."""
+"""The names that `Harness.cannot` may contain besides cases. `fresh_process`: another process sees the same keys."""

@@ -1,8 +1,9 @@
-"""`python -m kmsbridge_testing.opener`: opens a key, or a message, in a process of its own, for the suite.
+"""`python -m kmsbridge_testing.opener`: opens a key, and decrypts a message, in a new process for the suite.
 
-On standard input a JSON object: the key's `uri` and `options`; `driver`, `module:class` where it has no
-entry point; the armored `message` (may be empty) and its `context`. On standard output another: the
-`sha256` of the plaintext, and `imported`, the names of the modules that opening the key imported.
+It reads a JSON object from standard input: the key's `uri` and `options`; `driver`, which is `module:class`, or
+empty if the driver has an entry point; the armored `message`, which may be empty, and its `context`. It writes a
+JSON object to standard output: `imported`, the names of the modules that opening the key imported, and, if there is
+a message, the `sha256` of its plaintext in hex.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from kmsbridge.testing.install import installed
 
 
 def main() -> None:
-    """Read, open, decrypt, print."""
+    """Run the command."""
     answer: dict[str, Any]
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     with contextlib.ExitStack() as end:
-        if asked["driver"]:
-            module, _, name = asked["driver"].partition(":")
+        if request["driver"]:
+            module, _, name = request["driver"].partition(":")
             end.enter_context(installed(getattr(importlib.import_module(module), name)))
-        cipher = end.enter_context(EnvelopeCipher.from_uri(asked["uri"], **asked["options"]))
+        cipher = end.enter_context(EnvelopeCipher.from_uri(request["uri"], **request["options"]))
         answer = {"imported": sorted(sys.modules)}
-        if asked["message"]:
-            plaintext = cipher.decrypt(dearmor(asked["message"]), context=asked["context"])
+        if request["message"]:
+            plaintext = cipher.decrypt(dearmor(request["message"]), context=request["context"])
             answer["sha256"] = hashlib.sha256(plaintext).hexdigest()
     json.dump(answer, sys.stdout)
 

@@ -1,4 +1,4 @@
-"""The backends that a run moves messages between."""
+"""The backends that the suite rewraps messages to and from."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ PEERS: dict[str, Callable[[], Harness]] = {
     "fake": FakeHarness,
     "fake that binds no context": UnboundFakeHarness,
 }
-"""By a name for the case. A run with several backends adds the others, in a conftest.py, with `register_peer`."""
+"""The harnesses of these backends, by the name in a case's id."""
 
 
 def register_peer(name: str, make: Callable[[], Harness]) -> None:
-    """Have every driver's messages rewrapped to and from the backend whose harness `make()` returns."""
+    """Add a backend: the suite rewraps each driver's messages to and from keys of the harness that `make()` returns.
+
+    Call it in a conftest.py, before the cases are collected. `name` appears in the ids of the cases.
+    """
     PEERS[name] = make

@@ -1,6 +1,6 @@
-"""For pytest: ends a run of the contract suite with what the harnesses declared that they cannot do.
+"""A pytest plugin that ends a run with a list of the cases left out because of `Harness.cannot`.
 
-Pytest loads this by itself, through the entry point of the distribution.
+Pytest loads it through the entry point of the distribution.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ GAP = "kmsbridge: cannot"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the gaps, with the number of cases each one left out."""
+    """List what the harnesses declared that they cannot do, with the number of cases left out for each."""
     gaps = Counter(
         value
         for report in terminalreporter.getreports("skipped")
@@ -27,5 +27,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def record_gap(item: pytest.Item, gap: str) -> None:
-    """Have the summary tell of `gap`, which `item` is skipped for."""
+    """Record that `item` is skipped because of `gap`, for the summary."""
     item.user_properties.append((GAP, gap))

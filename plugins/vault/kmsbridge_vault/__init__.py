@@ -1,4 +1,4 @@
-"""Keys of the Transit secrets engine of HashiCorp Vault and OpenBao, for kmsbridge."""
+"""The Vault Transit driver of kmsbridge, for `vault-transit://` URIs: keys of HashiCorp Vault and OpenBao."""
 
 from kmsbridge_vault.driver import VaultTransitDriver
 

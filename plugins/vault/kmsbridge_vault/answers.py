@@ -1,4 +1,4 @@
-"""What goes into requests and comes out of answers, checked: a wrapped key is a stranger's text."""
+"""Checks what goes into requests and reads answers. Wrapped keys come from messages, so they are not trusted."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _DAY: Final = 86400
 
 
 def version_of_ciphertext(ciphertext: bytes) -> str | None:
-    """The version in `vault:vN:BASE64`; None for anything else, also for what Vault would overlook."""
+    """Return the version in `vault:vN:BASE64`, or None for anything else. Stricter than Vault about the base64."""
     found = _CIPHERTEXT.fullmatch(ciphertext)
     if found is None:
         return None
     try:
-        # Signs that stand for the same bytes would make two wrapped keys of one.
-        sound = base64.b64encode(base64.b64decode(found[2], validate=True)) == found[2]
+        # Only the canonical encoding: otherwise two different wrapped keys could mean the same bytes.
+        is_canonical = base64.b64encode(base64.b64decode(found[2], validate=True)) == found[2]
     except binascii.Error:
         return None
-    return found[1].decode() if sound else None
+    return found[1].decode() if is_canonical else None
 
 
 def ciphertext_text(ciphertext: bytes) -> str:
-    """What is sent; raises `VaultFailure` for what is no ciphertext."""
+    """Return the ciphertext as text for a request. Raises `VaultFailure` if it is not a ciphertext of Vault."""
     if version_of_ciphertext(ciphertext) is None:
         raise VaultFailure(ErrorKind.NOT_AUTHENTIC, "invalid-ciphertext")
     return ciphertext.decode()
 
 
 def new_ciphertext(data: Mapping[str, Any]) -> tuple[str, bytes]:
-    """The version and ciphertext of an answer."""
+    """Return the version and ciphertext in an answer. Raises `VaultFailure`."""
     text = data.get("ciphertext")
     ciphertext = text.encode() if isinstance(text, str) and text.isascii() else b""
     version = version_of_ciphertext(ciphertext)
@@ -50,18 +50,21 @@ def new_ciphertext(data: Mapping[str, Any]) -> tuple[str, bytes]:
 
 
 def plaintext(data: Mapping[str, Any]) -> bytes:
-    """The bytes of an answer."""
+    """Return the plaintext in an answer. Raises `VaultFailure`."""
     try:
         return base64.b64decode(data["plaintext"], validate=True)
     except (KeyError, TypeError, ValueError):
-        pass  # raised below: the exception would carry the answer along
+        pass  # raised below: here the new exception would keep this one, whose frames contain the answer
     raise unreadable()
 
 
 def of_batch(
     data: Mapping[str, Any], length: int, read: Callable[[Mapping[str, Any]], T]
 ) -> list[T | ErrorKind]:
-    """What `read` gives for each item of a batch of this length, or why the item failed."""
+    """Return `read(item)` for each item of a batch, or an `ErrorKind` for one that failed.
+
+    Raises `VaultFailure` if the answer does not have `length` items.
+    """
     items = data.get("batch_results")
     if not isinstance(items, list) or len(items) != length:
         raise unreadable()
@@ -78,37 +81,37 @@ def _failure_of(item: Any) -> ErrorKind | None:
 
 
 def key_version(value: Any) -> str:
-    """A number as text."""
+    """Return a version number as text. Raises `VaultFailure` if `value` is not one."""
     if isinstance(value, int) and 0 < value < 10**9:
         return str(value)
     raise unreadable()
 
 
 def state(key: Mapping[str, Any]) -> KeyState:
-    """A soft-deleted key can be restored; until then, where deletion is allowed, it is bound to be deleted."""
+    """Return the key's state. A soft-deleted key counts as pending deletion if its deletion is allowed."""
     if key.get("soft_deleted") is not True:
         return KeyState.ENABLED
     return KeyState.PENDING_DELETION if key.get("deletion_allowed") is True else KeyState.DISABLED
 
 
 def rotation(key: Mapping[str, Any]) -> str:
-    """How a key is rotated, and which of its versions no longer open, in words."""
+    """Return a text that says how a key is rotated and which of its versions no longer decrypt."""
     period, least = key.get("auto_rotate_period"), key.get("min_decryption_version")
-    words = "by hand"
+    text = "by hand"
     if isinstance(period, int) and period > 0:
-        words = f"each {period // _DAY} days" if period >= 2 * _DAY else f"each {period / _HOUR:g} hours"
+        text = f"every {period // _DAY} days" if period >= 2 * _DAY else f"every {period / _HOUR:g} hours"
     if isinstance(least, int) and least > 1:
-        words += f"; versions before {least} no longer decrypt"
-    return words
+        text += f"; versions before {least} no longer decrypt"
+    return text
 
 
-def may(rights: Any) -> bool | None:
-    """Whether these capabilities of a path let a token post there; None where none are told."""
+def may_update(rights: Any) -> bool | None:
+    """Return whether a token's capabilities on a path include "update"; None if the answer lists none."""
     if not isinstance(rights, list) or not rights:
         return None
     return "root" in rights or "update" in rights
 
 
 def unreadable() -> VaultFailure:
-    """An answer that is not Vault's; the call may be repeated."""
+    """Return the failure for an answer that is not Vault's. It is retried."""
     return VaultFailure(ErrorKind.UNAVAILABLE, "unreadable")

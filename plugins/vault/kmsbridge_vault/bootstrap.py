@@ -1,4 +1,4 @@
-"""The first secret of a host: a response-wrapped secret id, which opens once."""
+"""The first secret of a host: a response-wrapped secret id, which can be unwrapped once."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ _LARGEST: Final = 4096
 
 
 class _Kept:
-    """What this process has of one wrapped secret id; kept as long as it lives, for every driver."""
+    """The state of one wrapped secret id, shared by all drivers of this process until it ends."""
 
     def __init__(self, *, given: bool) -> None:
         self.given = given
-        """Whether the configuration itself holds the wrapping token."""
+        """Whether the configuration itself contains the wrapping token."""
         self.lock = threading.Lock()
         self.wrapping: Secret | None = None
-        """A wrapping token that was taken and not opened yet."""
+        """A wrapping token that was taken and is not unwrapped yet."""
         self.sent = False
-        """Whether its opening was asked for already, and no answer came."""
+        """Whether an unwrap of it was sent before and no answer arrived."""
         self.secret_id: Secret | None = None
         self.failure: VaultFailure | None = None
 
-    def has_any(self) -> bool:
-        """Whether the wrapping token was taken, whatever became of it."""
-        return any(each is not None for each in (self.wrapping, self.secret_id, self.failure))
+    def was_taken(self) -> bool:
+        """Return whether the wrapping token was taken, whether or not its unwrap succeeded."""
+        return any(value is not None for value in (self.wrapping, self.secret_id, self.failure))
 
 
 _kept: dict[bytes, _Kept] = {}
 
 
 class WrappedSecretId:
-    """A wrapped secret id from a `file`, the environment variable `variable`, or `given` as it is.
+    """A wrapped secret id: from a `file`, from the environment variable `variable`, or `given` directly.
 
-    The file is removed and the variable unset by whoever takes the token, so that of several processes one
-    has it. `role_name` is the role that it must be for; any of `mount` where that is empty.
+    The process that takes the token removes the file or unsets the variable, so that only one of several processes
+    has it. `role_name` is the role that the secret id must be for; empty allows any role of `mount`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WrappedSecretId:
         given: Secret | None = None,
     ) -> None:
         self._namespace = namespace
-        # The names of roles are the same in small letters and in capitals, those of mounts are not.
+        # Vault ignores the case of role names, but not of mounts.
         role = f"(?i:{re.escape(role_name)})" if role_name else "[^/]+"
         self._path = re.compile(f"auth/{re.escape(mount)}/role/{role}/secret-id")
         self._file, self._given = file, given
@@ -69,16 +69,16 @@ class WrappedSecretId:
         taken = os.environ.pop(variable, "") if variable else ""
         if taken:
             self._take(Secret.of_text(taken.strip()))
-        self.is_there = not variable or self._kept.has_any()
-        """False where the variable is not set, and was not set for another key of this process."""
+        self.is_there = not variable or self._kept.was_taken()
+        """False if the variable is not set, and no other key of this process took it before."""
 
     def get(self, client: Client) -> Secret:
-        """The secret id; opens the wrapped one where that was not done yet. Raises `VaultFailure`."""
+        """Return the secret id, unwrapping it if that was not done before. Raises `VaultFailure`."""
         kept = self._kept
         with kept.lock:
             if self._file:
                 self._take_file(client)
-            elif self._given is not None and not kept.has_any():
+            elif self._given is not None and not kept.was_taken():
                 self._take(self._given)
             if kept.wrapping is not None:
                 self._open(client, kept.wrapping)
@@ -89,14 +89,14 @@ class WrappedSecretId:
         raise VaultFailure(
             ErrorKind.UNAUTHENTICATED,
             "no-wrapped-secret-id",
-            remedy=f"{_NEW}: there is none where the configuration says, or another process took it",
+            remedy=f"{_NEW}: there is none in the configured place, or another process took it",
         )
 
     def _take(self, wrapping: Secret) -> None:
         self._kept.wrapping, self._kept.sent = wrapping, False
 
     def _take_file(self, client: Client) -> None:
-        """Read and remove the file; a new one may be there at any time."""
+        """Read and remove the file. Called each time, because a new file may be put there."""
         try:
             with Path(self._file).open("rb") as file:
                 wrapping = Secret(file.read(_LARGEST).strip())
@@ -105,12 +105,12 @@ class WrappedSecretId:
         except OSError:
             wrapping = Secret(b"")
         if not re.fullmatch(rb"[\w.-]+", wrapping.reveal()):
-            self._unreadable("the file of the wrapped secret id is empty, unreadable or no token")
+            self._unreadable("the file of the wrapped secret id is empty, unreadable or not a token")
         if self._look_up(client, wrapping, self._remove) and self._remove():
             self._take(wrapping)
 
     def _remove(self) -> bool:
-        """Whether it was this process that removed the file."""
+        """Remove the file, and return whether this process did so and no other."""
         try:
             os.unlink(self._file)
         except FileNotFoundError:
@@ -123,13 +123,14 @@ class WrappedSecretId:
         raise VaultFailure(
             ErrorKind.UNAUTHENTICATED,
             "wrapped-secret-id-file",
-            remedy=f"{what}: have this user own it, in a folder where it may remove it",
+            remedy=f"let this user own the file, in a folder where it may remove files: {what}",
         )
 
     def _look_up(self, client: Client, wrapping: Secret, forget: Callable[[], bool]) -> bool:
-        """Raise, and have the token forgotten, unless it was made for this role and nobody used it.
+        """Return True if the token is unused and was made for this role.
 
-        False where it was used by another process of this host, which takes it before it opens it.
+        Otherwise call `forget` and raise `VaultFailure`; but return False if `forget` shows that another process of
+        this host took the token, which may have used it.
         """
         try:
             answer = client.request(
@@ -154,7 +155,11 @@ class WrappedSecretId:
         raise misused.again()
 
     def _open(self, client: Client, wrapping: Secret) -> None:
-        """Unwrap, once; what can be told of a lost answer is that this host asked before."""
+        """Unwrap the secret id, which works once.
+
+        If the token is already used, `sent` tells whether this host may have used it: it sent an unwrap before whose
+        answer was lost.
+        """
         kept = self._kept
         if not self._file and not kept.sent:
             self._look_up(client, wrapping, self._drop)
@@ -168,8 +173,8 @@ class WrappedSecretId:
                 ErrorKind.UNAUTHENTICATED,
                 "wrapped-secret-id-lost",
                 request_id=failure.request_id,
-                remedy=f"{_NEW}: this host asked for it before and got no answer; if the server's audit "
-                "log has no unwrap by this host, someone else used it",
+                remedy=f"{_NEW}: this host sent an unwrap before and got no answer; if the server's audit "
+                "log has no unwrap by this host, someone else used the token",
             )
             kept.failure = lost if asked_before else self._misused(UNWRAPPABLE, failure.request_id)
             self._drop()
@@ -187,7 +192,7 @@ class WrappedSecretId:
         return True
 
     def _misused(self, code: str, request_id: str) -> VaultFailure:
-        remedy = f"find out who used or replaced it, revoke that secret id, and {_NEW}"
+        remedy = f"find out who used or replaced the wrapped secret id, revoke that secret id, and {_NEW}"
         return VaultFailure(ErrorKind.CREDENTIAL_MISUSED, code, request_id=request_id, remedy=remedy)
 
     def __repr__(self) -> str:
@@ -201,19 +206,19 @@ def _kept_of(source: bytes, given: Secret | None) -> _Kept:
 
 
 def _after_fork() -> None:
-    """What the parent opened is kept, what it has still to open is left to it.
+    """Keep in the child what the parent unwrapped, and leave to the parent what it has not unwrapped yet.
 
-    Another of its threads may have held a lock.
+    The locks are replaced because a thread that exists only in the parent may hold one.
     """
     for kept in _kept.values():
         kept.lock = threading.Lock()
-        if kept.wrapping is not None or (kept.given and not kept.has_any()):
+        if kept.wrapping is not None or (kept.given and not kept.was_taken()):
             kept.wrapping, kept.sent = None, False
             kept.failure = VaultFailure(
                 ErrorKind.UNAUTHENTICATED,
                 "wrapped-secret-id-in-parent",
-                remedy="use the key once before forking, or open it after the fork with a wrapped secret id "
-                "for each process: this one was left to the parent",
+                remedy="use the key once before forking, or give each process a wrapped secret id of its own "
+                "after the fork: this one was left to the parent",
             )
 
 

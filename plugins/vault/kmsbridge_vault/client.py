@@ -1,4 +1,4 @@
-"""One Vault server as it is asked over HTTP."""
+"""Requests to one Vault server over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _REQUEST_ID: Final = "X-Request-Id"
 
 
 class Place(NamedTuple):
-    """Where a server is, and whom to trust there. Files are absolute paths; empty where there is none."""
+    """A server's address and namespace, and the files for TLS: absolute paths, or "" if there is none."""
 
     address: str
     namespace: str = ""
@@ -35,9 +35,9 @@ class Place(NamedTuple):
 
 
 class Client:
-    """Sends requests through hvac: no retries, no redirects, nothing from the environment.
+    """Sends requests through hvac, without retries, redirects or settings from environment variables.
 
-    Threads may share it. Every request is made in a block of `deadline.within`.
+    Safe for threads. Every request must be made inside a `deadline.within` block.
     """
 
     def __init__(self, place: Place) -> None:
@@ -54,10 +54,10 @@ class Client:
         token: Secret | None = None,
         namespace: str | None = None,
     ) -> Mapping[str, Any]:
-        """The answer's JSON, with a `request_id` whatever it is. Raises `VaultFailure`.
+        """Return the answer's JSON object, which always has a `request_id`. Raises `VaultFailure`.
 
-        A refused batch is an answer as well: its results stand in it. `namespace` is another than the
-        server's own, empty for the root.
+        A refused batch is returned as well, because it contains the results of its items. `namespace` replaces that
+        of the server's `Place`; "" is the root namespace.
         """
         request_id = os.urandom(16).hex()
         headers = {_REQUEST_ID: request_id}
@@ -67,9 +67,9 @@ class Client:
         if namespace:
             headers["X-Vault-Namespace"] = namespace
         status, answer = self._send(method, path, body, headers, request_id)
-        told = answer.get("request_id")
-        if isinstance(told, str) and told:
-            request_id = told
+        answered_id = answer.get("request_id")
+        if isinstance(answered_id, str) and answered_id:
+            request_id = answered_id
         if status in (_OK, _NOTHING_TO_SAY) or _is_batch(answer):
             return {**answer, "request_id": request_id}
         raise failures.of_status(status, answer, request_id)
@@ -93,8 +93,8 @@ class Client:
                 return response.status_code, _parsed(response.status_code, _content(response))
         except Exception as error:  # noqa: BLE001 - whatever requests, urllib3 and the socket raise
             failure = _failure_of(error, request_id, over=is_over())
-        # Outside the except block: the exception holds the request, and would be kept with this one.
-        # The other idle connections went the same way; they are made anew.
+        # Raised outside the except block: the exception contains the request, and must not become its context.
+        # Other idle connections are probably broken as well.
         adapter.close()
         raise failure
 
@@ -105,7 +105,7 @@ class Client:
             return self._adapter
 
     def close(self) -> None:
-        """Close the connections; may be repeated."""
+        """Close the connections. May be called twice."""
         with self._lock:
             if self._adapter is not None:
                 self._adapter.close()
@@ -121,7 +121,7 @@ def _adapter(place: Place) -> RawAdapter:
     from kmsbridge_vault.transport import DeadlineAdapter
 
     session = requests.Session()
-    # Else REQUESTS_CA_BUNDLE would replace the CA, and .netrc and proxies would take part.
+    # Otherwise REQUESTS_CA_BUNDLE would replace the CA, and .netrc and proxy variables would be used.
     session.trust_env = False
     session.verify = place.ca_file or True
     if place.client_cert:
@@ -133,7 +133,7 @@ def _adapter(place: Place) -> RawAdapter:
 
 
 def _content(response: Any) -> bytes:
-    """All of an answer, which is not allowed to be endless."""
+    """Return the whole body of an answer. Raises `_Unreadable` if it is longer than 16 MiB."""
     content = bytearray()
     for block in response.iter_content(_BLOCK):
         content += block
@@ -143,7 +143,7 @@ def _content(response: Any) -> bytes:
 
 
 def _parsed(status: int, content: bytes) -> Mapping[str, Any]:
-    """The JSON of an answer; nothing where there is none, which is no success of a status 200."""
+    """Return the JSON object in an answer, or {} if there is none. Raises `_Unreadable` for status 200 without one."""
     try:
         answer = json.loads(content)
     except ValueError:
@@ -176,6 +176,6 @@ def _failure_of(error: Exception, request_id: str, *, over: bool) -> VaultFailur
         return VaultFailure(ErrorKind.UNAVAILABLE, "tls", remedy=remedy)
     if isinstance(error, RequestException) or not isinstance(error, OSError):
         return VaultFailure(ErrorKind.UNAVAILABLE, "network", request_id=request_id)
-    # requests looks for the files before it connects.
+    # requests raises a plain OSError only if one of the files cannot be read, before it connects.
     remedy = "check that ca_file, client_cert and client_key can be read"
     return VaultFailure(ErrorKind.INVALID_REQUEST, "tls-files", remedy=remedy)

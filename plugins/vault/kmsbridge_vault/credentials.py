@@ -1,4 +1,4 @@
-"""The token of a driver: got when it is first needed, renewed ahead of its end, replaced when it is refused."""
+"""The token of a driver: obtained on first use, renewed before it expires, and replaced when Vault refuses it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from kmsbridge_vault.failures import VaultFailure
 from kmsbridge_vault.logins import Grant, Login, grant_of, number
 
 _DUE: Final = 2 / 3
-"""Of a token's ttl, when it is renewed."""
+"""The share of a token's ttl after which it is renewed."""
 _NEAR_ITS_END: Final = 1 / 2
-"""Of the ttl of the login: where a renewal gives less, the token's greatest age is near."""
+"""A renewal that gives less than this share of the login's ttl means that the token's maximum age is near."""
 _RENEWAL: Final = 10.0
 _LEARN_AFTER: Final = 0.5
 _LEAST_PAUSE: Final = 0.5
 _REFUSED_FOR: Final = 5.0
-"""Seconds for which a refused login is not repeated: a server counts them, and may lock the account."""
+"""Seconds for which a refused login is not repeated: a server counts refusals, and may lock the account."""
 
 
 class Tokens:
-    """Threads may share it: however many need a token, one of them logs in.
+    """Holds a driver's token. Safe for threads: if several need a token, one of them logs in for all.
 
-    A thread of its own waits for the time of renewal, only where there is a token that ends, and until
-    `close` or until nobody holds this object any more.
+    A background thread renews a token that expires. It ends with `close`, or when this object is deleted.
     """
 
     def __init__(self, client: Client, login: Login) -> None:
@@ -48,23 +47,23 @@ class Tokens:
         self._closed = False
 
     def grant(self) -> Grant:
-        """A token. Raises `VaultFailure`."""
-        return self._grant or self._instead_of(None)
+        """Return the token, logging in if there is none. Raises `VaultFailure`."""
+        return self._grant or self._replace(None)
 
     def after_refusal(self, refused: Grant) -> Grant | None:
-        """Another token where this one is dead; None where it lives, so that the refusal is a denial.
+        """Return another token if the server no longer accepts this one; None if it does, so that access is denied.
 
-        Raises `VaultFailure`, of kind UNAUTHENTICATED where the token is dead and there is no other.
+        Raises `VaultFailure`, of kind UNAUTHENTICATED if the token is invalid and there is no other.
         """
-        if self._grant is refused and self._lives(refused):
+        if self._grant is refused and self._is_valid(refused):
             return None
-        return self._instead_of(refused)
+        return self._replace(refused)
 
     def learn(self) -> None:
-        """Have a token's end asked for, once, that was given and not got by a login. After a success.
+        """Have the background thread find out when a configured token expires. Call it after a successful request.
 
-        Not at once: a program that ends sooner needs no renewal, and is spared the request. A thread that
-        could not be started before is tried once more.
+        It does so once, half a second later, which saves the request in programs that end sooner. If the system
+        could not start the thread before, this tries again.
         """
         if self._grant is None or (self._learnt and not self._owes_thread):
             return
@@ -76,27 +75,27 @@ class Tokens:
         self._wake()
 
     def close(self) -> None:
-        """End the renewal; may be repeated."""
+        """End the renewal. May be called twice."""
         with self._lock:
             self._closed = True
         self._renewal.close()
 
-    def _lives(self, grant: Grant) -> bool:
+    def _is_valid(self, grant: Grant) -> bool:
         try:
-            self._ask_of("GET", "auth/token/lookup-self", grant)
+            self._request("GET", "auth/token/lookup-self", grant)
         except VaultFailure as failure:
             if failure.kind is not ErrorKind.ACCESS_DENIED:
                 raise
             return failure.denied
         return True
 
-    def _ask_of(self, method: Literal["GET", "POST"], path: str, grant: Grant) -> Mapping[str, Any]:
-        """About the token itself, where it is at home."""
+    def _request(self, method: Literal["GET", "POST"], path: str, grant: Grant) -> Mapping[str, Any]:
+        """Send a request about the token itself, in the token's own namespace."""
         return self._client.request(method, path, token=grant.token, namespace=self._login.namespace)
 
     # --- one login for all ------------------------------------------------------------------------
 
-    def _instead_of(self, old: Grant | None) -> Grant:
+    def _replace(self, old: Grant | None) -> Grant:
         with self._lock:
             if self._grant is not None and self._grant is not old:
                 return self._grant
@@ -118,7 +117,7 @@ class Tokens:
         try:
             grant = self._login(self._client)
             if old is not None and grant.token.reveal() == old.token.reveal():
-                remedy = "the token is expired, revoked or used up: give this host another"
+                remedy = "give this host a new token: this one is expired, revoked or used up"
                 raise VaultFailure(ErrorKind.UNAUTHENTICATED, "token-refused", remedy=remedy)
             self._adopt(grant)
         except VaultFailure as error:
@@ -132,7 +131,7 @@ class Tokens:
         finally:
             with self._lock:
                 self._login_under_way = None
-            login.set(None, failure)  # where it was not set already
+            login.set(None, failure)  # does nothing after `login.set(grant)`
 
     def _adopt(self, grant: Grant) -> None:
         with self._lock:
@@ -141,18 +140,18 @@ class Tokens:
             self._wake()
 
     def _wake(self) -> None:
-        # Where the system gives no thread, the token serves all the same.
+        # If the system cannot start a thread, the token is used all the same.
         self._owes_thread = not self._renewal.wake()
 
     # --- in the thread ----------------------------------------------------------------------------
 
     def _next_step(self) -> float | None:
-        """Renew where it is due; the seconds until the next step, None where there is none."""
+        """Renew the token if that is due. Return the seconds until the next step, or None if nothing is left to do."""
         if self._learn_at is not None:
             pause = self._learn_at - time.monotonic()
             if pause > 0 and not self._closed:
                 return pause
-            self._ask_for_the_end()
+            self._look_up_ttl()
         grant = self._grant
         if grant is not None and grant.ttl > 0 and time.monotonic() >= _due(grant):
             with contextlib.suppress(VaultFailure, TimeoutError):
@@ -164,15 +163,17 @@ class Tokens:
             if self._closed or after is None or ended:
                 return None
         if after is grant and now >= _due(grant):
-            return max((grant.born + grant.ttl - now) / 4, _LEAST_PAUSE)  # it failed; there is some time
+            return max(
+                (grant.born + grant.ttl - now) / 4, _LEAST_PAUSE
+            )  # it failed: try again before the end
         return max(_due(after) - now, _LEAST_PAUSE)
 
-    def _ask_for_the_end(self) -> None:
+    def _look_up_ttl(self) -> None:
         self._learn_at, grant = None, self._grant
         if grant is None or self._closed:
             return
         with contextlib.suppress(VaultFailure, TimeoutError), within(_RENEWAL):
-            data = self._ask_of("GET", "auth/token/lookup-self", grant).get("data")
+            data = self._request("GET", "auth/token/lookup-self", grant).get("data")
             if isinstance(data, dict) and data.get("renewable") is True and not data.get("num_uses"):
                 ttl = number(data.get("ttl"))
                 self._adopt(Grant(grant.token, ttl, renewable=True, full=number(data.get("creation_ttl"))))
@@ -184,7 +185,7 @@ class Tokens:
                 self._adopt(renewed)
                 return
             try:
-                self._instead_of(grant)
+                self._replace(grant)
             except VaultFailure:
                 if renewed is None or renewed.ttl <= _LEAST_PAUSE:
                     raise
@@ -192,13 +193,13 @@ class Tokens:
 
     def _renewed(self, grant: Grant) -> Grant | None:
         try:
-            answer = self._ask_of("POST", "auth/token/renew-self", grant)
+            answer = self._request("POST", "auth/token/renew-self", grant)
         except VaultFailure as failure:
             if failure.kind not in (ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST):
                 raise
             return None
-        told = grant_of(answer)
-        return Grant(grant.token, told.ttl, told.renewable, grant.full)
+        renewed = grant_of(answer)
+        return Grant(grant.token, renewed.ttl, renewed.renewable, grant.full)
 
 
 def _due(grant: Grant) -> float:

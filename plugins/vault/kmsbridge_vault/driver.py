@@ -39,22 +39,22 @@ _EITHER: Final = frozenset(
     }
 )
 _FORGED: Final = 60
-"""Bytes of a ciphertext that holds a data key: nonce, 32 bytes and tag."""
+"""The length of a ciphertext that contains a data key: nonce, 32 bytes and tag."""
 
 
 class VaultTransitDriver(KeyDriver):
-    """`vault-transit://MOUNT/KEY`: an AEAD key, with the context as associated data.
+    """A key of Vault's Transit engine, `vault-transit://MOUNT/KEY`.
 
-    With the option `derived = true` a key made for derivation, with a hash of the context to derive from;
-    then the server can rewrap.
+    It is an AEAD key, and the context is bound as associated data. With the option `derived = true` it is a key with
+    derivation, which derives from a hash of the context; the server can then rewrap.
     """
 
     scheme: ClassVar[str] = "vault-transit"
     capabilities: frozenset[Capability] = _EITHER | {Capability.ROTATE}
     max_plaintext: int = 12_000
-    """Bytes whose ciphertext, base64 with a prefix, is within the 16384 of a wrapped key."""
+    """The ciphertext of so many bytes, in base64 with a prefix, stays below a wrapped key's limit of 16384 bytes."""
     batch_limit: int = 200
-    """So that a batch of the largest payloads is far from the 32 MiB of a request."""
+    """A batch of so many of the largest payloads stays far below the 32 MiB that Vault accepts in a request."""
 
     def __init__(self, name: KeyName, client: Client, tokens: Tokens, *, derived: bool) -> None:
         self._name, self._client, self._tokens = name, client, tokens
@@ -69,7 +69,7 @@ class VaultTransitDriver(KeyDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """A driver; nothing is connected or logged in before the first call."""
+        """Return a driver. Raises `ConfigError`; connects and logs in at the first call only."""
         name, derived = KeyName.of(uri, options), options.flag("derived")
         client = Client(place_of(options))
         login = login_of(options, client)
@@ -78,64 +78,64 @@ class VaultTransitDriver(KeyDriver):
         return driver
 
     def resolve(self, *, timeout: float) -> str:
-        """`vault-transit:`, then the namespace where there is one, mount and key. No call."""
+        """Return `vault-transit:` and the namespace (if any), mount and key, without a call."""
         return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Encrypt under the latest version; a key that does not exist is not made."""
+        """Encrypt under the latest version. Does not create a key that does not exist, as Vault itself would."""
         with within(timeout):
             return self._wrapped(self._encrypt(self._item(plaintext, context)))
 
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
     ) -> list[WrappedKey | ErrorKind]:
-        """All in one request."""
+        """Encrypt all items in one request."""
         with within(timeout):
-            data = self._encrypt(_batch([self._item(*each) for each in items]))
-            return answers.of_batch(data, len(items), self._wrapped)
+            batch = [self._item(plaintext, context) for plaintext, context in items]
+            return answers.of_batch(self._encrypt(_batch(batch)), len(items), self._wrapped)
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
-        """Decrypt, whatever version the ciphertext names."""
+        """Decrypt under the version that the ciphertext names."""
         with within(timeout):
             self._check_derivation()
-            asked = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
-            return answers.plaintext(self._ask("POST", self._name.path("decrypt"), asked))
+            body = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
+            return answers.plaintext(self._ask("POST", self._name.path("decrypt"), body))
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
     ) -> list[bytes | ErrorKind]:
-        """All in one request; those that are no ciphertext are not sent."""
+        """Decrypt all items in one request, which leaves out items that are not ciphertexts of Vault."""
         with within(timeout):
             self._check_derivation()
             results: list[bytes | ErrorKind] = [ErrorKind.NOT_AUTHENTIC] * len(items)
-            sound = [
+            valid = [
                 number
                 for number, (wrapped, _) in enumerate(items)
                 if answers.version_of_ciphertext(wrapped.ciphertext) is not None
             ]
-            if not sound:
+            if not valid:
                 return results
             batch = [
                 {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
-                for wrapped, context in (items[number] for number in sound)
+                for wrapped, context in (items[number] for number in valid)
             ]
             data = self._ask("POST", self._name.path("decrypt"), _batch(batch))
-            opened = answers.of_batch(data, len(batch), answers.plaintext)
-            for number, result in zip(sound, opened, strict=True):
+            plaintexts = answers.of_batch(data, len(batch), answers.plaintext)
+            for number, result in zip(valid, plaintexts, strict=True):
                 results[number] = result
             return results
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """By the server, under the latest version; of a derived key alone."""
+        """Have the server rewrap under the latest version. Only a derived key can."""
         if not self._derived:
             raise NotImplementedError
         with within(timeout):
             self._check_derivation()
-            asked = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
-            return self._wrapped(self._ask("POST", self._name.path("rewrap"), asked))
+            body = {"ciphertext": answers.ciphertext_text(wrapped.ciphertext), **self._bound(context)}
+            return self._wrapped(self._ask("POST", self._name.path("rewrap"), body))
 
     def describe(self, *, timeout: float) -> KeyDescription:
-        """From the key's own page, and what the token may do where it may ask."""
+        """Read the key's configuration, and what the token may do if it may look that up."""
         with within(timeout):
             paths = [self._name.path("encrypt"), self._name.path("decrypt")]
             try:
@@ -152,7 +152,7 @@ class VaultTransitDriver(KeyDriver):
                 answers.state(key),
                 self._version,
                 answers.rotation(key),
-                *(answers.may(rights.get(path)) for path in paths),
+                *(answers.may_update(rights.get(path)) for path in paths),
             )
 
     def rotate(self, *, timeout: float) -> None:
@@ -161,20 +161,20 @@ class VaultTransitDriver(KeyDriver):
             self._ask("POST", f"{self._name.path('keys')}/rotate", {})
 
     def policy(self, role: PolicyRole) -> str:
-        """HCL for `bao policy write`."""
+        """Return the policy as HCL for `bao policy write` or `vault policy write`."""
         return policies.policy(self._name, role, derived=self._derived)
 
     def forgeries(self) -> Sequence[WrappedKey]:
-        """Under the latest version that was seen, for an older one may no longer decrypt."""
+        """Return random bytes under the latest version that `describe` saw: older ones may no longer decrypt."""
         noise = base64.b64encode(os.urandom(_FORGED)).decode()
         return (WrappedKey(self._key_id, self._version, f"vault:v{self._version}:{noise}".encode()),)
 
     def development_settings(self) -> Sequence[str]:
-        """An address without TLS, or a development server's token."""
+        """Return an address without TLS, and the token of a development server."""
         return self._development
 
     def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
-        """Of what is no `VaultFailure`."""
+        """Return the kind of an exception other than `VaultFailure`."""
         return ErrorKind.TIMEOUT if isinstance(error, TimeoutError) else ErrorKind.INVALID_REQUEST
 
     def close(self) -> None:
@@ -187,27 +187,27 @@ class VaultTransitDriver(KeyDriver):
     def _item(self, plaintext: bytes, context: EncryptionContext) -> dict[str, str]:
         return {"plaintext": base64.b64encode(plaintext).decode(), **self._bound(context)}
 
-    def _encrypt(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _encrypt(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         self._check_derivation()
         try:
-            return self._ask("POST", self._name.path("encrypt"), {"type": failures.NO_SUCH_TYPE, **asked})
+            return self._ask("POST", self._name.path("encrypt"), {"type": failures.NO_SUCH_TYPE, **body})
         except VaultFailure as failure:
             if failure.kind is not ErrorKind.ACCESS_DENIED:
                 raise
             refusal = failure
-        # To a token that may not create, an unknown key is denied.
+        # Vault answers 403 for an unknown key if the token may not create keys.
         if self._is_missing():
             refusal = VaultFailure(ErrorKind.KEY_NOT_FOUND, "no-key", request_id=refusal.request_id)
         raise refusal
 
     def _ask(self, method: Literal["GET", "POST"], path: str, body: Any = None) -> Mapping[str, Any]:
-        """The `data` of the answer. A token that died is replaced, and the request made once more."""
+        """Send a request and return the answer's `data`. If the token is no longer valid, send it again with another."""
         grant = self._tokens.grant()
         try:
             answer = self._client.request(method, path, body, token=grant.token)
         except VaultFailure as failure:
             if failure.kind is ErrorKind.KEY_NOT_FOUND:
-                self._checked = not self._derived  # another may come to be under this name
+                self._checked = not self._derived  # a key of this name made later may be another kind of key
             fresh = self._tokens.after_refusal(grant) if failure.kind is ErrorKind.ACCESS_DENIED else None
             if fresh is None:
                 raise
@@ -221,7 +221,7 @@ class VaultTransitDriver(KeyDriver):
         self._tokens.learn()
         return data
 
-    # --- what Vault would not refuse --------------------------------------------------------------
+    # --- checks that Vault does not make ----------------------------------------------------------
 
     def _bound(self, context: EncryptionContext) -> dict[str, str]:
         canonical = context.canonical()
@@ -230,15 +230,15 @@ class VaultTransitDriver(KeyDriver):
         return {"associated_data": base64.b64encode(canonical).decode()}
 
     def _check_derivation(self) -> None:
-        """Once: Vault ignores, in silence, the context of a key that is not derived."""
+        """Check once that the key is derived: Vault would silently ignore the context of one that is not."""
         if not self._checked:
             try:
                 self._check(self._ask("GET", self._name.path("keys")))
             except VaultFailure as failure:
                 if failure.kind is ErrorKind.ACCESS_DENIED:
                     failure.remedy = (
-                        f"grant read on {self._name.path('keys')}: without it nobody can tell "
-                        "that the key is derived, and Vault would ignore the context of another"
+                        f"grant read on {self._name.path('keys')}: the driver must check that the key is derived, "
+                        "because Vault ignores the context of a key that is not"
                     )
                 raise
 
@@ -247,12 +247,12 @@ class VaultTransitDriver(KeyDriver):
         if key.get("type") not in _AEAD:
             remedy = "use a key of type aes256-gcm96 or another AEAD type"
         elif key.get("convergent_encryption") is True:
-            remedy = "use a key without convergent encryption, which shows what is equal"
+            remedy = "use a key without convergent encryption, which shows that two plaintexts are equal"
         elif key.get("derived") is not self._derived:
             remedy = (
                 "make a key with derived=true, or remove `derived = true` here"
                 if self._derived
-                else "set `derived = true` for this key: it was made for derivation"
+                else "set `derived = true` for this key: it was made with derivation"
             )
         if remedy:
             raise VaultFailure(ErrorKind.INVALID_REQUEST, "wrong-key-type", remedy=remedy)

@@ -1,4 +1,4 @@
-"""What a call to Vault came to when it came to nothing, and the tables that say so."""
+"""Failures of calls to Vault, and the tables that classify them by status and text."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any, Final
 from kmsbridge.driver import DriverError, ErrorKind
 
 NO_SUCH_TYPE: Final = "existing-keys-only"
-"""Sent as the type of a key to be created: there is no such type, so none is created."""
+"""Sent as the type of a key that an encrypt could create: there is no such type, so that Vault creates none."""
 
 
 UNWRAPPABLE: Final = "wrapping-token-used"
-"""The code of what the server says of a wrapping token that was used, is too old, or never was."""
+"""The code for a wrapping token that was used, has expired or never existed; Vault does not say which."""
 
 
 class VaultFailure(DriverError):
-    """A refusal, or no answer. Holds nothing of the server's text, which can quote what was sent."""
+    """A refusal by Vault, or no answer. Contains nothing of the server's text, which can quote the request."""
 
     def __init__(
         self, kind: ErrorKind, code: str, *, request_id: str = "", remedy: str = "", denied: bool = False
     ) -> None:
         super().__init__(kind, code=code, request_id=request_id, remedy=remedy)
         self.denied = denied
-        """Of a status 403: whether the server names the denial, which it does for a living token only."""
+        """For a status 403: whether a policy denied the request. The token itself is valid then."""
 
     def again(self) -> VaultFailure:
-        """The same without its traceback, whose frames hold what was sent."""
+        """Return a copy without the traceback, whose frames contain the request."""
         return VaultFailure(
             self.kind, self.code, request_id=self.request_id, remedy=self.remedy, denied=self.denied
         )
 
 
-# Refusals that share a status are told apart by their text alone: there is no code. The first that fits.
+# Vault has no error codes: only the text distinguishes refusals with the same status. The first match counts.
 _TEXTS: Final = (
     ("message authentication failed", ErrorKind.NOT_AUTHENTIC, "not-authentic", ""),
     ("invalid ciphertext", ErrorKind.NOT_AUTHENTIC, "invalid-ciphertext", ""),
@@ -40,13 +40,13 @@ _TEXTS: Final = (
         "disallowed by policy (too old)",
         ErrorKind.KEY_DISABLED,
         "version-too-old",
-        "lower the key's min_decryption_version, or decrypt this message where it is lower",
+        "lower the key's min_decryption_version to the version of this message",
     ),
     (
         "soft-deleted",
         ErrorKind.KEY_DISABLED,
         "soft-deleted",
-        "restore it with a write to soft-delete-restore of the key",
+        "restore the key by a write to its path soft-delete-restore",
     ),
     (f"unknown key type {NO_SUCH_TYPE}", ErrorKind.KEY_NOT_FOUND, "no-key", ""),
     ("key not found", ErrorKind.KEY_NOT_FOUND, "no-key", ""),
@@ -73,7 +73,7 @@ _TEXTS: Final = (
         "missing 'context' for key derivation",
         ErrorKind.INVALID_REQUEST,
         "derived-key",
-        "set `derived = true` for this key: it was made for derivation",
+        "set `derived = true` for this key: it was made with derivation",
     ),
 )
 
@@ -82,7 +82,7 @@ _STATUSES: Final = {
     403: ErrorKind.ACCESS_DENIED,
     404: ErrorKind.KEY_NOT_FOUND,
     408: ErrorKind.UNAVAILABLE,
-    412: ErrorKind.UNAVAILABLE,  # a replica that has not seen yet what was written elsewhere
+    412: ErrorKind.UNAVAILABLE,  # a replica that does not have the latest writes yet
     413: ErrorKind.TOO_LARGE,
     429: ErrorKind.THROTTLED,
     472: ErrorKind.UNAVAILABLE,  # a replica for disaster recovery
@@ -94,27 +94,27 @@ _SERVER_ERRORS: Final = 500
 
 
 def of_status(status: int, body: Mapping[str, Any], request_id: str) -> VaultFailure:
-    """The failure that an answer of this status is."""
+    """Return the failure for an answer of this status."""
     errors = body.get("errors")
     if not isinstance(errors, list):
-        return _of_stranger(status, request_id)
-    texts = [each for each in errors if isinstance(each, str)]
+        return _not_of_vault(status, request_id)
+    texts = [text for text in errors if isinstance(text, str)]
     known = None if status in (403, 429, 503) else _known(" ".join(texts))
     if known is not None:
         _, kind, code, remedy = known
         return VaultFailure(kind, code, request_id=request_id, remedy=remedy)
-    # Both products write "1 error occurred" of a policy's denial, and otherwise of a dead token.
-    denied = any(each.startswith("1 error occurred") for each in texts)
+    # Vault and OpenBao begin a denial by policy with "1 error occurred", and the refusal of an invalid token otherwise.
+    denied = any(text.startswith("1 error occurred") for text in texts)
     return VaultFailure(_kind_of_status(status), str(status), request_id=request_id, denied=denied)
 
 
-def _of_stranger(status: int, request_id: str) -> VaultFailure:
-    """What something between here and Vault said is no refusal, whatever the status."""
+def _not_of_vault(status: int, request_id: str) -> VaultFailure:
+    """Return the failure for an answer of something between here and Vault, whose status is not a refusal by Vault."""
     if status in _REDIRECTS:
-        remedy = "give the address of the active server or of a load balancer: no redirect is followed"
+        remedy = "set address to the active server or a load balancer: redirects are not followed"
         return VaultFailure(ErrorKind.UNAVAILABLE, "redirect", request_id=request_id, remedy=remedy)
     kind = ErrorKind.THROTTLED if status == _TOO_MANY else ErrorKind.UNAVAILABLE
-    remedy = "check the address, and what stands between here and Vault: this answer is not Vault's"
+    remedy = "check the address and any proxy before Vault: this answer is not Vault's"
     return VaultFailure(kind, str(status), request_id=request_id, remedy=remedy)
 
 
@@ -124,10 +124,10 @@ def _kind_of_status(status: int) -> ErrorKind:
 
 
 def kind_of_text(text: str) -> ErrorKind:
-    """Of the error of one item of a batch."""
+    """Return the kind of a batch item's error, from its text."""
     known = _known(text)
     return known[1] if known is not None else ErrorKind.INVALID_REQUEST
 
 
 def _known(text: str) -> tuple[str, ErrorKind, str, str] | None:
-    return next((each for each in _TEXTS if each[0] in text.lower()), None)
+    return next((entry for entry in _TEXTS if entry[0] in text.lower()), None)

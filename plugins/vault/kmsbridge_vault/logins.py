@@ -1,4 +1,4 @@
-"""How a host says who it is: each method of the option `auth`, and the token that it gets."""
+"""The login methods of the option `auth`, and the tokens that they give."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ MAX_FILE: Final = 65536
 
 
 class Grant:
-    """A token, and how long it holds from `born` on: `ttl` seconds, or without end where that is 0.
+    """A token and its lifetime.
 
-    `full` is the ttl of the login: a renewal that gives much less has come near the token's greatest age.
+    It is valid for `ttl` seconds from the monotonic time `born`; a `ttl` of 0 means that it does not expire, or that
+    this is not known. `full` is the ttl at login: a renewal that gives much less shows that the token is close to its
+    maximum age.
     """
 
     __slots__ = ("born", "full", "renewable", "token", "ttl")
@@ -32,18 +34,18 @@ class Grant:
 
 
 class Login(ABC):
-    """A way to get a token. Threads may share it; `Tokens` calls it once at a time."""
+    """A way to obtain a token. Safe for threads; `Tokens` calls it once at a time."""
 
     learns: bool = False
-    """Whether the token's ttl must be asked for."""
+    """Whether the token's ttl must be looked up."""
     fixed: bool = False
-    """Whether it says the same each time, so that what was refused is refused again."""
+    """Whether each login sends the same credentials, so that a refused login would be refused again."""
     namespace: str | None = None
-    """Where the token is at home; None is where the key is."""
+    """The namespace of the token; None is the key's namespace."""
 
     @abstractmethod
     def __call__(self, client: Client) -> Grant:
-        """A token, maybe the same again. Raises `VaultFailure`; of kind UNAUTHENTICATED where it is refused."""
+        """Return a token, possibly the same as before. Raises `VaultFailure`, of kind UNAUTHENTICATED if refused."""
 
 
 class GivenToken(Login):
@@ -58,24 +60,26 @@ class GivenToken(Login):
 
 
 class TokenFile(Login):
-    """A token in a file that an agent keeps fresh: read again when the token is refused."""
+    """A token in a file that an agent keeps current. The file is read again when Vault refuses the token."""
 
     def __init__(self, file: str) -> None:
         self._file = file
 
     def __call__(self, client: Client) -> Grant:
-        return Grant(read_secret(self._file, "token-file", "check the token file and who writes it"))
+        return Grant(
+            read_secret(self._file, "token-file", "check the token file, and the agent that writes it")
+        )
 
 
 class Endpoint(NamedTuple):
-    """Where a method of auth is mounted; `namespace` is None where it is the key's, empty for the root."""
+    """The mount of an auth method. `namespace` is None for the key's namespace and "" for the root."""
 
     mount: str
     namespace: str | None = None
 
 
 class _Posted(Login):
-    """Asks `auth/MOUNT/PATH`."""
+    """A login by a POST to `auth/MOUNT/PATH`."""
 
     path = "login"
     remedy = "check the role and the credentials of this host"
@@ -86,7 +90,7 @@ class _Posted(Login):
 
     @abstractmethod
     def body(self, client: Client) -> dict[str, str]:
-        """What says who this is."""
+        """Return the body of the login request, which contains the credentials."""
 
     def __call__(self, client: Client) -> Grant:
         try:
@@ -112,9 +116,9 @@ _REFUSALS: Final = (ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST, ErrorKin
 
 
 class AppRole(_Posted):
-    """Role id and secret id; the latter may come wrapped, see `bootstrap`."""
+    """A login with a role id and a secret id, which may come wrapped: see `bootstrap`."""
 
-    remedy = "check role_id and mount, and give this host a new secret id"
+    remedy = "check role_id and mount, or give this host a new secret id"
 
     def __init__(
         self, endpoint: Endpoint, role_id: Secret, secret_id: Secret | WrappedSecretId | None
@@ -132,9 +136,9 @@ class AppRole(_Posted):
 
 
 class Kubernetes(_Posted):
-    """The service account's token, read at each login: the cluster replaces it."""
+    """A login with the token of the pod's service account, read at each login because the cluster replaces it."""
 
-    remedy = "check the role, and that its service account and namespace are this pod's"
+    remedy = "check the role, and that it allows this pod's service account and namespace"
 
     def __init__(self, endpoint: Endpoint, role: str, jwt_file: str) -> None:
         super().__init__(endpoint)
@@ -146,7 +150,7 @@ class Kubernetes(_Posted):
 
 
 class UserPass(_Posted):
-    """User name and password."""
+    """A login with a user name and a password."""
 
     remedy = "check username and password"
     fixed = True
@@ -161,9 +165,9 @@ class UserPass(_Posted):
 
 
 class Certificate(_Posted):
-    """The client certificate of the connection, for `role` where one is named."""
+    """A login with the connection's client certificate, for the certificate role `role` unless that is empty."""
 
-    remedy = "check client_cert and client_key, and the certificate that the role allows"
+    remedy = "check client_cert and client_key, and which certificates the role allows"
 
     def __init__(self, endpoint: Endpoint, role: str) -> None:
         super().__init__(endpoint)
@@ -174,24 +178,24 @@ class Certificate(_Posted):
 
 
 def grant_of(answer: Mapping[str, Any]) -> Grant:
-    """The token in the answer to a login or a renewal."""
+    """Return the token in the answer to a login or a renewal. Raises `VaultFailure`."""
     auth = answer.get("auth")
     token = auth.get("client_token") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(token, str) or not token:
         raise VaultFailure(ErrorKind.UNAVAILABLE, "unreadable")
     ttl = number(auth.get("lease_duration"))
-    # A token of few uses is not renewed: that would be one of them.
+    # A renewal would count as one of a token's limited uses.
     renewable = auth.get("renewable") is True and not auth.get("num_uses")
     return Grant(Secret.of_text(token), ttl, renewable, full=ttl)
 
 
 def number(value: Any) -> float:
-    """A length of time in seconds as a server tells it; 0 for what is none."""
+    """Return a duration in seconds from an answer; 0 if `value` is not one."""
     return float(value) if isinstance(value, (int, float)) and 0 < value < 1e10 else 0.0  # noqa: PLR2004
 
 
 def read_secret(file: str, code: str, remedy: str) -> Secret:
-    """The text of a file without the line end; raises `VaultFailure` of kind UNAUTHENTICATED."""
+    """Return the one line of text in a file. Raises `VaultFailure` of kind UNAUTHENTICATED with `code` and `remedy`."""
     try:
         with Path(file).open("rb") as opened:
             text = opened.read(MAX_FILE).strip()

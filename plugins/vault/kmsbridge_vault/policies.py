@@ -1,4 +1,4 @@
-"""What each role needs, in Vault's own language."""
+"""The policy of each role, in Vault's policy language."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _DERIVED: Final[Mapping[PolicyRole, Sequence[tuple[str, Sequence[str]]]]] = {
 }
 _ABOUT: Final[Mapping[tuple[PolicyRole, bool], str]] = {
     ("encryptor", False): "Wraps data keys; cannot unwrap them.",
-    ("encryptor", True): "Wraps data keys; cannot unwrap them. Without the read it does not wrap.",
+    ("encryptor", True): "Wraps data keys; cannot unwrap them. To wrap it needs the read as well.",
     ("decryptor", False): "Unwraps data keys; cannot wrap any.",
-    ("decryptor", True): "Unwraps data keys; cannot wrap any. Without the read it does not unwrap.",
+    ("decryptor", True): "Unwraps data keys; cannot wrap any. To unwrap it needs the read as well.",
     ("rewrapper", False): (
         "Unwraps and wraps: Vault cannot rewrap with associated data, so this role can decrypt."
     ),
-    ("rewrapper", True): "Has Vault rewrap data keys, which it never sees; cannot unwrap them.",
+    ("rewrapper", True): "Has Vault rewrap data keys without seeing them; cannot unwrap them.",
     ("admin", False): "Makes, configures and rotates the key; cannot use it.",
     ("admin", True): "Makes, configures and rotates the key; cannot use it.",
 }
 
 
 def policy(name: KeyName, role: PolicyRole, *, derived: bool) -> str:
-    """HCL, for `bao policy write` in the namespace of the key."""
+    """Return the policy as HCL, for `bao policy write` in the key's namespace."""
     if role == "admin":
         grants = [
             (name.path("keys"), ("create", "read", "update")),
@@ -48,7 +48,7 @@ def policy(name: KeyName, role: PolicyRole, *, derived: bool) -> str:
         table = _DERIVED if derived else _AEAD
         grants = [(name.path(operation), tuple(rights)) for operation, rights in table[role]]
     rules = [
-        'path "{}" {{\n  capabilities = [{}]\n}}\n'.format(path, ", ".join(f'"{each}"' for each in rights))
+        'path "{}" {{\n  capabilities = [{}]\n}}\n'.format(path, ", ".join(f'"{right}"' for right in rights))
         for path, rights in grants
     ]
     return f"# {role} of {name.mount}/{name.key}. {_ABOUT[role, derived]}\n" + "\n".join(rules)

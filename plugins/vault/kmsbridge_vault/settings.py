@@ -1,4 +1,4 @@
-"""What the options of a key say: its server, and how this host logs in there."""
+"""Reads and checks a key's options: its server, and how this host logs in there."""
 
 from __future__ import annotations
 
@@ -25,31 +25,34 @@ _POD_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noq
 
 
 def place_of(options: Options) -> Place:
-    """The server; raises `ConfigError`. The standard variables of `bao` and `vault` stand in for options."""
+    """Return the key's server. Raises `ConfigError`.
+
+    The environment variables of the `bao` and `vault` commands replace missing options.
+    """
     address = options.text("address") or standard("ADDR")
     plain = options.flag("allow_plain_http")
     if not address:
         raise ConfigError(
-            f"{options.name} has no address of a server",
-            remedy=f"set address, as in {_ADDRESS}, or the variable BAO_ADDR or VAULT_ADDR",
+            f"{options.name} has no server address",
+            remedy=f"set address, for example to {_ADDRESS}, or the environment variable BAO_ADDR or VAULT_ADDR",
         )
     namespace = options.text("namespace") or standard("NAMESPACE")
     return Place(
         service_url(address, f"{options.name}.address", plain=plain, with_path=True),
         path(namespace, f"{options.name}.namespace") if namespace else "",
-        _file(options, "ca_file") or _existing(standard("CACERT"), "the variable of the CA file"),
+        _file(options, "ca_file") or _existing(standard("CACERT"), "BAO_CACERT or VAULT_CACERT"),
         _file(options, "client_cert"),
         _file(options, "client_key"),
     )
 
 
 def standard(name: str) -> str:
-    """What the provider's own variable of this name says, `bao`'s before `vault`'s; empty where none does."""
+    """Return the environment variable BAO_`name`, else VAULT_`name`, else ""."""
     return os.environ.get(f"BAO_{name}") or os.environ.get(f"VAULT_{name}") or ""
 
 
 def for_development(place: Place, login: Login) -> list[str]:
-    """Return what of the settings is not for production, in words."""
+    """Return the settings that are not fit for production, as texts."""
     parts, found = urlsplit(place.address), []
     if parts.scheme == "http":
         where = "on this machine" if is_loopback(parts.hostname or "") else "on another machine"
@@ -65,7 +68,10 @@ def _file(options: Options, option: str) -> str:
 
 def _existing(file: str, what: str) -> str:
     if file and not Path(file).is_file():
-        raise ConfigError(f"{what} names no file", remedy="check its path, which starts at the configuration")
+        raise ConfigError(
+            f"the file that {what} names does not exist",
+            remedy="check the path; a relative one in a configuration starts at the configuration file",
+        )
     return file
 
 
@@ -73,7 +79,7 @@ def _existing(file: str, what: str) -> str:
 
 
 def login_of(options: Options, client: Client) -> Login:
-    """From the table; without one, the token of the standard variables. Raises `ConfigError`."""
+    """Return the login in the option `auth`, or with the token in BAO_TOKEN or VAULT_TOKEN. Raises `ConfigError`."""
     auth = options.table("auth")
     method = auth.text("method")
     if method is None:
@@ -81,8 +87,8 @@ def login_of(options: Options, client: Client) -> Login:
         if not token:
             raise ConfigError(
                 f"{options.name} does not say how this host logs in",
-                remedy=f"set auth = {{ method = ... }}, one of {', '.join(_METHODS)}, or the variable "
-                "BAO_TOKEN or VAULT_TOKEN",
+                remedy=f"set auth = {{ method = ... }}, with one of {', '.join(_METHODS)}, or the environment "
+                "variable BAO_TOKEN or VAULT_TOKEN",
             )
         return logins.GivenToken(_header(Secret.of_text(token), f"{options.name}.auth"), renew=True)
     match method:
@@ -112,7 +118,7 @@ def _approle(auth: Options, client: Client) -> Login:
     wrapped = _wrapped(auth, client, endpoint)
     if secret_id is not None and wrapped is not None:
         raise ConfigError(
-            f"{auth.name} has a secret_id and a wrapped one as well", remedy="keep the one that is meant"
+            f"{auth.name} has both a secret_id and a wrapped secret id", remedy="remove one of them"
         )
     return logins.AppRole(endpoint, role_id, secret_id or wrapped)
 
@@ -120,9 +126,12 @@ def _approle(auth: Options, client: Client) -> Login:
 def _wrapped(auth: Options, client: Client, endpoint: Endpoint) -> WrappedSecretId | None:
     given, variable = auth.secret("wrapped_secret_id"), auth.text("wrapped_secret_id_env", "")
     file, role_name = auth.path("wrapped_secret_id_file", ""), auth.text("role_name", "")
-    sources = [each for each in (given, variable, file) if each]
+    sources = [source for source in (given, variable, file) if source]
     if len(sources) > 1:
-        raise ConfigError(f"{auth.name} has more than one wrapped secret id", remedy="keep one of them")
+        raise ConfigError(
+            f"{auth.name} has more than one wrapped secret id",
+            remedy="keep one of wrapped_secret_id, wrapped_secret_id_env and wrapped_secret_id_file",
+        )
     if not sources:
         return None
     from kmsbridge_vault.bootstrap import WrappedSecretId
@@ -139,7 +148,7 @@ def _wrapped(auth: Options, client: Client, endpoint: Endpoint) -> WrappedSecret
     if not wrapped.is_there:
         raise ConfigError(
             f"the environment variable that {auth.name}.wrapped_secret_id_env names is not set",
-            remedy="set it to a wrapping token: it holds one start of one process",
+            remedy="set it to a new wrapping token at each start: a token can be used by one process, once",
         )
     return wrapped
 
@@ -147,8 +156,8 @@ def _wrapped(auth: Options, client: Client, endpoint: Endpoint) -> WrappedSecret
 def _certificate(auth: Options, client: Client) -> Login:
     if not client.place.client_cert:
         raise ConfigError(
-            f"{auth.name} has the method cert, and there is no client certificate",
-            remedy="set client_cert and client_key beside auth",
+            f"{auth.name} has the method cert, but there is no client certificate",
+            remedy="set the key's options client_cert and client_key",
         )
     return logins.Certificate(_endpoint(auth, "cert"), auth.text("role", ""))
 
@@ -162,8 +171,11 @@ def _endpoint(auth: Options, mount: str) -> Endpoint:
 
 
 def _header(token: Secret, name: str) -> Secret:
-    """The token without a line end; it goes into a header."""
+    """Return the token without a line end. Raises `ConfigError` if it cannot be sent as an HTTP header."""
     text = token.reveal().strip()
     if not text.isascii() or not text.decode().isprintable() or b" " in text:
-        raise ConfigError(f"{name} has a token that is none", remedy="give it without spaces or other lines")
+        raise ConfigError(
+            f"{name} has a token that is not valid",
+            remedy="give the token alone, without spaces or other lines",
+        )
     return Secret(text)

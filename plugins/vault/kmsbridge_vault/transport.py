@@ -1,6 +1,6 @@
-"""HTTP for requests within a deadline. To be imported on first use: it imports requests.
+"""HTTP for the package requests that keeps a deadline. Import it on first use only: it imports requests.
 
-The timeouts of requests and urllib3 are of each read alone.
+The timeouts of requests and urllib3 apply to each read separately.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _TlsConnection(HTTPSConnection):
         return http.connect(self._dns_host, self.port)
 
     def connect(self) -> None:
-        # A new one each time: urllib3 reads the files into it, which may have been renewed since.
+        # A new context for each connection: urllib3 loads the certificate files into it, which may have been renewed.
         self.ssl_context = http.tls_within_deadline(create_urllib3_context())
         super().connect()
 
@@ -39,7 +39,7 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """For a `requests.Session` whose calls are made in blocks of `deadline.within`."""
+    """An adapter for a `requests.Session` whose requests are made inside `deadline.within` blocks."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)

@@ -8,7 +8,7 @@ _MODULES = (
     *("base", "batches", "binding", "interruption", "lifetime", "local_wrap", "names", "network", "portable"),
     *("refusals", "rewrapping", "roundtrip", "secrecy", "settings", "shape", "tampering", "versions"),
 )
-# Before they are imported, so that their asserts tell what they compared.
+# Before the modules are imported, so that their failed asserts show the compared values.
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _MODULES))
 
 from kmsbridge_testing.contract.batches import BatchCases  # noqa: E402
@@ -49,7 +49,7 @@ class DriverContract(
     InterruptionCases,
     BatchCases,
 ):
-    """All cases. A driver's author derives a class whose name begins with Test, with a fixture `harness`::
+    """All cases of the contract. To test a driver, derive a class named `Test...` with a fixture `harness`::
 
     class TestMyDriver(DriverContract):
         @pytest.fixture

@@ -43,11 +43,11 @@ Case = TypeVar("Case", bound=Callable[..., None])
 
 PAIRS = {"tenant": "acme", "purpose": "phone", "größe": "très grande"}
 TIMEOUT = 10.0
-"""Seconds for a call that should just work."""
+"""The timeout in seconds of calls that should succeed."""
 
 
 def needs(*abilities: str) -> Callable[[Case], Case]:
-    """Mark a case: it is left out where the harness declares that it cannot do one of these."""
+    """Mark a case to be skipped if the harness declares one of these abilities in `cannot`."""
     assert set(abilities) <= set(ABILITIES)
 
     def mark(case: Case) -> Case:
@@ -58,12 +58,12 @@ def needs(*abilities: str) -> Callable[[Case], Case]:
 
 
 def bound(pairs: Mapping[str, str] | None = None) -> EncryptionContext:
-    """The context that a driver is given for a data key."""
+    """Return the context that a driver gets for a data key, with `pairs` or else `PAIRS`."""
     return EncryptionContext.of(PAIRS if pairs is None else pairs).with_reserved(kmsbridge="dek")
 
 
 def refused(call: Callable[[], object], *kinds: type[KmsBridgeError]) -> Exception:
-    """The error, exactly of one of `kinds`, that `call` raises."""
+    """Return the error that `call` raises. Fails unless its class is exactly one of `kinds`."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - which class it is decides below
         call()
     error = caught.value
@@ -72,26 +72,28 @@ def refused(call: Callable[[], object], *kinds: type[KmsBridgeError]) -> Excepti
 
 
 def kind_of(driver: KeyDriver, error: BaseException, operation: Operation) -> ErrorKind | None:
-    """Return what the library takes an exception for that `operation` of the bare driver let out."""
+    """Return the kind that the library gives to an exception raised by `operation` of a driver."""
     if isinstance(error, AuthenticationError):
         return ErrorKind.NOT_AUTHENTIC
     return error.kind if isinstance(error, DriverError) else driver.classify(error, operation)
 
 
 def driver_of(address: KeyAddress) -> KeyDriver:
-    """A driver as the library opens it, its options checked."""
+    """Return a driver opened as the library opens it. Fails if the driver did not read all options."""
     uri = KeyURI.parse(address.uri)
     options = Options(address.options)
     driver = registry.driver_class(uri.scheme).open(uri, options)
     unknown = [name for _, name in options.unknown()]
-    assert not unknown, f"the driver did not ask for the options {unknown}"
+    assert not unknown, (
+        f"`open` did not read the options {unknown}, so the library would refuse them as unknown"
+    )
     return driver
 
 
 def profile_of(
     encrypt_to: list[KeyAddress], decrypt_with: list[KeyAddress] | None = None, **settings: Any
 ) -> Profile:
-    """A profile with these keys, for `EnvelopeCipher` and its like."""
+    """Return a profile with these keys; `decrypt_with` is `encrypt_to` if None."""
     configs = {
         address.uri: KeyConfig(f"key{n}", KeyURI.parse(address.uri), Options(address.options))
         for n, address in enumerate([*encrypt_to, *(decrypt_with or [])])
@@ -110,12 +112,12 @@ class Keys:
     def __init__(self, harness: Harness, end: contextlib.ExitStack) -> None:
         self._harness, self._end = harness, end
         self.calls = CallLog()
-        """The calls that the keys opened here made."""
+        """The calls of the keys that were opened by `open` and `at`."""
 
     def open(
         self, which: Which = "first", role: Role = "both", policy: CallPolicy | None = None
     ) -> ManagedKey:
-        """A key behind the library's rules, which does not sleep between attempts."""
+        """Open a key of the harness as a `ManagedKey`, which does not sleep between attempts."""
         return self.at(self._harness.address(which, role), policy)
 
     def at(
@@ -124,7 +126,7 @@ class Keys:
         policy: CallPolicy | None = None,
         sleep: Callable[[float], None] = lambda _: None,
     ) -> ManagedKey:
-        """The same for an address; `sleep` is called before each further attempt."""
+        """Open the key at `address` as a `ManagedKey`; `sleep` is called before each further attempt."""
         patient = CallPolicy(attempt_timeout=TIMEOUT, deadline=3 * TIMEOUT)
         key = ManagedKey(
             "contract", lambda: driver_of(address), policy or patient, observer=self.calls, sleep=sleep
@@ -133,28 +135,28 @@ class Keys:
         return key
 
     def driver(self, which: Which = "first") -> KeyDriver:
-        """The bare driver."""
+        """Open a key of the harness as a driver, without the library's retries and checks."""
         driver = driver_of(self._harness.address(which))
         self._end.callback(driver.close)
         return driver
 
     def cipher(self, *which: Which, **settings: Any) -> EnvelopeCipher:
-        """The portable API over these keys, or over the first."""
-        addresses = [self._harness.address(each) for each in which or ("first",)]
+        """Return a cipher for these keys, or for the first one."""
+        addresses = [self._harness.address(name) for name in which or ("first",)]
         return self._end.enter_context(from_profile(EnvelopeCipher, profile_of(addresses, **settings)))
 
 
 class Cases:
-    """What every group of cases has."""
+    """The fixtures of all groups of cases."""
 
     @pytest.fixture
     def harness(self) -> Harness:
-        """The one fixture that a driver's author writes: a new harness."""
-        raise NotImplementedError("write a fixture `harness` that returns your harness")
+        """A new harness; the one fixture that the author of a driver writes."""
+        raise NotImplementedError("there is no fixture `harness`; write one that returns your harness")
 
     @pytest.fixture(autouse=True)
     def _examined(self, request: pytest.FixtureRequest, harness: Harness) -> Iterator[None]:
-        """Leave out what is declared, have the driver found, and end what the harness made."""
+        """Skip the case if the harness declares that it cannot do it; install the driver; close the harness."""
         with contextlib.closing(harness), contextlib.ExitStack() as end:
             gap = _declared(request, harness)
             if gap:
@@ -166,18 +168,18 @@ class Cases:
 
     @pytest.fixture
     def keys(self, harness: Harness, _examined: None) -> Iterator[Keys]:
-        """Opens keys of the harness."""
+        """Opens keys of the harness, and closes them after the case."""
         with contextlib.ExitStack() as end:
             yield Keys(harness, end)
 
     @pytest.fixture
     def key(self, keys: Keys) -> ManagedKey:
-        """The first key."""
+        """The first key of the harness."""
         return keys.open()
 
     @pytest.fixture
     def capabilities(self, key: ManagedKey) -> frozenset[Capability]:
-        """What the driver declares."""
+        """The capabilities that the driver declares."""
         return key.capabilities
 
     @pytest.fixture
@@ -187,32 +189,32 @@ class Cases:
             yield calls
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """A case for each backend that is registered by the time of collection."""
+        """Make a case for each registered backend."""
         if "peer" in metafunc.fixturenames:
             metafunc.parametrize("peer", list(PEERS), indirect=True)
 
     @pytest.fixture
     def peer(self, request: pytest.FixtureRequest, harness: Harness, _examined: None) -> Iterator[Harness]:
-        """Another backend of the run, in turn."""
+        """A harness of another backend."""
         with contextlib.closing(PEERS[request.param]()) as peer, contextlib.ExitStack() as end:
-            # Another key of the same backend is found already, maybe as a driver derived from it.
+            # For the same scheme the harness's own driver, which may be a derived class, stays installed.
             if peer.driver is not None and _scheme(peer) != _scheme(harness):
                 end.enter_context(installed(peer.driver))
             yield peer
 
     @pytest.fixture
     def plaintext(self) -> bytes:
-        """As long as a data key."""
+        """A random payload of the length of a data key."""
         return secrets.token_bytes(32)
 
 
 def _declared(request: pytest.FixtureRequest, harness: Harness) -> str:
-    """What of this case the harness declares that it cannot do, with the reason; empty if nothing."""
-    wanted = getattr(request.function, "kmsbridge_needs", ())
-    parameters = getattr(request.node, "callspec", None)
-    values = parameters.params.values() if parameters else ()
-    texts = [value for each in values if isinstance(value := getattr(each, "value", None), str)]
-    names = (*wanted, *texts, request.node.originalname, request.node.name)
+    """Return what the case needs and the harness declares in `cannot`, with the reason; "" if nothing."""
+    abilities = getattr(request.function, "kmsbridge_needs", ())
+    callspec = getattr(request.node, "callspec", None)
+    parameters = callspec.params.values() if callspec else ()
+    faults = [text for parameter in parameters if isinstance(text := getattr(parameter, "value", None), str)]
+    names = (*abilities, *faults, request.node.originalname, request.node.name)
     return next((f"{name}: {harness.cannot[name]}" for name in names if name in harness.cannot), "")
 
 
@@ -225,14 +227,14 @@ def _names(kinds: tuple[type[KmsBridgeError], ...]) -> str:
 
 
 def cut(wrapped: WrappedKey) -> WrappedKey:
-    """The wrapped key without its last byte."""
+    """Return the wrapped key without its last byte."""
     return wrapped._replace(ciphertext=wrapped.ciphertext[:-1])
 
 
 def ask_fresh_process(harness: Harness, **more: Any) -> dict[str, Any]:
-    """What `kmsbridge_testing.opener` answers for the first key, in a process that was just started."""
+    """Run `kmsbridge_testing.opener` for the first key in a new process, and return its answer."""
     address, driver = harness.address("first"), harness.driver
-    asked = {
+    request = {
         "uri": address.uri,
         "options": dict(address.options),
         "driver": f"{driver.__module__}:{driver.__qualname__}" if driver else "",
@@ -240,7 +242,7 @@ def ask_fresh_process(harness: Harness, **more: Any) -> dict[str, Any]:
         **more,
     }
     command = [sys.executable, "-m", "kmsbridge_testing.opener"]
-    sent = json.dumps(asked).encode()
+    sent = json.dumps(request).encode()
     done = subprocess.run(command, input=sent, capture_output=True, timeout=60, check=False)  # noqa: S603 - this interpreter and package
     assert done.returncode == 0, done.stderr.decode()
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Group 14: many at once, each in its place."""
+"""Group 14: `wrap_many` and `unwrap_many` return each item's result in its place."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Items = list[tuple[bytes, EncryptionContext]]
 
 
 def payloads(number: int) -> Items:
-    """Payloads that differ, each for a context of its own."""
+    """Return different payloads, each with its own context."""
     return [(secrets.token_bytes(32), bound({"n": str(n)})) for n in range(number)]
 
 
 class BatchCases(Cases):
-    """`wrap_many` and `unwrap_many`, each where its capability is declared."""
+    """Cases for `wrap_many` and `unwrap_many`, if their capabilities are declared."""
 
     def test_wrap_many_is_there_where_declared(self, keys: Keys, key: ManagedKey) -> None:
-        """With BATCH_WRAP each result is in its place; without, the method says that it is not there."""
+        """With BATCH_WRAP each result is in its place; without it, the method raises `NotImplementedError`."""
         items = payloads(5)
         if Capability.BATCH_WRAP not in key.capabilities:
             with pytest.raises(NotImplementedError):
@@ -43,7 +43,7 @@ class BatchCases(Cases):
         assert len({each.ciphertext for each in wrapped}) == len(items)
 
     def test_unwrap_many_is_there_where_declared(self, keys: Keys, key: ManagedKey) -> None:
-        """With BATCH_UNWRAP each result is in its place; without, the method says that it is not there."""
+        """With BATCH_UNWRAP each result is in its place; without it, the method raises `NotImplementedError`."""
         if Capability.BATCH_UNWRAP not in key.capabilities:
             with pytest.raises(NotImplementedError):
                 keys.driver().unwrap_many([(key.wrap(bytes(32), bound()), bound())], timeout=TIMEOUT)
@@ -54,26 +54,26 @@ class BatchCases(Cases):
         assert key.unwrap_many(batch[::-1]) == [plaintext for plaintext, _ in items[::-1]]
 
     def test_largest_batch_works(self, key: ManagedKey) -> None:
-        """`batch_limit` is no exaggeration, for payloads as large as a data key."""
+        """A batch of `batch_limit` payloads of the length of a data key works."""
         items = payloads(min(key.batch_limit, MOST))
         batches = Capability.BATCH_WRAP in key.capabilities
         wrapped = _wrapped(key, items) if batches else [key.wrap(*each) for each in items]
         assert _opened(key, wrapped, items) == [plaintext for plaintext, _ in items]
 
     def test_wrap_many_binds_each_context(self, key: ManagedKey) -> None:
-        """What a batch wrapped opens in its own context, and not in its neighbour's."""
+        """A wrapped key of a batch unwraps in its own context, and not in that of another item."""
         if Capability.BATCH_WRAP in key.capabilities:
             items = payloads(2)
             for wrapped, (_, context) in zip(_wrapped(key, items), items[::-1], strict=True):
                 refused(partial(key.unwrap, wrapped, context), AuthenticationError)
 
     def test_wrap_many_reports_the_version(self, key: ManagedKey) -> None:
-        """As a single wrap does."""
+        """A batch reports the version, as a single wrap does."""
         if Capability.BATCH_WRAP in key.capabilities:
             assert {each.version for each in _wrapped(key, payloads(2))} == {key.describe().version}
 
     def test_batch_binds_each_context(self, key: ManagedKey, plaintext: bytes) -> None:
-        """In a batch each wrapped key has its own context, and only those in the right one open."""
+        """In a batch each wrapped key has its own context, and only those in the right one unwrap."""
         if Capability.BATCH_UNWRAP in key.capabilities:
             one, other = (key.wrap(plaintext, bound({"n": n})) for n in "12")
             contexts = bound({"n": "1"}), bound({"n": "2"})
@@ -83,7 +83,7 @@ class BatchCases(Cases):
             assert [type(each) for each in mixed] == [bytes, AuthenticationError] * 2
 
     def test_changed_one_in_a_batch_is_the_only_one_refused(self, key: ManagedKey, plaintext: bytes) -> None:
-        """A failure in a batch stands in its place, and hides no other result."""
+        """A failed item's error is in the item's place, and the other items succeed."""
         if Capability.BATCH_UNWRAP in key.capabilities:
             wrapped = key.wrap(plaintext, bound())
             results = key.unwrap_many([(each, bound()) for each in (wrapped, cut(wrapped), wrapped)])
@@ -91,7 +91,7 @@ class BatchCases(Cases):
             assert type(results[1]) in REFUSALS
 
     def test_refused_payload_in_a_batch_is_the_only_one_refused(self, keys: Keys, key: ManagedKey) -> None:
-        """One that is too large for the service, which the library would not send; some services take it."""
+        """A payload beyond `max_plaintext` fails alone, or is wrapped; the library itself would not send it."""
         if Capability.BATCH_WRAP not in key.capabilities:
             return
         driver = keys.driver()
@@ -113,7 +113,7 @@ class BatchCases(Cases):
     def test_outage_fails_a_batch_whole(
         self, harness: Harness, key: ManagedKey, fault: Fault, operation: str
     ) -> None:
-        """It is raised, so that the library tries again, and no item's own failure."""
+        """An outage is raised, so that the library retries, and is not the result of single items."""
         wrapped = key.wrap(bytes(32), bound())
         harness.break_network(fault)
         if operation == "wrap" and Capability.BATCH_WRAP in key.capabilities:
@@ -123,14 +123,14 @@ class BatchCases(Cases):
 
     @needs("disable")
     def test_disabled_key_is_told_of_a_batch(self, harness: Harness, key: ManagedKey) -> None:
-        """A batch is refused whole, or each of its items."""
+        """`KmsKeyDisabled`, raised for the whole batch or as the result of each item."""
         wrapped = key.wrap(bytes(32), bound())
         harness.disable("first")
         assert set(_refusals(key, wrapped)) <= {KmsKeyDisabled}
 
     @needs("roles")
     def test_encrypt_only_caller_cannot_unwrap_a_batch(self, keys: Keys, key: ManagedKey) -> None:
-        """A batch is no way around it, and it wraps one."""
+        """An encrypt-only caller is denied a batch of unwraps, and can wrap a batch."""
         encrypting = keys.open(role="encrypt-only")
         if Capability.BATCH_UNWRAP in encrypting.capabilities:
             assert set(_unwrap_refusals(encrypting, key.wrap(bytes(32), bound()))) == {KmsAccessDenied}
@@ -140,7 +140,7 @@ class BatchCases(Cases):
 
     @needs("roles")
     def test_decrypt_only_caller_cannot_wrap_a_batch(self, keys: Keys) -> None:
-        """The other way round."""
+        """A decrypt-only caller is denied a batch of wraps."""
         decrypting = keys.open(role="decrypt-only")
         if Capability.BATCH_WRAP in decrypting.capabilities:
             assert set(_wrap_refusals(decrypting)) == {KmsAccessDenied}
@@ -161,14 +161,14 @@ def _opened(key: ManagedKey, wrapped: list[WrappedKey], items: Items) -> list[ob
 
 
 def _refusals(key: ManagedKey, wrapped: WrappedKey) -> list[type]:
-    """The classes of the errors of each kind of batch that the driver has."""
+    """Return the classes of the results of both kinds of batches, as far as the driver has them."""
     wraps = Capability.BATCH_WRAP in key.capabilities
     unwraps = Capability.BATCH_UNWRAP in key.capabilities
     return (_wrap_refusals(key) if wraps else []) + (_unwrap_refusals(key, wrapped) if unwraps else [])
 
 
 def _wrap_refusals(key: ManagedKey) -> list[type]:
-    """The classes of the results of a batch of two, whether it was refused whole or each for itself."""
+    """Return the classes of the results of a batch of two, or that of the error that it raised."""
     try:
         return [type(each) for each in key.wrap_many(payloads(2))]
     except KmsError as error:

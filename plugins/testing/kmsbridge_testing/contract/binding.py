@@ -1,4 +1,4 @@
-"""Group 2: a wrapped key opens in the context it was wrapped in, and in no other."""
+"""Group 2: a wrapped key unwraps in the context that it was wrapped in, and in no other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WRONG: dict[str, tuple[Pairs, Pairs]] = {
     "end of a long value": ({"a": "x" * 3000 + "1"}, {"a": "x" * 3000 + "2"}),
     "composed and decomposed": ({"name": "é"}, {"name": "e\N{COMBINING ACUTE ACCENT}"}),
 }
-"""What was closed with the first must not open with the second."""
+"""Pairs of contexts: what is wrapped in the first must not unwrap in the second."""
 
 RIGHT: dict[str, Pairs] = {
     "empty": {},
@@ -50,15 +50,15 @@ right = pytest.mark.parametrize("pairs", RIGHT.values(), ids=RIGHT)
 
 
 class BindingCases(Cases):
-    """The encryption context at the key service, with the library's own binding where it binds none."""
+    """Cases for the encryption context, which the library binds if the key service does not."""
 
     @right
     def test_context_is_accepted(self, key: ManagedKey, plaintext: bytes, pairs: Pairs) -> None:
-        """Whatever the library allows, the driver carries."""
+        """The driver handles every context that the library allows."""
         assert key.unwrap(key.wrap(plaintext, bound(pairs)), bound(pairs)) == plaintext
 
     def test_order_of_the_pairs_does_not_matter(self, key: ManagedKey, plaintext: bytes) -> None:
-        """A context is a set of pairs."""
+        """A context is a set of pairs without an order."""
         wrapped = key.wrap(plaintext, bound({"a": "1", "b": "2", "c": "3"}))
         assert key.unwrap(wrapped, bound({"c": "3", "b": "2", "a": "1"})) == plaintext
 
@@ -66,7 +66,7 @@ class BindingCases(Cases):
     def test_wrong_context_is_refused(
         self, key: ManagedKey, plaintext: bytes, closed: Pairs, opened: Pairs
     ) -> None:
-        """Anything else than the same context is `AuthenticationError`."""
+        """Any other context than the original one is an `AuthenticationError`."""
         wrapped = key.wrap(plaintext, bound(closed))
         refused(lambda: key.unwrap(wrapped, bound(opened)), AuthenticationError)
         assert key.unwrap(wrapped, bound(closed)) == plaintext

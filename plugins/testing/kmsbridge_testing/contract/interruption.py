@@ -19,13 +19,13 @@ from kmsbridge_testing.harness import Fault, Harness
 PATIENT: Final = CallPolicy(attempt_timeout=8, deadline=20, max_attempts=2)
 _SOON: Final = 0.3
 _TRIES: Final = 3
-"""A network that breaks can cut off a first attempt, which is counted, and rightly so."""
+"""Breaking the network can fail a first attempt, which the key rightly counts; the case is then repeated."""
 _AT_ONCE: Final = 5.0
-"""Seconds after which something is not at once, on a busy machine as well."""
+"""The most seconds that "at once" may take on a busy machine."""
 
 
 class SoftTimeLimit(Exception):
-    """As task queues raise where a task takes too long: an `Exception`, of no class that a driver knows."""
+    """An exception such as task queues raise when a task takes too long; no driver knows its class."""
 
 
 FOREIGN: Final = (SoftTimeLimit, TimeoutError, KeyboardInterrupt)
@@ -34,7 +34,7 @@ every_exception = pytest.mark.parametrize("foreign", FOREIGN, ids=lambda foreign
 
 
 class InterruptionCases(Cases):
-    """Signal handlers that raise while a call is under way. They run on the main thread alone."""
+    """Cases for signal handlers that raise during a call. Python runs them on the main thread only."""
 
     @needs("break_network")
     @every_call
@@ -49,8 +49,10 @@ class InterruptionCases(Cases):
         call: Call,
         foreign: type[BaseException],
     ) -> None:
-        """Unchanged and at once, though the service hangs; it is not tried again, and counts for nothing."""
-        assert threading.current_thread() is threading.main_thread(), "run it there: signal handlers do"
+        """It is raised at once and unchanged while the service hangs; no retry, and no failure of the key."""
+        assert threading.current_thread() is threading.main_thread(), (
+            "run this on the main thread, for signals"
+        )
         for _ in range(_TRIES):
             key, error = keys.open(policy=PATIENT), foreign()
             wrapped = key.wrap(plaintext, bound())
@@ -71,13 +73,13 @@ class InterruptionCases(Cases):
             assert key.unwrap(wrapped, bound()) == plaintext
             if not failed:
                 return
-        pytest.fail("a call that an exception from elsewhere ended was counted as a failure of the service")
+        pytest.fail("a call that a signal handler's exception ended was counted as a failure of the service")
 
 
 @contextlib.contextmanager
 def interrupted(error: BaseException, *, after: float) -> Iterator[None]:
     """Have a signal handler raise `error` on this thread, the main one, if the block takes `after` seconds."""
-    # No timer of the system's: pytest's own timeouts may use it.
+    # Not `signal.setitimer`, which pytest's own timeouts may use.
     over, main = threading.Event(), threading.main_thread().ident
     assert main == threading.get_ident()
 

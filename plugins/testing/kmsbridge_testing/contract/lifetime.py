@@ -1,4 +1,4 @@
-"""Group 7: many threads, forked children, and the end."""
+"""Group 7: many threads, forked child processes, and `close`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE: Final = 30.0
 
 
 class LifetimeCases(Cases):
-    """One driver in many hands, for as long as it lives."""
+    """Cases for the use of a driver from threads and child processes, and after `close`."""
 
     def test_many_threads_share_a_driver(self, keys: Keys) -> None:
         """64 threads at once: each gets its own payload back, in its own context."""
@@ -43,48 +43,48 @@ class LifetimeCases(Cases):
             assert all(pool.map(work, range(THREADS)))
 
     def test_forked_child_uses_the_key(self, key: ManagedKey, plaintext: bytes) -> None:
-        """A child of a process that has used the key uses it too, and the parent goes on."""
+        """A child process can use a key that its parent has used, and so can the parent afterwards."""
         wrapped = key.wrap(plaintext, bound())
         assert in_child(lambda: _works(key, wrapped, plaintext)) == "ok"
         _works(key, wrapped, plaintext)
 
     def test_forked_child_opens_the_key(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
-        """A child opens a driver of its own."""
+        """A child process can open a driver itself."""
         wrapped = key.wrap(plaintext, bound())
         assert in_child(lambda: _works(keys.open(), wrapped, plaintext)) == "ok"
 
     def test_fork_amid_calls_leaves_the_child_able(self, key: ManagedKey, plaintext: bytes) -> None:
-        """What other threads were at when the process forked holds nothing up in the child."""
+        """Calls that other threads were making at the fork do not block the child process."""
         wrapped = key.wrap(plaintext, bound())
         with _busy(lambda: _works(key, wrapped, plaintext)):
             for _ in range(3):
                 assert in_child(lambda: _works(key, wrapped, plaintext)) == "ok"
 
     def test_end_of_a_child_leaves_the_parent_able(self, key: ManagedKey, plaintext: bytes) -> None:
-        """A child that closes the key closes nothing of its parent's."""
+        """A child process that closes the key does not affect its parent."""
         wrapped = key.wrap(plaintext, bound())
         assert in_child(key.close) == "ok"
         _works(key, wrapped, plaintext)
 
     def test_close_twice(self, keys: Keys) -> None:
-        """The second time does nothing."""
+        """A second `close` does nothing."""
         driver = keys.driver()
         driver.close()
         driver.close()
 
     def test_close_before_any_call(self, keys: Keys) -> None:
-        """Nothing has been opened that could be missing."""
+        """A key that was never used can be closed."""
         keys.open().close()
 
     @every_call
     def test_closed_key_is_told(self, key: ManagedKey, plaintext: bytes, call: Call) -> None:
-        """Use after close is `ClosedError`."""
+        """Use after `close` is a `ClosedError`."""
         wrapped = key.wrap(plaintext, bound())
         key.close()
         refused(lambda: call(key, wrapped), ClosedError)
 
     def test_closed_key_makes_no_call(self, calls: Counter[str], key: ManagedKey, plaintext: bytes) -> None:
-        """The driver is not asked, so it need not look whether it is closed."""
+        """The library does not call a closed driver, which therefore need not check."""
         wrapped = key.wrap(plaintext, bound())
         key.close()
         before = calls.copy()
@@ -93,7 +93,7 @@ class LifetimeCases(Cases):
         assert calls == before
 
     def test_close_of_one_driver_leaves_another_open(self, keys: Keys, plaintext: bytes) -> None:
-        """Two drivers of one key share nothing that either may close."""
+        """Closing one of two drivers of a key does not affect the other."""
         one, other = keys.open(), keys.open()
         wrapped = one.wrap(plaintext, bound())
         one.close()
@@ -101,10 +101,10 @@ class LifetimeCases(Cases):
 
 
 def in_child(work: Callable[[], object]) -> str:
-    """What became of `work` in a forked child: "ok", or what went wrong; never waits for ever."""
+    """Do `work` in a forked child process; return "ok" or what went wrong. Waits at most `PATIENCE` seconds."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        # Python warns of forking where there are threads: that is what is to be tried.
+        # Python warns about forking a process with threads, which is what is tested here.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if not child:
@@ -125,7 +125,7 @@ def _report(work: Callable[[], object], writing: int) -> None:
     try:
         work()
         text = "ok"
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
+    except BaseException as error:  # noqa: BLE001 - reported to the parent
         text = f"{type(error).__name__}: {error}"
     finally:
         os.write(writing, text.encode()[:4096])
@@ -139,16 +139,16 @@ def _works(key: ManagedKey, wrapped: WrappedKey, plaintext: bytes) -> None:
 
 @contextlib.contextmanager
 def _busy(work: Callable[[], object]) -> Iterator[None]:
-    """Two threads that do `work` again and again meanwhile, and have each done it once."""
+    """Repeat `work` on two threads during the block, which begins after each has done it once or twice in all."""
     over, begun = threading.Event(), threading.Semaphore(0)
 
-    def toil() -> None:
+    def repeat() -> None:
         while not over.is_set():
             work()
             begun.release()
 
     with ThreadPoolExecutor(2) as pool:
-        futures = [pool.submit(toil) for _ in range(2)]
+        futures = [pool.submit(repeat) for _ in range(2)]
         try:
             for _ in futures:
                 assert begun.acquire(timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Group 12: who holds a public key asks nobody to wrap."""
+"""Group 12: a driver with the public key wraps without a call."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kmsbridge_testing.harness import Fault, Harness
 
 
 class LocalWrapCases(Cases):
-    """`LOCAL_WRAP`, where the harness pins the public key; without it, a wrap is the service's to do."""
+    """Cases for `LOCAL_WRAP`, with the public key in the harness's addresses. Without it, the service wraps."""
 
     @needs("break_network")
     @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.HANG], ids=lambda fault: fault.value)
     def test_local_wrap_works_without_a_network(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault
     ) -> None:
-        """By a driver that never had one; what it wrapped opens when the network is back."""
+        """A new driver wraps while the network is down, and the result unwraps when it is back."""
         key = keys.open()
         if Capability.LOCAL_WRAP not in key.capabilities:
             harness.break_network(Fault.REFUSED)
@@ -32,7 +32,7 @@ class LocalWrapCases(Cases):
         assert keys.open().unwrap(wrapped, bound()) == plaintext
 
     def test_local_wrap_touches_no_network(self, keys: Keys, plaintext: bytes) -> None:
-        """Not even once the key was used."""
+        """A local wrap does not use the network, even if the key has been used with it."""
         key = keys.open()
         if Capability.LOCAL_WRAP in key.capabilities:
             assert key.unwrap(key.wrap(plaintext, bound()), bound()) == plaintext
@@ -40,7 +40,7 @@ class LocalWrapCases(Cases):
 
     @needs("calls")
     def test_wrap_costs_one_call_or_none(self, harness: Harness, keys: Keys, plaintext: bytes) -> None:
-        """None where it is declared to be local."""
+        """A wrap is one request to the service, or none with LOCAL_WRAP."""
         key = keys.open()
         before = harness.calls("first")
         key.wrap(plaintext, bound())

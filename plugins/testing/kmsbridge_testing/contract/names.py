@@ -1,4 +1,4 @@
-"""Group 9: a name that could lead elsewhere is refused when the key is opened."""
+"""Group 9: `open` refuses names that could address something other than a key."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HOSTILE: Final = {
 
 
 class NameCases(Cases):
-    """Names that a provider's client might put into a path or a header."""
+    """Cases for names that a provider's client might put into a path or a header."""
 
     @needs("named")
     @pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)

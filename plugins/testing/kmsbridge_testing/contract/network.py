@@ -1,4 +1,4 @@
-"""Group 6: what the network does to a call is told apart, ends in time, and is over when it is over."""
+"""Group 6: faults of the network give the right error, within the deadline, and leave the driver usable."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ ERRORS: Final[dict[Fault, tuple[type[KmsError], ...]]] = {
     **dict.fromkeys((Fault.REQUEST_TIMEOUT, Fault.GATEWAY_TIMEOUT), EITHER),
     Fault.THROTTLED: (KmsThrottled,),
 }
-"""All are tried again. What something in between says is no refusal, whatever the status."""
+"""The errors of each fault, all of which are retried: an answer that is not the service's is never a refusal."""
 IMPATIENT: Final = CallPolicy(attempt_timeout=0.25, deadline=0.5, max_attempts=3)
 PATIENT: Final = CallPolicy(attempt_timeout=5, deadline=30, max_attempts=3)
 BRISK: Final = CallPolicy(attempt_timeout=1, deadline=10, max_attempts=3)
 MAX_OVERRUN: Final = 1.2
 NOISE: Final = 1.5
-"""Seconds that a busy machine may add to any call."""
+"""The seconds that a busy machine may add to a call."""
 MAX_MEMORY: Final = 2**26
-"""Bytes that a call may take for an answer that does not end."""
+"""The most bytes of memory that a call may use for an endless answer."""
 
 every_fault = pytest.mark.parametrize("fault", FAILURES, ids=lambda fault: fault.value)
 every_misdirection = pytest.mark.parametrize("why", Misdirection, ids=lambda why: why.value)
 
 
 class NetworkCases(Cases):
-    """Faults between an open driver and its service, and services that are not where they should be."""
+    """Cases for faults between an open driver and its service, and for addresses where there is no service."""
 
     @needs("break_network")
     @every_call
@@ -59,9 +59,9 @@ class NetworkCases(Cases):
     def test_fault_is_told_and_survived(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
     ) -> None:
-        """The right class, after the attempts that are told and no others, within the deadline.
+        """The error is of the right class, after as many requests as it says, within the deadline.
 
-        The same object works when the fault is over.
+        The same driver works when the fault is over.
         """
         policy = IMPATIENT if fault in (*SLOW, *ENDLESS) else PATIENT
         key = keys.open(policy=policy)
@@ -75,7 +75,7 @@ class NetworkCases(Cases):
         harness.heal_network()
         assert seconds <= policy.deadline * MAX_OVERRUN + NOISE
         if error is not None:
-            assert arrivals <= error.attempts, "something beneath the library tries again"
+            assert arrivals <= error.attempts, "the driver or its client retries; only the library may"
             assert arrivals or fault is Fault.REFUSED
             assert policy is IMPATIENT or error.attempts == _attempts(fault, policy)
         assert keys.open().unwrap(wrapped, bound()) == plaintext
@@ -84,12 +84,12 @@ class NetworkCases(Cases):
 
     @needs("break_network")
     @pytest.mark.parametrize(
-        "fault", [each for each in FAILURES if each not in SLOW], ids=lambda fault: fault.value
+        "fault", [fault for fault in FAILURES if fault not in SLOW], ids=lambda fault: fault.value
     )
     def test_passing_fault_is_overcome(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault
     ) -> None:
-        """A fault that is over at the second attempt is no failure."""
+        """A call succeeds if the fault is over at the second attempt."""
         key = keys.at(harness.address("first"), PATIENT, sleep=lambda _: harness.heal_network())
         wrapped = key.wrap(plaintext, bound())
         harness.break_network(fault)
@@ -102,13 +102,13 @@ class NetworkCases(Cases):
     def test_attempt_connects_once(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
     ) -> None:
-        """Nothing arrives where connections are refused, so the client's side is counted."""
+        """Each attempt connects at most once; counted at the client, because refused connections do not arrive."""
         key = keys.open(policy=PATIENT)
         wrapped = keys.open().wrap(plaintext, bound())
         assert key.key_id == wrapped.key_id
         harness.break_network(fault)
         events = network_events_of(lambda: _failure(key, wrapped, call, fault))
-        connects = Counter(each for each in events if each.startswith("socket.connect "))
+        connects = Counter(event for event in events if event.startswith("socket.connect "))
         assert max(connects.values(), default=0) <= PATIENT.max_attempts
 
     @needs("break_network")
@@ -117,7 +117,7 @@ class NetworkCases(Cases):
     def test_late_answer_is_waited_for(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
     ) -> None:
-        """Well within the timeout it is a success, of the first attempt."""
+        """An answer that is late but well within the timeout is a success of the first attempt."""
         key = keys.open(policy=PATIENT)
         wrapped = keys.open().wrap(plaintext, bound())
         assert key.key_id == wrapped.key_id
@@ -131,13 +131,13 @@ class NetworkCases(Cases):
     def test_dead_connection_is_replaced(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
     ) -> None:
-        """What a connection that was kept suffers meanwhile is no error, and costs a counted attempt at most."""
+        """A kept connection that died meanwhile costs at most one more attempt, and no error."""
         key = keys.open(policy=BRISK)
         wrapped = key.wrap(plaintext, bound())
         assert key.unwrap(wrapped, bound()) == plaintext
         harness.break_network(fault)
         assert call(key, wrapped)
-        # A busy machine may need the third where the first had to wait for nothing.
+        # On a busy machine a silent connection may cost two attempts.
         assert fault is Fault.VANISHED or keys.calls.last.attempts <= 2  # noqa: PLR2004
         assert key.unwrap(wrapped, bound()) == plaintext
 
@@ -147,7 +147,7 @@ class NetworkCases(Cases):
     def test_redirect_is_not_followed(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
     ) -> None:
-        """The other host gets no connection, so neither the request nor the token."""
+        """The other host gets no connection, and so neither the request nor the credentials."""
         key = keys.open(policy=PATIENT)
         wrapped = key.wrap(plaintext, bound())
         harness.break_network(fault)
@@ -160,7 +160,7 @@ class NetworkCases(Cases):
     def test_endless_answer_takes_little_memory(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
     ) -> None:
-        """No more than 64 MiB, though there would be time for more."""
+        """An endless answer takes at most 64 MiB of memory, although there is time to read more."""
         key = keys.open(policy=CallPolicy(attempt_timeout=10, deadline=20, max_attempts=1))
         wrapped = key.wrap(plaintext, bound())
         harness.break_network(fault)
@@ -177,7 +177,7 @@ class NetworkCases(Cases):
     def test_first_use_keeps_the_deadline(
         self, harness: Harness, keys: Keys, plaintext: bytes, fault: Fault, call: Call
     ) -> None:
-        """`KmsTimeout`, though finding the key's id may be a call too; the same object works then."""
+        """The first call keeps the deadline, also if it has to find the key's id; the driver works afterwards."""
         wrapped = keys.open().wrap(plaintext, bound())
         key = keys.open(policy=IMPATIENT)
         harness.break_network(fault)
@@ -189,7 +189,7 @@ class NetworkCases(Cases):
     @needs("break_network")
     @pytest.mark.parametrize("fault", [Fault.HANG], ids=lambda fault: fault.value)
     def test_resolve_keeps_its_timeout(self, harness: Harness, keys: Keys, fault: Fault) -> None:
-        """The key's id where it costs no call, or a timeout; afterwards the id, by the same object."""
+        """`resolve` returns the id without a call or times out; afterwards the same driver returns the id."""
         driver, expected = keys.driver(), keys.open().key_id
         harness.break_network(fault)
         started = time.monotonic()
@@ -214,7 +214,7 @@ class NetworkCases(Cases):
         fault: Fault,
         operation: Literal["unwrap", "describe"],
     ) -> None:
-        """By itself: the library would give up on it, and a thread and a connection would stay behind."""
+        """The driver itself keeps the timeout: if the library must give up on it, its thread stays occupied."""
         driver, timeout = keys.driver(), IMPATIENT.attempt_timeout
         wrapped = driver.wrap(plaintext, bound(), timeout=PATIENT.attempt_timeout)
         arguments = (wrapped, bound()) if operation == "unwrap" else ()
@@ -232,7 +232,7 @@ class NetworkCases(Cases):
     def test_unreachable_service_is_told(
         self, harness: Harness, keys: Keys, plaintext: bytes, why: Misdirection, call: Call
     ) -> None:
-        """`KmsUnavailable`, by a driver that opened without complaint."""
+        """`open` succeeds, and the first call is a `KmsUnavailable`."""
         wrapped = keys.open().wrap(plaintext, bound())
         with _no_invalid_host():
             key = keys.at(harness.misdirected(why), PATIENT)
@@ -241,12 +241,12 @@ class NetworkCases(Cases):
 
 
 def _attempts(fault: Fault, policy: CallPolicy) -> int:
-    """What is refused because of the rate is sent more often: that is no outage."""
+    """Return how many attempts the library makes: more for a throttled request, because the service works."""
     return SENDS if fault is Fault.THROTTLED else policy.max_attempts
 
 
 def _failure(key: ManagedKey, wrapped: WrappedKey, call: Call, fault: Fault) -> tuple[KmsError | None, float]:
-    """The error and how long it took; none for what needs no network."""
+    """Return the call's error and how many seconds it took; None and 0 for a call that needs no network."""
     started = time.monotonic()
     if needs_no_service(key, call):
         call(key, wrapped)
@@ -257,7 +257,7 @@ def _failure(key: ManagedKey, wrapped: WrappedKey, call: Call, fault: Fault) -> 
 
 
 def _again(call: Callable[[], T]) -> T:
-    """The result of a call that should work again, though an impatient one may find the machine busy."""
+    """Return the result of a call that should work again, repeating it if a short timeout ends on a busy machine."""
     for _ in range(9):
         with contextlib.suppress(KmsTimeout):
             return call()
@@ -265,7 +265,7 @@ def _again(call: Callable[[], T]) -> T:
 
 
 def _no_invalid_host() -> Any:
-    """Names under .invalid are not found at once (RFC 6761), whatever the machine's resolver does."""
+    """Have lookups of names under .invalid (RFC 6761) fail at once, whatever the machine's resolver does."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, *rest: Any, **options: Any) -> Any:

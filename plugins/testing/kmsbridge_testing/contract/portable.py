@@ -1,4 +1,4 @@
-"""Group 10: through the API that applications use, nothing tells this driver from another."""
+"""Group 10: through the API of applications, all drivers behave alike."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ A_CALL_EACH: Final = DataKeyPolicy(max_messages=1)
 
 
 class PortableCases(Cases):
-    """What an application does, with the calls that it costs."""
+    """Cases for what applications do, and for the number of calls that it takes."""
 
     @pytest.mark.parametrize("length", [0, 1, 100, CHUNK - 1, CHUNK, 3 * CHUNK + 1])
     def test_bytes_survive(self, keys: Keys, length: int) -> None:
-        """A message opens with its context and aad, by another cipher too."""
+        """A message decrypts with its context and aad, by another cipher as well."""
         plaintext = os.urandom(length)
         message = keys.cipher().encrypt(plaintext, context=PAIRS, aad=AAD)
         assert keys.cipher().decrypt(message, context=PAIRS, aad=AAD) == plaintext
 
     def test_text_survives(self, keys: Keys) -> None:
-        """Text of many scripts, in armored form."""
+        """Text in many scripts survives in the armored form."""
         text = "héllo, 世界, Привет, مرحبا, 👩🏽‍🚀"
         sealed = keys.cipher().encrypt_text(text, context=PAIRS)
         assert sealed.isascii()
         assert keys.cipher().decrypt_text(f"\n {sealed} \n", context=PAIRS) == text
 
     def test_file_survives(self, keys: Keys, tmp_path: Path) -> None:
-        """A file of several chunks, whole and read in the middle."""
+        """A file of several chunks decrypts as a whole, and from its middle."""
         plaintext = os.urandom(5 * CHUNK + 7)
         source, sealed, target = (tmp_path / name for name in ("source", "sealed", "target"))
         source.write_bytes(plaintext)
@@ -72,14 +72,14 @@ class PortableCases(Cases):
 
     @right
     def test_context_is_accepted_by_the_api(self, keys: Keys, pairs: Pairs) -> None:
-        """Every context that may be, in direct mode as well."""
+        """Every allowed context works, in direct mode as well."""
         for direct in (False, True):
             message = keys.cipher(direct=direct).encrypt(b"payload", context=pairs)
             assert keys.cipher().decrypt(message, context=pairs) == b"payload"
 
     @wrong
     def test_wrong_context_is_refused_by_the_api(self, keys: Keys, closed: Pairs, opened: Pairs) -> None:
-        """Even where a key service does not tell the two apart."""
+        """A wrong context is refused, even if the key service does not distinguish the two."""
         message = keys.cipher().encrypt(b"payload", context=closed)
         refused(lambda: keys.cipher().decrypt(message, context=opened), AuthenticationError)
 
@@ -92,7 +92,7 @@ class PortableCases(Cases):
         assert keys.cipher().decrypt(message, context=PAIRS, aad=AAD) == b"payload"
 
     def test_direct_mode_takes_the_largest_payload(self, keys: Keys, key: ManagedKey) -> None:
-        """Up to the driver's limit and no byte more."""
+        """Direct mode takes payloads up to the driver's limit, and no longer ones."""
         cipher, largest = keys.cipher(direct=True), key.max_plaintext
         plaintext = os.urandom(largest)
         assert keys.cipher().decrypt(cipher.encrypt(plaintext, context=PAIRS), context=PAIRS) == plaintext
@@ -140,7 +140,7 @@ class PortableCases(Cases):
         assert (calls["unwrap"], calls["unwrap_many"]) == ((0, 2) if batch else (3, 0))
 
     def test_changed_message_among_many_is_told(self, keys: Keys) -> None:
-        """`decrypt_many` gives all or an error."""
+        """`decrypt_many` returns all plaintexts or raises an error."""
         messages = keys.cipher(data_keys=A_CALL_EACH).encrypt_many([b"a", b"b", b"c"], context=PAIRS)
         messages[1] = messages[1][:-1] + bytes([messages[1][-1] ^ 1])
         refused(lambda: keys.cipher().decrypt_many(messages, context=PAIRS), AuthenticationError)
@@ -156,7 +156,7 @@ class PortableCases(Cases):
     def test_service_is_called_as_often_as_the_driver(
         self, harness: Harness, calls: Counter[str], keys: Keys, capabilities: frozenset[Capability]
     ) -> None:
-        """Nothing beneath the library repeats what has succeeded."""
+        """The driver and its client do not repeat calls that succeeded."""
         cipher = keys.cipher(data_keys=A_CALL_EACH)
         before = harness.calls("first")
         messages = cipher.encrypt_many([b"a", b"b"], context=PAIRS)
@@ -168,14 +168,14 @@ class PortableCases(Cases):
     # --- roles, several keys, other backends ------------------------------------------------------
 
     def test_encryptor_and_decryptor_share_the_work(self, harness: Harness, keys: Keys) -> None:
-        """One opened for each role."""
+        """A message of an `Encryptor` decrypts with a `Decryptor`."""
         profile = profile_of([harness.address("first")])
         with from_profile(Encryptor, profile) as encryptor, from_profile(Decryptor, profile) as decryptor:
             assert decryptor.decrypt(encryptor.encrypt(b"x", context=PAIRS), context=PAIRS) == b"x"
 
     @needs("roles")
     def test_rights_of_the_caller_hold_behind_the_api(self, harness: Harness, keys: Keys) -> None:
-        """An encrypt-only caller's messages open elsewhere, and not there."""
+        """An encrypt-only caller cannot decrypt its own messages; another caller can."""
         with from_profile(EnvelopeCipher, profile_of([harness.address("first", "encrypt-only")])) as cipher:
             message = cipher.encrypt(b"x", context=PAIRS)
             with from_profile(
@@ -185,7 +185,7 @@ class PortableCases(Cases):
         assert keys.cipher().decrypt(message, context=PAIRS) == b"x"
 
     def test_either_of_two_keys_opens(self, keys: Keys, harness: Harness) -> None:
-        """A message for two keys needs one."""
+        """One of a message's two keys is enough to decrypt it."""
         message = keys.cipher("first", "second").encrypt(b"x", context=PAIRS)
         assert keys.cipher("first").decrypt(message, context=PAIRS) == b"x"
         assert keys.cipher("second").decrypt(message, context=PAIRS) == b"x"
@@ -194,7 +194,7 @@ class PortableCases(Cases):
     def test_second_key_stands_in_for_a_disabled_one(
         self, harness: Harness, keys: Keys, capabilities: frozenset[Capability]
     ) -> None:
-        """Decryption goes on, encryption that asks the service does not: no message may lack a recipient."""
+        """Decryption uses the second key. Encryption fails, because a message must be for all keys."""
         message = keys.cipher("first", "second").encrypt(b"x", context=PAIRS)
         harness.disable("first")
         cipher = keys.cipher("first", "second")
@@ -206,7 +206,7 @@ class PortableCases(Cases):
     def test_rewrap_after_a_rotation_is_wanted_and_done(
         self, harness: Harness, keys: Keys, capabilities: frozenset[Capability]
     ) -> None:
-        """Where versions are reported a message of the old one wants to be rewrapped, and then no more."""
+        """With REPORTS_VERSION, `needs_rewrap` is true for a message of an old version until it is rewrapped."""
         message = keys.cipher().encrypt(b"x", context=PAIRS)
         harness.rotate("first")
         cipher = keys.cipher()
@@ -218,13 +218,13 @@ class PortableCases(Cases):
     def test_message_moves_to_another_backend_and_back(
         self, harness: Harness, keys: Keys, peer: Harness
     ) -> None:
-        """Rewrapped to another provider's key it opens there alone, and rewrapped back here alone."""
+        """A message rewrapped to another provider's key decrypts with that key, and rewrapped back with this one."""
         here, there = harness.address("first"), peer.address("first")
         message = keys.cipher().encrypt(b"x", context=PAIRS, aad=AAD)
         for source, target in ((here, there), (there, here)):
             with from_profile(EnvelopeCipher, profile_of([target], [source])) as moving:
                 message = moving.rewrap(message, context=PAIRS)
-            assert [each.key_id.partition(":")[0] for each in inspect(message).recipients] == [
+            assert [recipient.key_id.partition(":")[0] for recipient in inspect(message).recipients] == [
                 target.uri.partition(":")[0]
             ]
             with from_profile(EnvelopeCipher, profile_of([target])) as cipher:
@@ -232,7 +232,7 @@ class PortableCases(Cases):
 
     @needs("fresh_process")
     def test_fresh_process_opens_the_message(self, harness: Harness, keys: Keys) -> None:
-        """Nothing that is needed is in this process's memory."""
+        """A new process can decrypt the message: it needs nothing of this process's memory."""
         plaintext = os.urandom(100)
         message = keys.cipher().encrypt(plaintext, context=PAIRS)
         answer = ask_fresh_process(harness, message=armor(message), context=PAIRS)

@@ -1,4 +1,4 @@
-"""Group 5: why a service refuses shows in the class of the error."""
+"""Group 5: the class of an error says why the service refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Call = Callable[[ManagedKey, WrappedKey], Any]
 
 
 def rewrapped(key: ManagedKey, wrapped: WrappedKey, pairs: Mapping[str, str] | None = None) -> WrappedKey:
-    """By the service where it can; otherwise as the library does it then."""
+    """Rewrap by the service if it can, and otherwise by an unwrap and a wrap, as the library does."""
     if key.rewraps_from(key.key_id):
         return key.rewrap(wrapped, bound(pairs))
     return key.wrap(key.unwrap(wrapped, bound(pairs)), bound(pairs))
@@ -44,16 +44,16 @@ every_use = pytest.mark.parametrize("call", [CALLS[name] for name in USES], ids=
 
 
 def needs_no_service(key: ManagedKey, call: Call) -> bool:
-    """Whether a public key is enough for the call, so that the service cannot refuse it or be missed."""
+    """Return whether the public key is enough for the call, so that it succeeds without the service."""
     return call is CALLS["wrap"] and Capability.LOCAL_WRAP in key.capabilities
 
 
 class RefusalCases(Cases):
-    """States of keys, rights of callers, credentials that are over."""
+    """Cases for states of keys, rights of callers, and expired credentials."""
 
     @pytest.fixture
     def wrapped(self, key: ManagedKey, plaintext: bytes) -> WrappedKey:
-        """Made while all was well."""
+        """A wrapped key, made before anything is refused."""
         return key.wrap(plaintext, bound())
 
     @needs("disable")
@@ -69,7 +69,7 @@ class RefusalCases(Cases):
     def test_key_that_was_used_is_disabled_all_the_same(
         self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
-        """A driver that remembers what it unwrapped would outlive the end of a key."""
+        """A driver does not remember what it unwrapped: a disabled key unwraps nothing."""
         assert key.unwrap(wrapped, bound()) == plaintext
         harness.disable("first")
         _told(key, wrapped, CALLS["unwrap"], KmsKeyDisabled)
@@ -79,7 +79,7 @@ class RefusalCases(Cases):
     def test_refused_call_is_made_once(
         self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
     ) -> None:
-        """The service is asked once, not by the driver or its client again."""
+        """Neither the driver nor its client repeats a refused call."""
         harness.disable("first")
         before = harness.calls("first")
         _told(key, wrapped, call, KmsKeyDisabled)
@@ -87,7 +87,7 @@ class RefusalCases(Cases):
 
     @needs("disable")
     def test_description_follows_the_state(self, harness: Harness, key: ManagedKey) -> None:
-        """Each description is asked for anew, by the same object."""
+        """A driver does not remember a description: each shows the present state."""
         known = key.describe().state is not KeyState.UNKNOWN
         harness.disable("first")
         assert key.describe().state is KeyState.DISABLED
@@ -96,7 +96,7 @@ class RefusalCases(Cases):
 
     @needs("disable")
     def test_disabled_key_is_described(self, harness: Harness, key: ManagedKey) -> None:
-        """Describing tells the state, and is no use of the key."""
+        """A disabled key can be described, and its state is DISABLED."""
         harness.disable("first")
         assert key.describe().state is KeyState.DISABLED
 
@@ -104,7 +104,7 @@ class RefusalCases(Cases):
     def test_enabled_again_it_works(
         self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
-        """The same object goes on."""
+        """The same driver works again after the key is enabled."""
         harness.disable("first")
         refused(lambda: key.unwrap(wrapped, bound()), KmsKeyDisabled)
         harness.enable("first")
@@ -113,7 +113,7 @@ class RefusalCases(Cases):
 
     @needs("disable")
     def test_other_key_stays_enabled(self, harness: Harness, keys: Keys, plaintext: bytes) -> None:
-        """A state is one key's."""
+        """Disabling one key does not affect another."""
         second = keys.open("second")
         harness.disable("first")
         assert second.unwrap(second.wrap(plaintext, bound()), bound()) == plaintext
@@ -123,13 +123,13 @@ class RefusalCases(Cases):
     def test_pending_deletion_is_told(
         self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
     ) -> None:
-        """`KmsKeyDisabled`: it can still be had back."""
+        """`KmsKeyDisabled`, because the key can still be restored."""
         harness.schedule_deletion("first")
         _told(key, wrapped, call, KmsKeyDisabled)
 
     @needs("schedule_deletion")
     def test_pending_deletion_is_described(self, harness: Harness, key: ManagedKey) -> None:
-        """Describing tells the state."""
+        """A key that waits for its deletion can be described, and its state says so."""
         harness.schedule_deletion("first")
         assert key.describe().state is KeyState.PENDING_DELETION
 
@@ -145,7 +145,7 @@ class RefusalCases(Cases):
     @needs("named")
     @every_call
     def test_unknown_key_is_told(self, harness: Harness, keys: Keys, wrapped: WrappedKey, call: Call) -> None:
-        """`KmsKeyNotFound`, or `ConfigError` at open where that can tell; no key comes into being."""
+        """`KmsKeyNotFound`, or a `ConfigError` from `open`; and the call does not create the key."""
         address = harness.named(f"no-such-key-{secrets.token_hex(4)}")
         for _ in range(2):
             try:
@@ -159,7 +159,7 @@ class RefusalCases(Cases):
     def test_encrypt_only_caller_wraps_and_cannot_unwrap(
         self, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
-        """What it wraps opens for who may; for itself it is `KmsAccessDenied`."""
+        """An encrypt-only caller cannot unwrap what it wrapped; another caller can."""
         encrypting = keys.open(role="encrypt-only")
         wrapped = encrypting.wrap(plaintext, bound())
         assert key.unwrap(wrapped, bound()) == plaintext
@@ -169,7 +169,7 @@ class RefusalCases(Cases):
     def test_decrypt_only_caller_unwraps_and_cannot_wrap(
         self, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
-        """The other way round."""
+        """A decrypt-only caller unwraps, and cannot wrap."""
         decrypting = keys.open(role="decrypt-only")
         assert decrypting.key_id == key.key_id
         wrapped = key.wrap(plaintext, bound())
@@ -179,7 +179,7 @@ class RefusalCases(Cases):
     @needs("roles")
     @pytest.mark.parametrize("role", ["encrypt-only", "decrypt-only"])
     def test_half_a_right_does_not_rewrap(self, keys: Keys, wrapped: WrappedKey, role: Any) -> None:
-        """By the service it takes both; otherwise it takes both calls, the unwrap first."""
+        """A rewrap needs the rights both to wrap and to unwrap."""
         key = keys.open(role=role)
         if key.rewraps_from(key.key_id) or role == "encrypt-only":
             _told(key, wrapped, CALLS["rewrap"], KmsAccessDenied)
@@ -191,7 +191,7 @@ class RefusalCases(Cases):
         ids=["encrypt-only", "decrypt-only"],
     )
     def test_description_is_true_of_the_caller(self, keys: Keys, role: Any, may: tuple[bool, bool]) -> None:
-        """Where it tells what the caller may do it is right; it may also be denied."""
+        """`may_wrap` and `may_unwrap` are right or None; `describe` itself may be denied."""
         key = keys.open(role=role)
         try:
             description = key.describe()
@@ -201,7 +201,7 @@ class RefusalCases(Cases):
         assert description.may_unwrap in (may[1], None)
 
     def test_description_denies_no_right_that_the_caller_has(self, key: ManagedKey) -> None:
-        """A caller that may do everything is not told that it may not."""
+        """For a caller that may do everything, neither `may_wrap` nor `may_unwrap` is False."""
         description = key.describe()
         assert description.may_wrap is not False
         assert description.may_unwrap is not False
@@ -211,13 +211,16 @@ class RefusalCases(Cases):
     def test_expired_credentials_are_told(
         self, harness: Harness, key: ManagedKey, wrapped: WrappedKey, call: Call
     ) -> None:
-        """`KmsUnauthenticated`, by a driver that was open before."""
+        """`KmsUnauthenticated`, also from a driver that was already open."""
         harness.expire_credentials()
         _told(key, wrapped, call, KmsUnauthenticated)
 
 
 def _told(key: ManagedKey, wrapped: WrappedKey, call: Call, kind: type[KmsError]) -> None:
-    """The call is refused so, with all that is due; one that needs no service works."""
+    """Check that the call is refused with an error of `kind`, complete in all its fields, after one attempt.
+
+    A call that needs no service must succeed.
+    """
     if needs_no_service(key, call):
         assert call(key, wrapped)
         return
@@ -225,5 +228,5 @@ def _told(key: ManagedKey, wrapped: WrappedKey, call: Call, kind: type[KmsError]
     assert isinstance(error, KmsError)
     assert error.key_id == key.key_id
     assert error.operation in CALLS
-    assert error.attempts == 1, "an error that will not go away was tried again"
+    assert error.attempts == 1, "a permanent error was retried"
     assert error.remedy

@@ -1,4 +1,4 @@
-"""Group 11: what the service wraps anew, without showing it."""
+"""Group 11: rewrapping by the service, without the payload leaving it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kmsbridge_testing.harness import Harness
 
 THREADS: Final = 64
 STEP: Final = 7
-"""Of so many bytes of a wrapped key one is flipped: `TamperingCases` tries them all."""
+"""One of so many bytes of a wrapped key is changed; `TamperingCases` changes every byte."""
 CONTEXTS: Final = ("no context", "last value changed", "first name changed", "case of a value")
 STRANGERS: Final = {
     "nothing": "",
@@ -38,15 +38,15 @@ stranger = pytest.mark.parametrize("stranger", STRANGERS.values(), ids=STRANGERS
 
 
 class RewrapCases(Cases):
-    """`Key.rewrap` where the driver declares `SERVER_REWRAP`, and what stands in for it where it does not."""
+    """Cases for rewrapping: by the service with `SERVER_REWRAP`, and otherwise by an unwrap and a wrap."""
 
     @pytest.fixture
     def wrapped(self, key: ManagedKey, plaintext: bytes) -> WrappedKey:
-        """What is to be rewrapped."""
+        """The wrapped key to rewrap."""
         return key.wrap(plaintext, bound())
 
     def test_rewrap_is_there_where_declared(self, keys: Keys, key: ManagedKey, wrapped: WrappedKey) -> None:
-        """With SERVER_REWRAP a key rewraps its own; without, the method says that it is not there."""
+        """With SERVER_REWRAP a key rewraps its own; without it, `rewrap` raises `NotImplementedError`."""
         declared = Capability.SERVER_REWRAP in key.capabilities
         assert key.rewraps_from(key.key_id) is (declared and key.binds_context)
         if not declared:
@@ -56,17 +56,17 @@ class RewrapCases(Cases):
     def test_rewrapped_key_opens(
         self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
-        """To the same payload, by any driver of the key; it differs, and what it was made from still opens."""
+        """A rewrapped key unwraps to the same payload; its ciphertext is new, and the old one still unwraps."""
         again = rewrapped(key, wrapped)
         assert again.key_id == key.key_id
         assert again.ciphertext != wrapped.ciphertext
         assert again.version == key.describe().version
-        assert [keys.open().unwrap(each, bound()) for each in (again, wrapped)] == [plaintext] * 2
+        assert [keys.open().unwrap(copy, bound()) for copy in (again, wrapped)] == [plaintext] * 2
 
     def test_rewrap_by_the_service_keeps_the_binding(
         self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
-        """What the service rewraps opens in its context alone, and in no other can it be rewrapped."""
+        """A key that the service rewrapped unwraps in its own context only, and is not rewrapped in another."""
         if Capability.SERVER_REWRAP not in key.capabilities:
             return
         driver = keys.driver()
@@ -82,10 +82,10 @@ class RewrapCases(Cases):
     def test_rewrap_by_the_service_carries_the_new_version(
         self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
-        """It is what a rewrap is for; by the driver that was open, and by one that is opened then."""
+        """After a rotation a rewrap uses the new version, by an open driver and by a new one."""
         harness.rotate("first")
-        for each in (key, keys.open()):
-            again = rewrapped(each, wrapped)
+        for opened in (key, keys.open()):
+            again = rewrapped(opened, wrapped)
             assert again.version == key.describe().version
             assert (again.version != wrapped.version) is (Capability.REPORTS_VERSION in key.capabilities)
             assert key.unwrap(again, bound()) == plaintext
@@ -94,7 +94,7 @@ class RewrapCases(Cases):
     def test_rewrap_in_wrong_context_is_refused(
         self, key: ManagedKey, plaintext: bytes, closed: Pairs, opened: Pairs
     ) -> None:
-        """`AuthenticationError`, as to unwrap; and the service does not change the context either."""
+        """`AuthenticationError`, as for an unwrap; and a rewrap does not change the context."""
         wrapped = key.wrap(plaintext, bound(closed))
         refused(lambda: rewrapped(key, wrapped, opened), AuthenticationError)
         again = rewrapped(key, wrapped, closed)
@@ -102,22 +102,22 @@ class RewrapCases(Cases):
         assert key.unwrap(again, bound(closed)) == plaintext
 
     def test_changed_wrapped_key_is_not_rewrapped(self, key: ManagedKey, wrapped: WrappedKey) -> None:
-        """Flipped, cut, longer, random, empty: refused as to unwrap."""
+        """Changed, cut, longer, random and empty wrapped keys are refused, as for an unwrap."""
         ciphertext = wrapped.ciphertext
         changed = [ciphertext[:-1], ciphertext[1:], ciphertext + b"\0", secrets.token_bytes(100), b""]
         for place in range(0, len(ciphertext), STEP):
             flipped = bytearray(ciphertext)
             flipped[place] ^= 0x20
             changed.append(bytes(flipped))
-        for each in changed:
-            refused(partial(rewrapped, key, wrapped._replace(ciphertext=each)), *REFUSALS)
+        for invalid in changed:
+            refused(partial(rewrapped, key, wrapped._replace(ciphertext=invalid)), *REFUSALS)
 
     # --- from one key to another ------------------------------------------------------------------
 
     def test_key_rewraps_from_another_where_it_says_so(
         self, keys: Keys, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes
     ) -> None:
-        """Then the second key alone opens it, in its context alone."""
+        """A wrapped key moved to the second key unwraps with that key only, in its own context only."""
         second = keys.open("second")
         if not second.rewraps_from(key.key_id):
             return
@@ -126,14 +126,14 @@ class RewrapCases(Cases):
         assert second.unwrap(moved, bound()) == plaintext
         refused(lambda: second.unwrap(moved, bound({"a": "b"})), AuthenticationError)
         refused(lambda: second.rewrap(wrapped, bound({"a": "b"})), AuthenticationError)
-        # As though it were its own: whoever can write messages can put any id in front.
+        # With the second key's id: whoever can write messages can change the id.
         refused(lambda: second.rewrap(wrapped._replace(key_id=second.key_id), bound()), *REFUSALS)
 
     @needs("disable")
     def test_disabled_source_is_told(
         self, harness: Harness, keys: Keys, key: ManagedKey, wrapped: WrappedKey
     ) -> None:
-        """Another key is no way around the end of one."""
+        """Another key does not rewrap from a disabled one."""
         second = keys.open("second")
         if second.rewraps_from(key.key_id):
             harness.disable("first")
@@ -141,7 +141,7 @@ class RewrapCases(Cases):
 
     @stranger
     def test_no_key_rewraps_from_a_stranger(self, keys: Keys, key: ManagedKey, stranger: str) -> None:
-        """What is not certainly a key that the service can open is none: the library unwraps it itself."""
+        """`rewraps_from` is False for an id that is not certainly one of the service's keys."""
         scheme, _, name = key.key_id.partition(":")
         foreign = stranger.format(scheme=scheme, SCHEME=scheme.upper(), name=name)
         assert key.rewraps_from(foreign) is False
@@ -149,13 +149,13 @@ class RewrapCases(Cases):
             assert keys.driver().rewraps_from(foreign) is False
 
     def test_whence_it_rewraps_costs_no_call(self, keys: Keys, key: ManagedKey) -> None:
-        """Where the ids are known: it is asked for every recipient."""
+        """`rewraps_from` makes no call once the ids are known, because it is called for every recipient."""
         second = keys.open("second")
         known = second.key_id, key.key_id
-        assert not network_events_of(lambda: [second.rewraps_from(each) for each in known])
+        assert not network_events_of(lambda: [second.rewraps_from(key_id) for key_id in known])
 
     def test_many_threads_rewrap(self, key: ManagedKey) -> None:
-        """64 at once: each gets its own payload rewrapped, in its own context."""
+        """64 threads at once: each has its own payload rewrapped, in its own context."""
 
         def work(number: int) -> bool:
             pairs, plaintext = {"thread": str(number)}, secrets.token_bytes(32)

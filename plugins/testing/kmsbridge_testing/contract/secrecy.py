@@ -1,4 +1,4 @@
-"""Group 8: what must not be shown is in nothing that is shown."""
+"""Group 8: secrets do not appear in errors, logs, reprs or pickles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMPATIENT = CallPolicy(attempt_timeout=0.2, deadline=0.2, max_attempts=1)
 
 
 class Canaries:
-    """A payload, and what is secret among the options: values that would be recognised anywhere."""
+    """Secret values to search for: a recognisable payload, and the secrets among the harness's options."""
 
     def __init__(self, others: Sequence[bytes], caplog: pytest.LogCaptureFixture) -> None:
         self.payload = b"canary-" + secrets.token_hex(12).encode()
@@ -37,18 +37,18 @@ class Canaries:
         self._caplog = caplog
 
     def not_shown(self, shown: str | bytes) -> None:
-        """Fail, without showing it again, where one is in `shown` or was logged: plain, hex or base64."""
+        """Fail if a secret is in `shown` or was logged, in plain, hex or base64. The failure does not show it."""
         data = shown if isinstance(shown, bytes) else shown.encode("utf-8", "surrogateescape")
-        data += repr([(each.getMessage(), vars(each)) for each in self._caplog.records]).encode()
+        data += repr([(record.getMessage(), vars(record)) for record in self._caplog.records]).encode()
         found = [n for n, canary in enumerate(self._all) if any(form in data for form in _forms(canary))]
         del shown, data
         assert not found, f"canary {found} of the payload (0) and the harness's secrets is shown"
 
     def not_shown_by_failure(self, call: Callable[[], object]) -> None:
-        """`call` fails, and neither its error nor any frame below shows one."""
+        """Fail if `call` succeeds, or if its error or a frame of its traceback shows a secret."""
         error = _error_of(call)
         assert error is not None, "the call succeeded"
-        # The first two frames are `_error_of` and `call` itself, which hold the canaries by right.
+        # The first two frames are `_error_of` and `call` itself, which contain the canaries legitimately.
         trace = error.__traceback__
         for _ in range(2):
             trace = trace.tb_next if trace else None
@@ -61,11 +61,11 @@ class Canaries:
 
 
 class SecrecyCases(Cases):
-    """Canaries as payload and credentials, and every place that an error or a log could show them in."""
+    """Cases that search errors, logs, reprs and pickles for canaries."""
 
     @pytest.fixture
     def canaries(self, harness: Harness, caplog: pytest.LogCaptureFixture) -> Canaries:
-        """New ones, and every logger at DEBUG."""
+        """New canaries, with every logger at level DEBUG."""
         caplog.set_level(logging.DEBUG)
         return Canaries(harness.secrets, caplog)
 
@@ -77,7 +77,7 @@ class SecrecyCases(Cases):
         canaries.not_shown("")
 
     def test_repr_shows_no_secret(self, keys: Keys, canaries: Canaries) -> None:
-        """Of a driver, a key and a wrapped key, before and after use and close."""
+        """The reprs of a driver, a key and a wrapped key show no secret, before and after use and `close`."""
         driver, key = keys.driver(), keys.open()
         shown = [repr(driver), str(driver), repr(key)]
         wrapped = driver.wrap(canaries.payload, bound(), timeout=base.TIMEOUT)
@@ -88,7 +88,7 @@ class SecrecyCases(Cases):
         canaries.not_shown(" ".join([*shown, repr(driver)]))
 
     def test_pickle_shows_no_secret(self, keys: Keys, canaries: Canaries) -> None:
-        """A driver cannot be pickled, or without its secrets."""
+        """A driver cannot be pickled, or its pickle contains no secret."""
         driver = keys.driver()
         driver.wrap(canaries.payload, bound(), timeout=base.TIMEOUT)
         try:
@@ -101,7 +101,7 @@ class SecrecyCases(Cases):
     def test_unauthentic_message_is_refused_discreetly(
         self, keys: Keys, canaries: Canaries, changed: bool
     ) -> None:
-        """The error tells nothing of what is in the message."""
+        """The error shows nothing of the payload."""
         cipher = keys.cipher(direct=True)
         message = cipher.encrypt(canaries.payload, context=CONTEXT)
         message = message[:-1] + bytes([message[-1] ^ changed])
@@ -109,14 +109,14 @@ class SecrecyCases(Cases):
         canaries.not_shown_by_failure(lambda: cipher.decrypt(message, context=context))
 
     def test_too_large_payload_is_refused_discreetly(self, keys: Keys, canaries: Canaries) -> None:
-        """The error tells the length alone."""
+        """The error shows the payload's length only."""
         cipher, key = keys.cipher(direct=True), keys.open()
         payload = canaries.payload * (key.max_plaintext // len(canaries.payload) + 1)
         canaries.not_shown_by_failure(lambda: cipher.encrypt(payload, context=CONTEXT))
 
     @needs("disable")
     def test_disabled_key_is_told_discreetly(self, harness: Harness, keys: Keys, canaries: Canaries) -> None:
-        """Whatever is asked of it."""
+        """The errors of a disabled key show no secret."""
         calls = _calls(keys, canaries)
         harness.disable("first")
         for call in calls:
@@ -126,7 +126,7 @@ class SecrecyCases(Cases):
     def test_denied_caller_is_told_discreetly(
         self, harness: Harness, keys: Keys, canaries: Canaries, capabilities: frozenset[Capability]
     ) -> None:
-        """Each of the two where it may not."""
+        """The errors of callers without the needed right show no secret."""
         message = keys.cipher(direct=True).encrypt(canaries.payload, context=CONTEXT)
         encrypt_only = base.profile_of([harness.address("first", "encrypt-only")], direct=True)
         decrypt_only = base.profile_of([harness.address("first", "decrypt-only")], direct=True)
@@ -140,7 +140,7 @@ class SecrecyCases(Cases):
     def test_expired_credentials_are_told_discreetly(
         self, harness: Harness, keys: Keys, canaries: Canaries
     ) -> None:
-        """The credential itself is not told."""
+        """The error does not show the expired credential."""
         calls = _calls(keys, canaries)
         harness.expire_credentials()
         for call in calls:
@@ -151,7 +151,7 @@ class SecrecyCases(Cases):
     def test_network_fault_is_told_discreetly(
         self, harness: Harness, keys: Keys, canaries: Canaries, fault: Fault
     ) -> None:
-        """What was sent and what was half received stays out of the error."""
+        """The error shows neither the request nor a partly received answer."""
         calls = _calls(keys, canaries, IMPATIENT if fault in (*SLOW, *ENDLESS) else ONCE)
         harness.break_network(fault)
         for call in calls:
@@ -172,14 +172,14 @@ class SecrecyCases(Cases):
 def _forms(canary: bytes) -> list[bytes]:
     forms = [canary, canary.hex().encode()]
     for shift in range(3):
-        # What base64 makes of the middle, wherever it stands; its ends depend on the neighbours.
+        # The base64 of its middle at each alignment; the encoding of its ends depends on the neighbouring bytes.
         whole = canary[shift : shift + (len(canary) - shift) // 3 * 3]
         forms += [base64.b64encode(whole), base64.urlsafe_b64encode(whole)]
     return forms
 
 
 def _calls(keys: Keys, canaries: Canaries, policy: CallPolicy = ONCE) -> list[Callable[[], object]]:
-    """One of each kind that takes the service, ready to be made when it fails."""
+    """Return calls of each kind that needs the service, prepared so that they can be made after it fails."""
     cipher, key = keys.cipher(direct=True, calls=policy), keys.open(policy=policy)
     message = keys.cipher(direct=True).encrypt(canaries.payload, context=CONTEXT)
     wrapped = keys.open().wrap(canaries.payload, bound())

@@ -1,4 +1,4 @@
-"""What a driver makes of its URI, what it says of each key by itself, and the permissions that it prints."""
+"""Cases for the URI's parameters, a driver's declarations, and the policies that it prints."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ every_role = pytest.mark.parametrize("role", get_args(PolicyRole))
 
 
 class SettingCases(Cases):
-    """Parameters of the URI, declarations of one object, policies."""
+    """Cases for parameters of the URI, declarations of single objects, and policies."""
 
     def test_unknown_parameter_is_refused(self, harness: Harness) -> None:
-        """A misspelt parameter is a `ConfigError` that names it, and does not quote what it was given."""
+        """A misspelt parameter is a `ConfigError` that names it without its value."""
         address = harness.address("first")
         front, mark, fragment = address.uri.partition("#")
-        asked = f"{front}{'&' if '?' in front else '?'}{UNKNOWN}={CANARY}{mark}{fragment}"
-        misspelt = KeyAddress(asked, address.options)
+        uri = f"{front}{'&' if '?' in front else '?'}{UNKNOWN}={CANARY}{mark}{fragment}"
+        misspelt = KeyAddress(uri, address.options)
         error = refused(lambda: driver_of(misspelt).close(), ConfigError)
         assert isinstance(error, ConfigError)
         assert UNKNOWN in str(error)
@@ -35,7 +35,7 @@ class SettingCases(Cases):
         assert error.remedy
 
     def test_declarations_of_an_object_stay(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
-        """Capabilities and limits are what they are from the start, and of every object of a key."""
+        """Capabilities and limits do not change with use, and are the same for all objects of a key."""
         fresh = keys.driver()
         before = fresh.capabilities, fresh.max_plaintext, fresh.batch_limit
         assert key.unwrap(key.wrap(plaintext, bound()), bound()) == plaintext
@@ -44,20 +44,20 @@ class SettingCases(Cases):
             assert (driver.capabilities, driver.max_plaintext, driver.batch_limit) == before
 
     def test_development_settings_are_clauses(self, harness: Harness, keys: Keys) -> None:
-        """A sequence of short texts, each printable and without a secret: an error lists them. No call."""
+        """`development_settings` returns printable texts without a secret, and makes no call."""
         driver = keys.driver()
         settings = driver.development_settings()
         assert not network_events_of(driver.development_settings)
         assert not isinstance(settings, str)
         assert [*settings] == [*driver.development_settings()]
-        assert {type(each) for each in settings} <= {str}
-        assert all(each.strip() and each.isprintable() for each in settings)
+        assert {type(text) for text in settings} <= {str}
+        assert all(text.strip() and text.isprintable() for text in settings)
         shown = " ".join(settings).encode()
         assert not [number for number, secret in enumerate(harness.secrets) if secret in shown]
 
     @every_role
     def test_policy_is_text_without_a_call(self, keys: Keys, role: PolicyRole) -> None:
-        """Whole lines, the same each time; or a `ConfigError` with a remedy, or no policies at all."""
+        """A policy is whole lines, always the same; or a `ConfigError` with a remedy; or not implemented."""
         driver = keys.driver()
         events = network_events_of(lambda: _policy(driver, role))
         text = _policy(driver, role)
@@ -70,12 +70,12 @@ class SettingCases(Cases):
     @needs("secrets")
     @every_role
     def test_policy_shows_no_secret(self, harness: Harness, keys: Keys, role: PolicyRole) -> None:
-        """It is handed around."""
+        """A policy contains no secret, because it is passed on to others."""
         text = (_policy(keys.driver(), role) or "").encode()
         assert not [number for number, secret in enumerate(harness.secrets) if secret in text]
 
     def test_policies_of_the_roles_differ(self, keys: Keys) -> None:
-        """Who may only encrypt may not decrypt, and the other way round."""
+        """No two roles have the same policy: who may encrypt may not also decrypt."""
         driver = keys.driver()
         texts = [_policy(driver, role) for role in get_args(PolicyRole)]
         given = [text for text in texts if text is not None]
@@ -83,7 +83,7 @@ class SettingCases(Cases):
 
 
 def _policy(driver: Any, role: PolicyRole) -> str | None:
-    """The text; none where the driver says that it has none, or what it lacks to tell."""
+    """Return the policy's text; None if the driver has none or cannot write one from its configuration."""
     try:
         text = driver.policy(role)
     except NotImplementedError:

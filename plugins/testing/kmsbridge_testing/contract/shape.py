@@ -1,4 +1,4 @@
-"""What a driver is before it is asked for anything."""
+"""Cases for opening a driver, its id and description, and its declarations."""
 
 from __future__ import annotations
 
@@ -28,76 +28,76 @@ _LEAST_PLAINTEXT = 64
 
 
 class ShapeCases(Cases):
-    """Opening, naming, describing, and the declarations that the library relies on."""
+    """Cases for opening, ids and descriptions, and for the declarations that the library relies on."""
 
     def test_harness_declares_only_abilities_and_cases(self, harness: Harness) -> None:
-        """A misspelt word in `cannot` would leave nothing out, or hide a case for ever."""
+        """A misspelt name in `cannot` fails here; otherwise nobody would notice that it has no effect."""
         cases = {name for name in dir(self) if name.startswith("test_")}
         unknown = [name for name in harness.cannot if name.partition("[")[0] not in {*ABILITIES, *cases}]
         assert not unknown
 
     @pytest.mark.parametrize("name", ["sdk", "secrets"])
     def test_harness_says_what_the_cases_look_for(self, harness: Harness, name: str) -> None:
-        """Either what it is, or in `cannot` why there is none: a case that looks for nothing finds nothing."""
+        """`sdk` and `secrets` are each set or declared in `cannot`: an empty search would prove nothing."""
         harness.address("first")
         is_set, is_declared = bool(getattr(harness, name)), name in harness.cannot
         assert is_set is not is_declared, f"set {name!r}, or say in `cannot` why there is none; not both"
 
     def test_scheme_is_the_uris(self, harness: Harness) -> None:
-        """The class that the registry finds says the scheme it was found by."""
+        """The `scheme` of the driver class is the one that it is registered for."""
         scheme = KeyURI.parse(harness.address("first").uri).scheme
         assert registry.driver_class(scheme).scheme == scheme
 
     def test_limits_and_capabilities_are_declared(self, keys: Keys) -> None:
-        """A payload of 64 bytes at least, capabilities that the library knows, batches of more than one item."""
+        """`max_plaintext` is at least 64, the capabilities are known ones, and batches have more than one item."""
         driver = keys.driver()
         assert driver.max_plaintext >= _LEAST_PLAINTEXT
-        assert all(isinstance(each, Capability) for each in driver.capabilities)
+        assert all(isinstance(capability, Capability) for capability in driver.capabilities)
         if {Capability.BATCH_WRAP, Capability.BATCH_UNWRAP} & driver.capabilities:
             assert driver.batch_limit > 1
 
     def test_open_touches_no_network(self, harness: Harness) -> None:
-        """Nothing is connected to or looked up before the first call."""
+        """`open` makes no connection and looks up no name."""
         address = harness.address("first")
         touched = network_events_of(lambda: driver_of(address).close())
         assert not touched
 
     @needs("sdk")
     def test_open_imports_no_sdk(self, harness: Harness) -> None:
-        """The provider's own modules are imported when a key is first used."""
+        """`open` does not import the provider's modules."""
         imported = ask_fresh_process(harness)["imported"]
         assert not {*harness.sdk} & {*imported}
 
     def test_key_id_is_canonical(self, key: ManagedKey) -> None:
-        """`scheme:name` of at most 1024 bytes."""
+        """A key's id is `scheme:name`, at most 1024 bytes long."""
         scheme, _, name = key.key_id.partition(":")
         assert scheme == key.driver.scheme
         assert name
         assert len(key.key_id.encode()) <= MAX_KEY_ID
 
     def test_key_id_is_stable(self, keys: Keys) -> None:
-        """The same for every driver of the key, and whenever it is asked for."""
+        """All drivers of a key return the same id, each time."""
         one, other = keys.driver(), keys.driver()
         assert len({driver.resolve(timeout=TIMEOUT) for driver in (one, one, other)}) == 1
 
     def test_two_keys_have_two_ids(self, keys: Keys) -> None:
-        """An id names one key."""
+        """Two keys have different ids."""
         assert keys.open("first").key_id != keys.open("second").key_id
 
     def test_wrapped_key_names_its_key(self, keys: Keys, plaintext: bytes) -> None:
-        """What goes into a message is the key's own id."""
+        """`wrap` returns the id that `resolve` returns."""
         driver = keys.driver()
         wrapped = driver.wrap(plaintext, bound(), timeout=TIMEOUT)
         assert wrapped.key_id == driver.resolve(timeout=TIMEOUT)
 
     def test_describe_tells_an_enabled_key(self, key: ManagedKey) -> None:
-        """A key that works is described as enabled, or as of unknown state, under its own id."""
+        """A working key's description has its id and the state ENABLED or UNKNOWN."""
         description = key.describe()
         assert description.key_id == key.key_id
         assert description.state in (KeyState.ENABLED, KeyState.UNKNOWN)
 
     def test_version_is_told_where_declared(self, key: ManagedKey, plaintext: bytes) -> None:
-        """A wrap and the description agree on the version; without REPORTS_VERSION neither tells one."""
+        """`wrap` and `describe` report the same version; without REPORTS_VERSION both report "" instead."""
         version = key.wrap(plaintext, bound()).version
         assert version == key.describe().version
         assert bool(version) is (Capability.REPORTS_VERSION in key.capabilities)
@@ -115,9 +115,9 @@ class ShapeCases(Cases):
         ids=lambda error: type(error).__name__,
     )
     def test_classify_is_total(self, keys: Keys, error: BaseException) -> None:
-        """Every exception has a kind, and one that is not the provider's is no proof of forgery.
+        """`classify` returns a kind for every exception, and NOT_AUTHENTIC for none that is not the provider's.
 
-        A driver that runs on its caller's thread says of what it did not cause that it is not its own.
+        With `may_wait` false, it returns None for an exception that the driver did not cause.
         """
         driver = keys.driver()
         of_the_system = isinstance(error, OSError) and error.errno is not None
@@ -128,7 +128,7 @@ class ShapeCases(Cases):
         assert isinstance(driver.error_details(error), ErrorDetails)
 
     def test_rotate_is_there_where_declared(self, key: ManagedKey) -> None:
-        """With ROTATE there is a new version; without, the library refuses before it asks the driver."""
+        """With ROTATE there is a new version; without it, the library refuses and does not call the driver."""
         before = key.describe().version
         if Capability.ROTATE not in key.capabilities:
             refused(key.rotate, KmsInvalidRequest)

@@ -1,4 +1,4 @@
-"""Group 3: a wrapped key that was changed opens to nothing."""
+"""Group 3: a changed wrapped key does not unwrap."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ VERSIONS = {
 
 
 class TamperingCases(Cases):
-    """Flips, cuts and additions: each `AuthenticationError` or `KmsInvalidRequest`, never another error."""
+    """Cases for changed wrapped keys: each is an `AuthenticationError` or `KmsInvalidRequest`, and no other error."""
 
     @pytest.fixture
     def wrapped(self, key: ManagedKey, plaintext: bytes) -> WrappedKey:
-        """What the cases change."""
+        """The wrapped key that the cases change."""
         return key.wrap(plaintext, bound())
 
     @pytest.mark.parametrize("bit", [0x01, 0x20, 0x80], ids=["low bit", "middle bit", "high bit"])
     def test_flip_of_each_byte_is_refused(self, key: ManagedKey, wrapped: WrappedKey, bit: int) -> None:
-        """Whichever byte is changed."""
+        """A wrapped key with any one bit flipped is refused."""
         for place in range(len(wrapped.ciphertext)):
             changed = bytearray(wrapped.ciphertext)
             changed[place] ^= bit
             _refused(key, wrapped, bytes(changed))
 
     def test_each_truncation_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
-        """However much is missing at the end."""
+        """A wrapped key cut at its end is refused, at every length."""
         for length in range(1, len(wrapped.ciphertext)):
             _refused(key, wrapped, wrapped.ciphertext[:length])
 
     def test_each_missing_start_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
-        """However much is missing at the start."""
+        """A wrapped key cut at its start is refused, at every length."""
         for start in range(1, len(wrapped.ciphertext)):
             _refused(key, wrapped, wrapped.ciphertext[start:])
 
@@ -58,24 +58,24 @@ class TamperingCases(Cases):
         ids=["NUL", "newline", "padding sign", "space", "block"],
     )
     def test_appended_bytes_are_refused(self, key: ManagedKey, wrapped: WrappedKey, added: bytes) -> None:
-        """Bytes that a lenient decoder would overlook, too."""
+        """Appended bytes are refused, also those that a lenient decoder ignores."""
         _refused(key, wrapped, wrapped.ciphertext + added)
 
     def test_leading_byte_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
-        """Nothing may stand before a wrapped key."""
+        """A byte before a wrapped key is refused."""
         _refused(key, wrapped, b" " + wrapped.ciphertext)
 
     def test_nothing_at_all_is_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
-        """No bytes are no wrapped key."""
+        """An empty wrapped key is refused."""
         _refused(key, wrapped, b"")
 
     @pytest.mark.parametrize("length", [1, 16, 32, 100, 4096, 16384])
     def test_random_bytes_are_refused(self, key: ManagedKey, wrapped: WrappedKey, length: int) -> None:
-        """Whatever a message may hold as a wrapped key."""
+        """Random bytes of every length up to a message's limit are refused."""
         _refused(key, wrapped, secrets.token_bytes(length))
 
     def test_halves_of_two_are_refused(self, key: ManagedKey, wrapped: WrappedKey) -> None:
-        """The start of one and the end of another do not make a third."""
+        """The start of one wrapped key with the end of another is refused."""
         other = key.wrap(secrets.token_bytes(32), bound()).ciphertext
         middle = len(other) // 2
         _refused(key, wrapped, wrapped.ciphertext[:middle] + other[middle:])
@@ -84,7 +84,7 @@ class TamperingCases(Cases):
     def test_changed_version_opens_nothing_else(
         self, key: ManagedKey, wrapped: WrappedKey, plaintext: bytes, version: str
     ) -> None:
-        """The version is a stranger's text: it is refused, as bytes are, or not needed to unwrap."""
+        """A changed version is refused, or is not used to unwrap: it comes from a message and is not trusted."""
         try:
             assert key.unwrap(wrapped._replace(version=version), bound()) == plaintext
         except KmsBridgeError as error:
@@ -92,7 +92,7 @@ class TamperingCases(Cases):
         assert key.unwrap(wrapped, bound()) == plaintext
 
     def test_version_selects_no_other_key(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
-        """What another key wrapped does not open, though the version leads to that key."""
+        """A wrapped key of another key does not unwrap, even if its version names that key."""
         second = keys.open("second")
         theirs = second.wrap(plaintext, bound())
         name = second.key_id.partition(":")[2]
@@ -102,7 +102,7 @@ class TamperingCases(Cases):
                 refused(partial(key.unwrap, passed_off, bound()), *REFUSALS, KmsKeyNotFound)
 
     def test_forgeries_are_refused(self, key: ManagedKey) -> None:
-        """What the driver itself gives as wrapped keys that nobody wrapped: they name this key, and do not open."""
+        """The driver's `forgeries` name this key and do not unwrap."""
         key_id = key.key_id
         for forgery in key.driver.forgeries():
             assert isinstance(forgery, WrappedKey)
@@ -110,7 +110,7 @@ class TamperingCases(Cases):
             refused(partial(key.unwrap, forgery, bound()), *REFUSALS)
 
     def test_forgeries_take_no_call(self, key: ManagedKey) -> None:
-        """They are made here."""
+        """`forgeries` makes no call."""
         assert key.key_id
         assert not network_events_of(key.driver.forgeries)
 

@@ -1,4 +1,4 @@
-"""Group 4: other keys do not open it, and newer versions of the key do."""
+"""Group 4: another key does not unwrap a wrapped key, and the same key does so after rotations."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kmsbridge_testing.harness import Harness
 
 
 class VersionCases(Cases):
-    """Two keys of one provider, and the versions of one."""
+    """Cases for two keys of one provider, and for the versions of one key."""
 
     def test_another_key_refuses(self, keys: Keys, key: ManagedKey, plaintext: bytes) -> None:
-        """A wrapped key of another key is not this one's to open."""
+        """A key refuses the wrapped key of another."""
         wrapped = key.wrap(plaintext, bound())
         second = keys.open("second")
         refused(
@@ -25,7 +25,7 @@ class VersionCases(Cases):
     def test_another_key_refuses_what_claims_to_be_its_own(
         self, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
-        """Whoever can write messages can put any key's id in front of a wrapped key."""
+        """A key refuses another's wrapped key under its own id: whoever can write messages can change the id."""
         second = keys.open("second")
         wrapped = key.wrap(plaintext, bound())._replace(key_id=second.key_id)
         refused(
@@ -38,7 +38,7 @@ class VersionCases(Cases):
     def test_label_of_the_version_decides_nothing(
         self, key: ManagedKey, plaintext: bytes, label: str
     ) -> None:
-        """Whoever can write messages can label a wrapped key as they like; a driver that goes by it says so."""
+        """With `reads_version` false, a wrapped key unwraps under any `version`."""
         wrapped = key.wrap(plaintext, bound())
         if not key.reads_version:
             assert key.unwrap(wrapped._replace(version=label), bound()) == plaintext
@@ -47,18 +47,18 @@ class VersionCases(Cases):
     def test_wrapped_before_a_rotation_opens_after_it(
         self, harness: Harness, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
-        """By the driver that was open, and by one that is opened then; after several rotations too."""
-        wrapped = []
+        """Wrapped keys of old versions unwrap after several rotations, by an open driver and by a new one."""
+        versions = []
         for _ in range(3):
-            wrapped.append(key.wrap(plaintext, bound()))
+            versions.append(key.wrap(plaintext, bound()))
             harness.rotate("first")
-        for each in wrapped:
-            assert key.unwrap(each, bound()) == plaintext
-            assert keys.open().unwrap(each, bound()) == plaintext
+        for wrapped in versions:
+            assert key.unwrap(wrapped, bound()) == plaintext
+            assert keys.open().unwrap(wrapped, bound()) == plaintext
 
     @needs("rotate")
     def test_rotation_keeps_the_key_id(self, harness: Harness, keys: Keys, key: ManagedKey) -> None:
-        """It goes into messages."""
+        """A rotation does not change the key's id, which is in messages."""
         before = key.key_id
         harness.rotate("first")
         assert key.key_id == keys.open().key_id == before
@@ -67,7 +67,7 @@ class VersionCases(Cases):
     def test_new_wraps_carry_the_new_version(
         self, harness: Harness, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
-        """Where versions are reported, the open driver reports the new one at once, and it still opens."""
+        """With REPORTS_VERSION, an open driver reports the new version at the next wrap."""
         before = key.wrap(plaintext, bound()).version
         harness.rotate("first")
         after = key.wrap(plaintext, bound())
@@ -79,14 +79,14 @@ class VersionCases(Cases):
     def test_rotation_of_one_key_leaves_another_alone(
         self, harness: Harness, keys: Keys, plaintext: bytes
     ) -> None:
-        """The second key's version stays."""
+        """Rotating one key does not change another's version."""
         second = keys.open("second")
         before = second.wrap(plaintext, bound()).version
         harness.rotate("first")
         assert second.wrap(plaintext, bound()).version == before
 
     def test_rotation_by_the_driver_is_used_at_once(self, key: ManagedKey, plaintext: bytes) -> None:
-        """Where the driver can rotate: the next wrap is by the new version, the last one still opens."""
+        """With ROTATE, the next wrap uses the new version, and the previous wrapped key still unwraps."""
         if Capability.ROTATE not in key.capabilities:
             refused(key.rotate, KmsInvalidRequest)
             return
@@ -98,7 +98,7 @@ class VersionCases(Cases):
 
     @needs("rotate")
     def test_batch_opens_every_version(self, harness: Harness, key: ManagedKey, plaintext: bytes) -> None:
-        """Old and new wrapped keys in one batch, where there are batches."""
+        """Wrapped keys of old and new versions unwrap in one batch."""
         items = []
         for _ in range(2):
             items.append((key.wrap(plaintext, bound()), bound()))

@@ -1,4 +1,4 @@
-"""What a call does with Python's own sockets, from the interpreter's audit events."""
+"""Records what a call does with Python's sockets, from the interpreter's audit events."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _hooked = False
 
 
 def network_events_of(call: Callable[[], object]) -> list[str]:
-    """What of the network `call` touches, here and on the library's threads: each event's name and where it leads.
+    """Return the network events of `call` on this thread and the library's: each event's name and address.
 
-    Threads that a driver starts itself, other processes and clients written in C are not seen.
+    It does not see threads that a driver starts itself, other processes, or clients written in C.
     """
     global _hooked  # noqa: PLW0603 - a hook cannot be removed, so there is only ever one
     if not _hooked:

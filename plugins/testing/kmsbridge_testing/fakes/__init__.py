@@ -1,1 +1,1 @@
-"""Fakes with a network or a key pair, and the harnesses of all fakes: what the suite itself is tested with."""
+"""Fake drivers with a network or a key pair, and the harnesses of all fakes. They test the suite itself."""

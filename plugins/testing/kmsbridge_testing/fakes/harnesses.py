@@ -21,7 +21,7 @@ _SLOW: Final = (Fault.HANG, Fault.TRICKLE, Fault.STALLED, Fault.CONTINUE, Fault.
 
 
 class _ServiceHarness(Harness):
-    """The keys of a `FakeService`, each made when it is first asked for."""
+    """A harness with keys of a `FakeService`, each made on first use."""
 
     def __init__(self, service: FakeService) -> None:
         self.service = service
@@ -30,13 +30,13 @@ class _ServiceHarness(Harness):
         self.secrets = [self._token.encode()]
 
     def key(self, which: Which) -> FakeKey:
-        """The key itself."""
+        """Return the key, making it on first use."""
         if which not in self._keys:
             self._keys[which] = self.service.put(self.made(which, f"{which}-{secrets.token_hex(8)}"))
         return self._keys[which]
 
     def made(self, which: Which, name: str) -> FakeKey:
-        """A new key of this name."""
+        """Make a key of this name."""
         return FakeKey(name)
 
     def rotate(self, which: Which) -> None:
@@ -52,7 +52,7 @@ class _ServiceHarness(Harness):
         self.key(which).state = KeyState.ENABLED
 
     def schedule_deletion(self, which: Which) -> None:
-        """Have the key wait for its deletion."""
+        """Put the key into the state in which it waits for its deletion."""
         self.key(which).state = KeyState.PENDING_DELETION
 
     def delete(self, which: Which) -> None:
@@ -64,20 +64,22 @@ class _ServiceHarness(Harness):
         self.service.expire(self._token)
 
     def calls(self, which: Which) -> int:
-        """Wraps, unwraps, batches and rewraps."""
-        counted = self.key(which).calls
-        return sum(counted[each] for each in ("wrap", "wrap_many", "unwrap", "unwrap_many", "rewrap"))
+        """Return the number of wraps, unwraps, batches and rewraps."""
+        counts = self.key(which).calls
+        return sum(
+            counts[operation] for operation in ("wrap", "wrap_many", "unwrap", "unwrap_many", "rewrap")
+        )
 
 
 class FakeHarness(_ServiceHarness):
-    """For `FakeDriver` and what derives from it; faults of the network are faults of the keys."""
+    """The harness of `FakeDriver` and of classes derived from it. Faults of the network are faults of the keys."""
 
     driver: ClassVar[type[KeyDriver] | None] = FakeDriver
     cannot = MappingProxyType(
         {
             "misdirected": "keys in memory have no address",
             "fresh_process": "another process does not see the keys in this one's memory",
-            "sdk": "there is none to a service in memory",
+            "sdk": "a service in memory has no SDK",
         }
     )
 
@@ -86,19 +88,19 @@ class FakeHarness(_ServiceHarness):
         self._before = 0
 
     def address(self, which: Which, role: Role = "both") -> KeyAddress:
-        """`fake:NAME`."""
+        """Return the address of the key, `fake:NAME`."""
         return KeyAddress(f"{self._scheme}:{self.key(which).name}", {"role": role, "token": self._token})
 
     def named(self, name: str) -> KeyAddress:
-        """`fake:` and the name."""
+        """Return the address `fake:NAME`."""
         return KeyAddress(f"{self._scheme}:{name}", {"token": self._token})
 
     def break_network(self, fault: Fault) -> None:
-        """Have every operation fail as it would with a service, or take long."""
+        """Have every operation fail or take long, as it would at a service with this fault."""
         self._before = self._total()
         for key in self._keys.values():
             for operation in get_args(Operation):
-                _suffer(key, operation, fault)
+                _apply(key, operation, fault)
 
     def heal_network(self) -> None:
         """End the faults."""
@@ -106,11 +108,11 @@ class FakeHarness(_ServiceHarness):
             key.heal()
 
     def arrivals(self) -> int:
-        """Calls of any operation."""
+        """Return the number of calls of any operation since `break_network`."""
         return self._total() - self._before
 
     def astray(self) -> int:
-        """None: keys in memory have no other host."""
+        """Return 0: a service in memory does not redirect."""
         return 0
 
     @property
@@ -122,7 +124,7 @@ class FakeHarness(_ServiceHarness):
         return sum(key.calls.total() for key in self._keys.values())
 
 
-def _suffer(key: FakeKey, operation: Operation, fault: Fault) -> None:
+def _apply(key: FakeKey, operation: Operation, fault: Fault) -> None:
     if fault in _SLOW:
         key.delay(operation, _NEVER)
     elif fault is Fault.DELAY:
@@ -134,27 +136,27 @@ def _suffer(key: FakeKey, operation: Operation, fault: Fault) -> None:
 
 
 class UnboundFakeHarness(FakeHarness):
-    """For the fake driver that binds no context."""
+    """The harness of `UnboundFakeDriver`."""
 
     driver: ClassVar[type[KeyDriver] | None] = UnboundFakeDriver
 
 
 class PublicKeyFakeHarness(FakeHarness):
-    """For the fake driver that wraps with a pinned public key."""
+    """The harness of `PublicKeyFakeDriver`."""
 
     driver: ClassVar[type[KeyDriver] | None] = PublicKeyFakeDriver
     cannot = MappingProxyType({**FakeHarness.cannot, "rotate": "another key pair would be another key"})
 
     def made(self, which: Which, name: str) -> FakeKey:
-        """One of the same two pairs in every harness: to make one takes long."""
+        """Make a key with one of two key pairs, the same for all harnesses: generating one is slow."""
         return FakeKeyPair(name, 1 if which == "first" else 2)
 
     def address(self, which: Which, role: Role = "both") -> KeyAddress:
-        """With the public key pinned."""
+        """Return the address, with the key's public key among the options."""
         return self._pinned(super().address(which, role), which)
 
     def named(self, name: str) -> KeyAddress:
-        """With the first key's public key."""
+        """Return the address, with the first key's public key among the options."""
         return self._pinned(super().named(name), "first")
 
     def _pinned(self, address: KeyAddress, which: Which) -> KeyAddress:
@@ -164,11 +166,11 @@ class PublicKeyFakeHarness(FakeHarness):
 
 
 class FakeHttpHarness(_ServiceHarness, ProxiedHarness):
-    """For `FakeHttpDriver`: a service on the loopback interface, behind a `FaultProxy`."""
+    """The harness of `FakeHttpDriver`: an `HttpKeyService` behind a `FaultProxy`."""
 
     driver: ClassVar[type[KeyDriver] | None] = FakeHttpDriver
     sdk: ClassVar[Sequence[str]] = ("xmlrpc",)
-    """Nothing that the driver uses: it stands for an SDK, which opening a driver must not import."""
+    """A package that the driver does not use, in place of an SDK."""
 
     def __init__(self) -> None:
         self._server = HttpKeyService()
@@ -176,16 +178,16 @@ class FakeHttpHarness(_ServiceHarness, ProxiedHarness):
         ProxiedHarness.__init__(self, self._server.host, self._server.port)
 
     def address(self, which: Which, role: Role = "both") -> KeyAddress:
-        """`fake-http:NAME` at the proxy."""
+        """Return the address of the key at the proxy."""
         return self._at(which, "http://{}:{}".format(*self.proxy.address), role=role)
 
     def named(self, name: str) -> KeyAddress:
-        """`fake-http:` and the name."""
+        """Return the address `fake-http:NAME` at the proxy."""
         address = "http://{}:{}".format(*self.proxy.address)
         return KeyAddress(f"fake-http:{name}", {"address": address, "token": self._token})
 
     def misdirected(self, why: Misdirection) -> KeyAddress:
-        """At a host that is not there, or that cannot prove to be the one."""
+        """Return the first key's address at a host that does not exist or has no valid certificate."""
         url, ca_file = self.wrong_address(why)
         return self._at("first", url, ca_file=ca_file)
 

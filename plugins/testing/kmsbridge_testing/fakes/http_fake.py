@@ -1,4 +1,4 @@
-"""The `fake-http` driver, for `HttpKeyService`: what a driver of a real service looks like, on `http.client`."""
+"""The `fake-http` driver for `HttpKeyService`: an example of a driver of a service behind HTTP, with `http.client`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from kmsbridge.testing.fakes.service import BATCH_LIMIT, MAX_PLAINTEXT
 from kmsbridge_testing.fakes.http_service import from_json, to_json
 
 _KINDS: Final = {429: ErrorKind.THROTTLED, 408: ErrorKind.TIMEOUT, 504: ErrorKind.TIMEOUT}
-"""By a status that came without the service's own code; every other is an outage."""
+"""The kind for a status without the service's own code; for any other it is UNAVAILABLE."""
 _SHAPES: Final[dict[str, type | tuple[type, ...]]] = {
     "wrap": (str, bytes),
     "rewrap": (str, bytes),
@@ -48,7 +48,7 @@ _SHAPES: Final[dict[str, type | tuple[type, ...]]] = {
 
 
 class HttpStatusError(Exception):
-    """An answer with a status that is no success; of its text the service's own code alone is kept."""
+    """An answer with another status than 200. Of its body, only the service's own code is kept."""
 
     def __init__(self, status: int, code: str, request_id: str) -> None:
         super().__init__(status, code, request_id)
@@ -56,13 +56,14 @@ class HttpStatusError(Exception):
 
 
 class UnreadableAnswer(Exception):
-    """The service's answer is not what its protocol says."""
+    """An answer that does not follow the service's protocol."""
 
 
 class FakeHttpDriver(KeyDriver):
-    """`fake-http:NAME` at the option `address`, `http://HOST:PORT` or `https://HOST:PORT`.
+    """The driver for `fake-http:NAME`.
 
-    Options besides: `ca_file` for https, `role` and `token` as for `FakeDriver`.
+    Options: `address`, `http://HOST:PORT` or `https://HOST:PORT`; `ca_file` for https; `role` and `token` as for
+    `FakeDriver`.
     """
 
     scheme: ClassVar[str] = "fake-http"
@@ -78,16 +79,16 @@ class FakeHttpDriver(KeyDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """A driver; nothing is connected before the first call."""
+        """Return a driver. Raises `ConfigError`; connects at the first call only."""
         name, caller = checked_name(uri), caller_of(options)
         address = options.text("address", required=True)
         if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-            raise ConfigError(f"{options.name}.address is no address", remedy="give http://HOST:PORT")
+            raise ConfigError(f"{options.name}.address is not a URL", remedy="write http://HOST:PORT")
         authorization = Secret.of_text(f"Bearer {caller.role}/{caller.credential.reveal_text()}")
         return cls(name, address, options.path("ca_file"), authorization)
 
     def resolve(self, *, timeout: float) -> str:
-        """`fake-http:NAME`, without a call."""
+        """Return `fake-http:NAME`, without a call."""
         return self._key_id
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
@@ -102,28 +103,33 @@ class FakeHttpDriver(KeyDriver):
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
     ) -> list[WrappedKey | ErrorKind]:
-        """All in one request."""
+        """Wrap all items in one request."""
         batch = [(plaintext, context.canonical()) for plaintext, context in items]
-        answers = self._call("wrap_many", batch, timeout)
-        if not all(isinstance(each, ErrorKind) or _fits(each, _SHAPES["wrap"]) for each in answers):
-            raise UnreadableAnswer
-        return [each if isinstance(each, ErrorKind) else WrappedKey(self._key_id, *each) for each in answers]
+        results: list[WrappedKey | ErrorKind] = []
+        for answer in self._call("wrap_many", batch, timeout):
+            if isinstance(answer, ErrorKind):
+                results.append(answer)
+            elif _fits(answer, _SHAPES["wrap"]):
+                results.append(WrappedKey(self._key_id, *answer))
+            else:
+                raise UnreadableAnswer
+        return results
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, timeout: float
     ) -> list[bytes | ErrorKind]:
-        """All in one request."""
+        """Unwrap all items in one request."""
         batch = [(wrapped.ciphertext, context.canonical()) for wrapped, context in items]
         results: list[bytes | ErrorKind] = self._call("unwrap_many", batch, timeout)
         return results
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """The same under the current version."""
+        """Have the service wrap the same payload under the current version."""
         arguments = (self.name, wrapped.ciphertext, context.canonical())
         return WrappedKey(self._key_id, *self._call("rewrap", arguments, timeout))
 
     def describe(self, *, timeout: float) -> KeyDescription:
-        """The state and version."""
+        """Return the state and version."""
         state, version = self._call("describe", None, timeout)
         return KeyDescription(self._key_id, KeyState(state), version, rotation="by hand")
 
@@ -132,13 +138,13 @@ class FakeHttpDriver(KeyDriver):
         self._call("rotate", None, timeout)
 
     def development_settings(self) -> Sequence[str]:
-        """It protects nothing."""
+        """Return that the key is a fake, which protects nothing."""
         return ("the key is a fake, for tests",)
 
     def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
-        """From the service's code; what the network does to a call is an outage or, where time ran out, a timeout.
+        """Return the kind for the service's code; without one, TIMEOUT, THROTTLED or UNAVAILABLE.
 
-        A status alone refuses nothing: whatever stands in between can have sent it.
+        A status without the service's code is never a refusal: a proxy or the like may have sent it.
         """
         if isinstance(error, HttpStatusError):
             return ErrorKind[error.code] if error.code else _KINDS.get(error.status, ErrorKind.UNAVAILABLE)
@@ -149,13 +155,13 @@ class FakeHttpDriver(KeyDriver):
         return ErrorKind.INVALID_REQUEST
 
     def error_details(self, error: BaseException) -> ErrorDetails:
-        """The status as code, and the request id."""
+        """Return the service's code, or else the status, and the request id."""
         if isinstance(error, HttpStatusError):
             return ErrorDetails(code=error.code or str(error.status), request_id=error.request_id)
         return ErrorDetails()
 
     def close(self) -> None:
-        """Each call has a connection of its own, so there is none to close."""
+        """Do nothing: each call has its own connection, which it closes."""
 
     def _call(self, operation: str, arguments: Any, timeout: float) -> Any:
         with within(timeout), self._connect() as sock:
@@ -188,7 +194,7 @@ class FakeHttpDriver(KeyDriver):
         return ssl.create_default_context(cafile=self._ca_file)
 
     def _receive(self, sock: socket.socket) -> bytes:
-        """All that comes until the end: the socket keeps the deadline, and reads no more than an answer can have."""
+        """Read the answer to its end. The socket keeps the deadline, and limits the length of the answer."""
         data = bytearray()
         while block := sock.recv(65536):
             data += block
@@ -209,7 +215,7 @@ class FakeHttpDriver(KeyDriver):
 
 
 class _Received:
-    """Bytes that were received, in the place of the socket that `http.client` reads from."""
+    """Received bytes, in place of the socket that `http.client` reads from."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -225,7 +231,7 @@ def _parsed(data: bytes) -> tuple[int, str, bytes]:
 
 
 def _code(body: bytes) -> str:
-    """The name of the `ErrorKind` that the service gives; empty where the answer is not the service's."""
+    """Return the name of the `ErrorKind` in the service's answer; "" if the answer is not the service's."""
     with contextlib.suppress(ValueError):
         answer = json.loads(body)
         code = answer.get("code") if isinstance(answer, dict) else None
@@ -234,7 +240,7 @@ def _code(body: bytes) -> str:
 
 
 def _decoded(body: bytes) -> Any:
-    # Without what was raised, which would carry the answer along.
+    # The exception is dropped, because it contains the answer.
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return from_json(json.loads(body))
     return None

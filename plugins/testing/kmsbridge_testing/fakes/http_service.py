@@ -1,7 +1,7 @@
-"""The fake key service behind HTTP, and a driver for it over `http.client`: for tests of the network.
+"""The fake key service behind HTTP, for tests with a network.
 
-`POST /v1/NAME/OPERATION` takes and gives JSON, bytes in base64; `Authorization: Bearer ROLE/TOKEN`
-says who calls. It listens on the loopback interface and protects nothing.
+`POST /v1/NAME/OPERATION` takes and returns JSON, with bytes in base64. The caller's role and credential are in
+`Authorization: Bearer ROLE/TOKEN`. It listens on the loopback interface and protects nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STATUS: Final = {
     ErrorKind.UNAVAILABLE: 503,
     ErrorKind.TIMEOUT: 504,
 }
-"""The HTTP status for each kind of failure."""
+"""The HTTP status for each kind of refusal."""
 
 _PATIENCE: Final = 30.0
 _LARGEST: Final = 2**24
@@ -42,7 +42,10 @@ class _Server(ThreadingHTTPServer):
 
 
 class HttpKeyService:
-    """A `FakeService`, its `keys`, at `http://HOST:PORT` of `host` and `port`, from construction to `close`."""
+    """An HTTP server in front of a `FakeService`, which is its attribute `keys`.
+
+    It serves `http://HOST:PORT`, with the attributes `host` and `port`, from its construction until `close`.
+    """
 
     def __init__(self) -> None:
         self.keys = FakeService()
@@ -57,7 +60,7 @@ class HttpKeyService:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving; may be repeated."""
+        """Stop the server. May be called twice."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -105,31 +108,34 @@ def _handler(service: FakeService) -> type[BaseHTTPRequestHandler]:
             return to_json(answer)
 
         def handle(self) -> None:
-            # A client that went away, or a proxy that cut the connection, is none of our business.
+            # Clients and proxies that end a connection are part of the tests.
             with contextlib.suppress(OSError):
                 super().handle()
 
         def log_message(self, *_args: Any) -> None:
-            """Log nothing: a request's line names keys, and tests would be flooded."""
+            """Log nothing."""
 
     return Handler
 
 
 def to_json(value: Any) -> Any:
-    """Bytes, enumerations, tuples and lists as JSON holds them; `from_json` gives them back."""
+    """Return bytes, enumeration members, tuples and lists in a form for JSON, which `from_json` reverses."""
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
     if isinstance(value, ErrorKind):
         return {"failed": value.name}
     if isinstance(value, (tuple, list)):
-        return [to_json(each) for each in value]
+        return [to_json(item) for item in value]
     return getattr(value, "value", value)
 
 
 def from_json(value: Any) -> Any:
-    """What `to_json` was given, a tuple as a list. Raises `ValueError`, `KeyError` or `TypeError`."""
+    """Return the value that `to_json` converted; tuples become lists.
+
+    Raises `ValueError`, `KeyError` or `TypeError`.
+    """
     if isinstance(value, list):
-        return [from_json(each) for each in value]
+        return [from_json(item) for item in value]
     if isinstance(value, dict):
         if "failed" in value:
             return ErrorKind[value["failed"]]

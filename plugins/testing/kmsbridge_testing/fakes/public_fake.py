@@ -1,4 +1,4 @@
-"""The `fake-public` driver: the fake service holds a private key, and the driver wraps with the public one."""
+"""The `fake-public` driver: the fake service has a private key, and the driver wraps with its public key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
 
 class FakeKeyPair(FakeKey):
-    """An RSA key of the service: it unwraps what its public key wrapped. Pairs of one `number` are one pair."""
+    """An RSA key of the service, which unwraps what its public key wrapped.
+
+    All keys with the same `number` have the same key pair, because generating one is slow.
+    """
 
     def __init__(self, name: str, number: int = 1) -> None:
         self._private = _private_key(number)
@@ -35,12 +38,12 @@ class FakeKeyPair(FakeKey):
 
     @property
     def public_pem(self) -> str:
-        """What is pinned."""
+        """The public key in PEM, for the driver's option `public_key`."""
         info = serialization.PublicFormat.SubjectPublicKeyInfo
         return self._private.public_key().public_bytes(serialization.Encoding.PEM, info).decode()
 
     def open(self, ciphertext: bytes, context: bytes) -> bytes:
-        """Unwrap. Raises `FakeError`."""
+        """Return the plaintext of `ciphertext`. Raises `FakeError`."""
         try:
             return self._private.decrypt(ciphertext, _OAEP)
         except ValueError:
@@ -48,9 +51,10 @@ class FakeKeyPair(FakeKey):
 
 
 class PublicKeyFakeDriver(UnboundFakeDriver):
-    """`fake-public:NAME`, a `FakeKeyPair` of `FakeDriver.service`; the option `public_key` is its PEM.
+    """The driver for `fake-public:NAME`, a `FakeKeyPair` in `FakeDriver.service`.
 
-    Options besides: as for `FakeDriver`. What it can do is known when the public key is: by object.
+    Options: `public_key`, the pair's `public_pem`; and those of `FakeDriver`. Its capabilities and `max_plaintext`
+    are set on each object.
     """
 
     scheme: ClassVar[str] = "fake-public"
@@ -63,39 +67,38 @@ class PublicKeyFakeDriver(UnboundFakeDriver):
 
     @classmethod
     def open(cls, uri: KeyURI, options: Options) -> Self:
-        """A driver that can wrap at once."""
+        """Return a driver, which can wrap without a call. Raises `ConfigError`."""
         name, caller = checked_name(uri), caller_of(options)
         return cls(name, caller, OaepPublicKey.of_pem(options.text("public_key", required=True)))
 
     def wrap(self, plaintext: bytes, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Encrypt with the public key, here."""
+        """Encrypt with the public key, without a call."""
         return WrappedKey(self.key_id, "", self._public_key.wrap(plaintext))
 
     def wrap_many(
         self, items: Sequence[tuple[bytes, EncryptionContext]], *, timeout: float
     ) -> list[WrappedKey | ErrorKind]:
-        """There is no call to save."""
+        """Raise `NotImplementedError`: wraps take no call that a batch could save."""
         raise NotImplementedError
 
     def forgeries(self) -> Sequence[WrappedKey]:
-        """As long as what an RSA key of 2048 bits wraps."""
+        """Return random bytes of the length of a ciphertext."""
         return (WrappedKey(self.key_id, "", bytes(1) + os.urandom(255)),)
 
     def describe(self, *, timeout: float) -> KeyDescription:
-        """The state, and what the role allows; a pair has no versions."""
+        """Return the state, and what the role allows. A key pair has no versions."""
         return super().describe(timeout=timeout)._replace(version="", may_wrap=True)
 
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Not by this service."""
+        """Raise `NotImplementedError`."""
         raise NotImplementedError
 
     def rotate(self, *, timeout: float) -> None:
-        """Another pair would be another key."""
+        """Raise `NotImplementedError`: another pair would be another key."""
         raise NotImplementedError
 
 
 @functools.cache
 def _private_key(number: int) -> rsa.RSAPrivateKey:
-    # Made once each for a process: it takes longer than everything else that a test does with it.
-    del number
+    del number  # only tells the cached keys apart
     return rsa.generate_private_key(65537, 2048)

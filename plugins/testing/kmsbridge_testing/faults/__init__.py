@@ -1,1 +1,1 @@
-"""A network that misbehaves: a proxy that breaks connections, and certificates that are wrong."""
+"""Faults of the network: a proxy that breaks connections, and certificates that are not valid."""

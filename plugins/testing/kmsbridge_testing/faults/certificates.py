@@ -1,4 +1,4 @@
-"""Certificates for TLS on the loopback interface, good for an hour, made with a CA that nobody trusts."""
+"""Certificates for TLS on the loopback interface, valid for an hour, from a CA made for the test."""
 
 from __future__ import annotations
 
@@ -35,14 +35,21 @@ _CA_USAGE: Final = x509.KeyUsage(
 
 @dataclass(frozen=True, slots=True)
 class LoopbackCertificates:
-    """Files of PEM: the CA's certificate, and the key and certificate of a server on 127.0.0.1."""
+    """PEM files for TLS on 127.0.0.1.
+
+    `ca_file` is the CA's certificate, `server_file` the key and certificate of a server.
+    """
 
     ca_file: str
     server_file: str
 
     @classmethod
     def make(cls, folder: str | os.PathLike[str], *, host: str = "", expired: bool = False) -> Self:
-        """Make both in `folder`; with `host` for a server of that name, with `expired` over for an hour."""
+        """Make both files in `folder`.
+
+        The server's certificate is for localhost and 127.0.0.1, or with `host` for that name only. With `expired` it
+        expired an hour ago.
+        """
         ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         ca_name, server_name = _name("a CA of a test"), _name(host or "localhost")
         ca = _builder(ca_name, ca_name, ca_key)
@@ -64,7 +71,7 @@ class LoopbackCertificates:
         return files
 
     def server_context(self) -> ssl.SSLContext:
-        """For the server's side of a connection."""
+        """Return the TLS context of a server with this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.server_file)
         return context

@@ -1,4 +1,4 @@
-"""What a harness for any service behind a network can build on: a `FaultProxy`, and certificates that are wrong."""
+"""`ProxiedHarness`: a base class for harnesses of services behind a network, with a `FaultProxy` and certificates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kmsbridge_testing.faults.proxy import FaultProxy
 from kmsbridge_testing.harness import Fault, Harness, Misdirection
 
 DELAY: Final = 0.5
-"""Seconds, of `Fault.DELAY`."""
+"""The seconds by which `Fault.DELAY` delays an answer."""
 _TRICKLE: Final = 20.0
 _BLOCK: Final = 65536
 
@@ -25,16 +25,19 @@ _JSON: Final = "application/json"
 _HTML: Final = "text/html; charset=utf-8"
 
 Break = Callable[[Any], None]
-"""Has a fault happen to the network of the harness that it is called with."""
+"""A function that applies a fault to the network of the harness that it is called with."""
 
 
 def says(data: bytes, *, then_end: bool = True) -> Break:
-    """Answers each request with `data`; then closes, or says no more."""
+    """Return a fault that answers each request with `data`, and then closes the connection or stays silent."""
     return lambda harness: harness.proxy.answer(data, then_end=then_end)
 
 
 def status(line: str, body: bytes = b"{}", *, kind: str = _JSON, **more: str) -> Break:
-    """Answers each request with an HTTP status line and `body`; `more` are headers, _ for -."""
+    """Return a fault that answers each request with an HTTP status line and `body`.
+
+    `kind` is its Content-Type; `more` are further headers, with "_" in place of "-".
+    """
     return says(_head(line, kind, Content_Length=str(len(body)), Connection="close", **more) + body)
 
 
@@ -51,7 +54,7 @@ def _page(line: str) -> Break:
 def _redirect(line: str) -> Break:
     def redirect(harness: ProxiedHarness) -> None:
         harness.elsewhere.heal()
-        # Another host by its name, and by its port for whoever compares no names.
+        # Another host name, and also another port, for clients that do not compare names.
         location = f"http://localhost:{harness.elsewhere.address[1]}/"
         status(line, b"", Location=location)(harness)
 
@@ -114,18 +117,18 @@ FAULTS: Final[Mapping[Fault, Break]] = MappingProxyType(
 
 
 class ProxiedHarness(Harness):
-    """Has the network broken by a `FaultProxy` in front of the service at `host`:`port`.
+    """A harness that breaks the network with a `FaultProxy` in front of the service at `host`:`port`.
 
-    The addresses that a subclass gives lead to `proxy.address`; its `close` calls this one's. Faults are
-    made of bytes below HTTP/1.1, so to a client of another protocol (gRPC) those with a status are one
-    more foreign answer. Such a harness enters its own way into `faults` where the class of the error
-    depends on the status, THROTTLED first of all, and adds to `heal_network` and `arrivals`::
+    A derived class returns addresses at `proxy.address`, and its `close` calls this one's. Faults with a status are
+    answers in HTTP/1.1; a client of another protocol, such as gRPC, takes them for answers of a foreign protocol. The
+    harness of such a client replaces the entries of `faults` for which the error depends on the status, such as
+    THROTTLED, and extends `heal_network` and `arrivals`::
 
         faults = ProxiedHarness.faults | {Fault.THROTTLED: lambda harness: harness.server.fail("EXHAUSTED")}
     """
 
     faults: ClassVar[Mapping[Fault, Break]] = FAULTS
-    """What is called, with the harness, to have each fault happen."""
+    """By fault, the function that applies it to the harness."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__()
@@ -135,27 +138,30 @@ class ProxiedHarness(Harness):
 
     @functools.cached_property
     def elsewhere(self) -> FaultProxy:
-        """The host that the redirects lead to; it passes on to the same service, so that going there looks well."""
+        """The host that the redirects name. It passes on to the same service, so that a followed redirect succeeds."""
         return self._opened.enter_context(FaultProxy(*self._service))
 
     def break_network(self, fault: Fault) -> None:
-        """As `faults` says."""
+        """Apply the fault by its entry in `faults`."""
         self.faults[fault](self)
 
     def heal_network(self) -> None:
-        """Tell the proxy."""
+        """End the fault."""
         self.proxy.heal()
 
     def arrivals(self) -> int:
-        """Connections to the proxy."""
+        """Return the number of connections to the proxy since `break_network`."""
         return self.proxy.connections
 
     def astray(self) -> int:
-        """Connections to the other host."""
+        """Return the number of connections to the other host since `break_network`."""
         return self.elsewhere.connections
 
     def wrong_address(self, why: Misdirection) -> tuple[str, str]:
-        """For `misdirected`: a URL where the service cannot be reached, and the file of the CA to trust."""
+        """Return a URL at which the service cannot be reached because of `why`, and the CA file to trust, or "".
+
+        It is for the implementation of `misdirected`.
+        """
         if why is Misdirection.NO_SUCH_HOST:
             return "http://no-such-host.invalid:80", ""
         served = self._certificates(
@@ -166,7 +172,7 @@ class ProxiedHarness(Harness):
         tls = None if why is Misdirection.NO_TLS else served.server_context()
         proxy = self._opened.enter_context(FaultProxy(*self.proxy.address, tls=tls))
         if tls is None:
-            # Not handed on, because the service behind may speak TLS itself.
+            # Not passed on, because the service itself may use TLS.
             proxy.answer(_head("400 Bad Request", Content_Length="0"))
         return "https://{}:{}".format(*proxy.address), trusted.ca_file
 

@@ -27,11 +27,11 @@ _End = Callable[[asyncio.StreamWriter], None]
 
 
 class FaultProxy:
-    """Stands between a client and the service at `host`:`port`, on `address`; passes everything until told.
+    """A TCP proxy in front of the service at `host`:`port`, which passes everything on until it gets a fault.
 
-    Each fault holds for all connections from then on and ends those that are open, until `heal` or
-    another fault. `connections` counts those made since the last of these calls. With `tls` the proxy
-    itself ends TLS. It runs in a thread; `close` ends it and everything it opened.
+    Clients connect to `address`. A fault applies to all connections from then on and ends the open ones, until `heal` or the next fault.
+    `connections` is the number of connections since the last of these calls. With `tls` clients connect by TLS, which
+    the proxy terminates. The proxy runs in a thread until `close`.
     """
 
     def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
@@ -50,23 +50,23 @@ class FaultProxy:
         self.heal()
 
     def heal(self) -> None:
-        """Pass everything on."""
+        """End the fault: pass everything on."""
         self._become(self._pass)
 
     def refuse(self) -> None:
-        """Refuse connections: nobody listens, but the port stays taken."""
+        """Refuse connections. The port stays reserved."""
         self._become(None)
 
     def reset(self) -> None:
-        """Reset each connection before a byte of it is read."""
+        """Reset each connection before reading a byte."""
         self._become(self._reset)
 
     def reset_after(self, count: int) -> None:
-        """Pass requests on, and reset when `count` bytes of the answer were passed."""
+        """Pass requests on, and reset the connection after `count` bytes of the answer."""
         self._become(lambda reader, writer: self._answered(reader, writer, count, abort))
 
     def hang(self) -> None:
-        """Take what comes and answer nothing."""
+        """Read requests and answer nothing."""
         self._become(self._hang)
 
     def slow(self, bytes_per_second: float) -> None:
@@ -74,43 +74,43 @@ class FaultProxy:
         self._become(lambda reader, writer: self._trickle(reader, writer, 1 / bytes_per_second))
 
     def delay(self, seconds: float) -> None:
-        """Pass requests on, and each answer `seconds` after it came."""
+        """Pass requests on, and pass each answer on `seconds` after it arrived."""
         self._become(lambda reader, writer: self._late(reader, writer, seconds))
 
     def half(self) -> None:
-        """Pass on half of an answer (of its body where it looks like HTTP), and close."""
+        """Pass on half of an answer, or half of its body if it looks like HTTP, and close the connection."""
         self._become(lambda reader, writer: self._answered(reader, writer, None, _close))
 
     def reset_amid(self) -> None:
-        """Pass on half of an answer, and reset."""
+        """Pass on half of an answer, and reset the connection."""
         self._become(lambda reader, writer: self._answered(reader, writer, None, abort))
 
     def stall(self) -> None:
-        """Pass on half of an answer, and then nothing."""
+        """Pass on half of an answer, and keep the connection open without sending the rest."""
         self._become(lambda reader, writer: self._answered(reader, writer, None, None))
 
     def end(self) -> None:
-        """Read a request and close without an answer."""
+        """Read a request and close the connection without an answer."""
         self.answer(b"")
 
     def answer(self, data: bytes, *, then_end: bool = True) -> None:
-        """Read a request and answer with `data`; then close, or with `then_end` false say no more."""
+        """Read a request and answer with `data`; then close the connection, or keep it open if not `then_end`."""
         self._become(lambda reader, writer: say(reader, writer, data, then_end=then_end))
 
     def endless(self, head: bytes, block: bytes) -> None:
-        """Read a request and answer with `head` and then `block`, again and again (for 256 MiB)."""
+        """Read a request and answer with `head` and then `block` repeatedly, up to 256 MiB."""
         self._become(lambda reader, writer: say_for_ever(reader, writer, head, block))
 
     def drop(self) -> None:
-        """Close the connections that are open, in good order; pass on everything of new ones."""
+        """Close the open connections properly; pass everything on for new ones."""
         self._become(self._pass, _close)
 
     def vanish(self) -> None:
-        """Be silent on the connections that are open, for ever; pass on everything of new ones."""
+        """Send nothing more on the open connections; pass everything on for new ones."""
         asyncio.run_coroutine_threadsafe(self._fall_silent(), self._loop).result()
 
     def close(self) -> None:
-        """End the proxy; may be repeated."""
+        """End the proxy and its connections. May be called twice."""
         if self._thread.is_alive():
             self._become(None)
             asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop).result()
@@ -135,7 +135,7 @@ class FaultProxy:
     async def _switch(self, behaviour: _Behaviour | None, end: _End) -> None:
         self._behaviour, self._end = behaviour or self._reset, end
         if behaviour is None and self._server is not None:
-            # Closed at once, it would lose those it has accepted and not yet handed to `_serve`.
+            # Closing the server now would lose connections that it accepted and did not yet pass to `_serve`.
             self._loop.remove_reader(self._server.sockets[0].fileno())
         ended = list(self._open.values())
         for task in list(self._open):
@@ -155,7 +155,7 @@ class FaultProxy:
         self.connections = 0
 
     async def _rest(self) -> None:
-        """Wait for connections that were accepted already, and are reset when they are served."""
+        """Wait until connections that were already accepted are served, which resets them."""
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others)
 
@@ -248,7 +248,7 @@ class FaultProxy:
         reader: asyncio.StreamReader,
         back: Callable[[asyncio.StreamReader], Coroutine[Any, Any, None]],
     ) -> None:
-        """Pass requests on to the service until `back`, which is handed its answers, is done."""
+        """Pass requests on to the service until `back`, which gets the service's stream of answers, returns."""
         upstream_reader, upstream_writer = await asyncio.open_connection(*self._target)
         answers = asyncio.create_task(back(upstream_reader))
         requests = asyncio.create_task(forward(reader, upstream_writer))

@@ -1,4 +1,4 @@
-"""What a `FaultProxy` does with the streams of a connection."""
+"""Operations of a `FaultProxy` on the streams of a connection."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ BLOCK: Final = 65536
 QUIET: Final = 0.02
 """Seconds without a byte after which an answer is taken to be complete."""
 ENDLESS: Final = 2**28
-"""As many bytes as an answer without end has, so that whoever reads it all does not bring the machine down."""
+"""The length of an "endless" answer in bytes, so that a client that reads it all does not use up the memory."""
 
 
 async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass everything on, the end too."""
+    """Pass everything on, including the end."""
     while data := await reader.read(BLOCK):
         writer.write(data)
         await writer.drain()
@@ -23,7 +23,7 @@ async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def whole(reader: asyncio.StreamReader) -> bytes:
-    """What comes until nothing does for `QUIET` seconds, or the end."""
+    """Return what arrives until the end, or until nothing arrives for `QUIET` seconds."""
     data = await reader.read(BLOCK)
     try:
         while more := await asyncio.wait_for(reader.read(BLOCK), QUIET):
@@ -36,7 +36,7 @@ async def whole(reader: asyncio.StreamReader) -> bytes:
 async def say(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes, *, then_end: bool
 ) -> None:
-    """Read a request and answer with `data`; then close, or wait until the other side does."""
+    """Read a request and answer with `data`; then close, or wait until the other side closes."""
     await whole(reader)
     writer.write(data)
     await writer.drain()
@@ -50,7 +50,7 @@ async def say(
 async def say_for_ever(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, block: bytes
 ) -> None:
-    """Read a request and answer with `head` and `block` again and again, up to `ENDLESS` bytes."""
+    """Read a request and answer with `head` and then `block` repeatedly, up to `ENDLESS` bytes."""
     await whole(reader)
     writer.write(head)
     for _ in range(ENDLESS // len(block)):
@@ -66,7 +66,7 @@ async def swallow(reader: asyncio.StreamReader) -> None:
 
 
 def half_of(answer: bytes) -> int:
-    """Where to cut an answer: in the middle of its body where it looks like HTTP, else of all."""
+    """Return the position of the middle of an answer, or of its body if it looks like HTTP."""
     head, end, body = answer.partition(b"\r\n\r\n")
     return len(head + end) + len(body) // 2 if end else len(answer) // 2
 
@@ -75,13 +75,16 @@ def abort(writer: asyncio.StreamWriter) -> None:
     """End a connection with a reset."""
     raw: socket.socket | None = writer.get_extra_info("socket")
     if raw is not None and raw.fileno() >= 0:
-        # Lingering for no time turns the end of a connection into a reset.
+        # A linger time of 0 makes the close a reset.
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def bound(port: int) -> socket.socket:
-    """A socket that holds the port and shares it with another of ours: bound, it refuses until it listens."""
+    """Return a socket bound to the port, which refuses connections until it listens.
+
+    Other sockets of this function may share the port.
+    """
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

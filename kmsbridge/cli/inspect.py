@@ -15,38 +15,38 @@ if TYPE_CHECKING:
     from kmsbridge import MessageInfo
 
 
-@click.command(cls=Command, short_help="Show what messages say of themselves.")
+@click.command(cls=Command, short_help="Show the headers of messages.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=PATH_OR_DASH)
 @json_option
 def inspect(files: tuple[str, ...], as_json: bool) -> None:
-    """Show what messages say of themselves: kind, lengths, and the keys that can open them.
+    """Show the headers of messages: kind, lengths, and the keys that can decrypt them.
 
-    No key is needed, and nothing is verified: only decrypting does that. `-` stands for stdin.
+    This needs no key and verifies nothing: only decrypting does that. `-` stands for stdin.
 
     \b
     kmsbridge inspect notes.kmsb
     kmsbridge inspect --json *.kmsb | jq -r '.[].recipients[].key_id'
     """
-    found: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
 
-    def look(name: str) -> None:
-        info, armored = _look(name)
+    def inspect_one(name: str) -> None:
+        info, armored = _inspect(name)
         if as_json:
-            found.append({"file": name, "armored": armored, **dataclasses.asdict(info)})
+            documents.append({"file": name, "armored": armored, **dataclasses.asdict(info)})
         else:
             _show(name, info, armored=armored)
 
-    code = for_each(files, look)
+    code = for_each(files, inspect_one)
     if as_json:
-        output.document(found)
+        output.document(documents)
     click.get_current_context().exit(code)
 
 
-def _look(name: str) -> tuple[MessageInfo, bool]:
+def _inspect(name: str) -> tuple[MessageInfo, bool]:
     from kmsbridge.cli.armored import detect
     from kmsbridge.inspection import inspect_file, inspect_stream
 
-    with streams.reading(name) as file:
+    with streams.open_source(name) as file:
         reader, armored = detect(file)
         if streams.is_regular(name) and not armored:
             return inspect_file(name), False
@@ -57,7 +57,7 @@ def _show(name: str, info: MessageInfo, *, armored: bool) -> None:
     if info.plaintext_length is not None:
         plaintext = _bytes(info.plaintext_length)
     else:
-        plaintext = "known to the key only" if info.kind == "direct" else "none has this body: it was changed"
+        plaintext = "unknown until unwrapped" if info.kind == "direct" else "invalid: the body was changed"
     rows = [
         ("format", f"version {info.version}, {info.kind}{', armored' if armored else ''}"),
         ("header", _bytes(info.header_length) + (f", {info.padding} of them spare" if info.padding else "")),

@@ -1,4 +1,4 @@
-"""Opens what the configuration describes."""
+"""Opens the ciphers and profiles that `--config` and `--profile` select."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="SyncCipher")
 
 
-def opened(cls: type[C]) -> C:
-    """An `Encryptor`, `Decryptor` or `EnvelopeCipher` for `--config` and `--profile`."""
+def open_cipher(cls: type[C]) -> C:
+    """Open an `Encryptor`, `Decryptor` or `EnvelopeCipher` with the selected profile."""
     _show_warnings()
     return cls.from_config(settings().config, profile=settings().profile)
 
 
-def profile() -> Profile:
-    """The profile itself."""
+def load_profile() -> Profile:
+    """Return the selected profile."""
     from kmsbridge import config
 
     _show_warnings()
@@ -30,14 +30,14 @@ def profile() -> Profile:
 
 
 def _show_warnings() -> None:
-    """Let what the library warns of look like our own lines."""
+    """Print the library's warnings on stderr in the form of this command's own lines."""
     import logging
 
     from kmsbridge.cli.output import say
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            # Audit events are for the application's own handlers; their warnings are errors here anyway.
+            # Audit events are left out: those that are warnings are reported as errors of the command anyway.
             if record.name == "kmsbridge":
                 say(f"warning: {record.getMessage()}")
 

@@ -1,4 +1,4 @@
-"""One command from its words to its exit code: what goes wrong is one line on stderr."""
+"""Runs one command, and prints an error as one line on stderr."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPLETE: Final = "_KMSBRIDGE_COMPLETE"
 
 
 def run(app: click.Group, args: Sequence[str]) -> int:
-    """Run one command; gives its exit code. What goes wrong is one line on stderr."""
+    """Run one command and return its exit code. An error is printed as one line on stderr."""
     import click
 
     from kmsbridge.cli.options import Settings
@@ -35,7 +35,7 @@ def run(app: click.Group, args: Sequence[str]) -> int:
         return _usage(error)
     except BrokenPipeError:
         return exits.BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001 - whatever it is, it ends as one line
+    except Exception as error:  # noqa: BLE001 - any error ends as one line
         report(error, debug=settings.debug)
         return exits.code_of(error)
 
@@ -50,20 +50,22 @@ def _invoke(app: click.Group, args: Sequence[str], settings: Settings) -> int:
     return 0
 
 
-def report(error: BaseException, *, debug: bool = False, about: str = "") -> None:
-    """Say on stderr what went wrong, and with which file; with `debug`, where in the code."""
+def report(error: BaseException, *, debug: bool = False, prefix: str = "") -> None:
+    """Print an error on stderr after `prefix`, the name of a file or key; with `debug`, print its traceback first."""
     from kmsbridge.cli.output import say
     from kmsbridge.cli.streams import file_error
 
     if debug:
         _say_traceback(error)
     if isinstance(error, KmsBridgeError):
-        say(f"{about}: {error}" if about else str(error))
+        say(f"{prefix}: {error}" if prefix else str(error))
     elif isinstance(error, OSError):
-        say(str(file_error(error, str(about or error.filename or "a file"))))
+        say(str(file_error(error, str(prefix or error.filename or "a file"))))
     else:
-        # Its text is not ours, and may hold anything.
-        say(f"internal error ({type(error).__name__}); run it with --debug and report what that shows")
+        # The text of an unexpected exception may hold anything, so it is not shown.
+        say(
+            f"internal error ({type(error).__name__}); run the command with --debug, and report what it prints"
+        )
 
 
 def _usage(error: click.UsageError) -> int:
@@ -83,7 +85,7 @@ def _usage(error: click.UsageError) -> int:
 
 
 def _say_traceback(error: BaseException) -> None:
-    """The traceback of `error` and what caused it: places only, no values, no text but our own."""
+    """Print the traceback of `error` and its causes: places in the code only, and no text but the library's own."""
     from kmsbridge.cli.output import say
 
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
