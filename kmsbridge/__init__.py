@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kmsbridge.errors import (
     AuditError,
@@ -33,8 +33,11 @@ from kmsbridge.errors import (
 
 if TYPE_CHECKING:
     from kmsbridge.cipher import Decryptor, Encryptor, EnvelopeCipher
+    from kmsbridge.cipher.reading import MessageReader
     from kmsbridge.hardening import harden_process
-    from kmsbridge.inspection import MessageInfo, inspect, inspect_file
+    from kmsbridge.inspection import MessageInfo, RecipientInfo, inspect, inspect_file
+
+__version__: Final = "0.1.0"
 
 __all__ = [
     "AuditError",
@@ -59,9 +62,11 @@ __all__ = [
     "MalformedMessage",
     "MessageError",
     "MessageInfo",
+    "MessageReader",
     "NoMatchingKey",
     "ProviderLoadError",
     "ProviderNotFound",
+    "RecipientInfo",
     "ReentrantCall",
     "RoleError",
     "UnsupportedMessage",
@@ -75,6 +80,8 @@ _LATE = {
     "Encryptor": "kmsbridge.cipher",
     "EnvelopeCipher": "kmsbridge.cipher",
     "MessageInfo": "kmsbridge.inspection",
+    "MessageReader": "kmsbridge.cipher.reading",
+    "RecipientInfo": "kmsbridge.inspection",
     "harden_process": "kmsbridge.hardening",
     "inspect": "kmsbridge.inspection",
     "inspect_file": "kmsbridge.inspection",

@@ -11,7 +11,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, ClassVar, Final, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +52,9 @@ class KmsBridgeError(Exception):
     may be empty. `index` is the position, from 0, of the item that failed in an operation on many items;
     None for every other operation.
     """
+
+    retryable: ClassVar[bool] = False
+    """Whether the operation may succeed when it is repeated unchanged: a service was not available, or too busy."""
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         message = shortened(message, MAX_MESSAGE)
@@ -161,13 +164,19 @@ class KmsError(KmsBridgeError):
 class KmsUnavailable(KmsError):
     """The service could not be reached, or said that it cannot serve now. Retried."""
 
+    retryable = True
+
 
 class KmsThrottled(KmsError):
     """The service refused the call because it receives too many. Retried."""
 
+    retryable = True
+
 
 class KmsTimeout(KmsError):
     """The service did not answer in time. Retried while the deadline allows."""
+
+    retryable = True
 
 
 class KmsAccessDenied(KmsError):

@@ -12,7 +12,8 @@ from kmsbridge.aio.encryption import INLINE
 from kmsbridge.aio.reader import Reader
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes, bytes_to_text, check_text
+from kmsbridge.cipher.aad import Aad, as_aad
+from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_text
 from kmsbridge.cipher.decryption import Decryption
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
@@ -28,7 +29,7 @@ class AsyncDecryption:
         # By header and context: which keys a message takes, one after the other, shows on the way.
         self._loads: SingleFlight[bool] = SingleFlight()
 
-    async def decrypt(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
+    async def decrypt(self, message: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the plaintext of `message`, once all of it is verified; at once where its data key is at
         hand.
         """
@@ -41,7 +42,7 @@ class AsyncDecryption:
                 return plaintext
         return await asyncio.to_thread(self.core.decrypt, data, context, aad)
 
-    async def decrypt_text(self, text: str, context: Pairs, aad: Buffer) -> str:
+    async def decrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the text in an armored message."""
         return bytes_to_text(await self.decrypt(wire.dearmor(check_text(text)), context, aad))
 
@@ -49,7 +50,7 @@ class AsyncDecryption:
         self,
         messages: Iterable[Buffer],
         context: Pairs,
-        aads: Sequence[Buffer] | None,
+        aads: Sequence[Aad] | None,
         errors: str,
         failed: Callable[[KmsBridgeError, Pairs], None],
     ) -> list[bytes | KmsBridgeError]:
@@ -57,13 +58,13 @@ class AsyncDecryption:
         return await asyncio.to_thread(self.core.decrypt_many, messages, context, aads, errors, failed)
 
     async def decrypt_file(
-        self, source: PathLike, target: PathLike, context: Pairs, aad: Buffer, progress: Progress | None
+        self, source: PathLike, target: PathLike, context: Pairs, aad: Aad, progress: Progress | None
     ) -> None:
         """Decrypt the file `source` into `target`; when cancelled it stops, and leaves no target."""
         await stoppable(lambda tick: self.core.decrypt_file(source, target, context, aad, tick), progress)
 
     async def decrypt_stream(
-        self, reader: streams.AsyncReader, writer: streams.AsyncWriter, context: Pairs, aad: Buffer
+        self, reader: streams.AsyncReader, writer: streams.AsyncWriter, context: Pairs, aad: Aad
     ) -> None:
         """Decrypt a message from `reader` into `writer` as it comes, chunk by verified chunk."""
         aad = as_aad(aad)
@@ -72,7 +73,7 @@ class AsyncDecryption:
         decryptor = await asyncio.to_thread(self.core.body_decryptor, header, start, context, aad)
         await streams.decrypt_stream(decryptor, start, reader, writer, self.core.data_keys.check_open)
 
-    async def open_file(self, source: PathLike | BinaryIO, context: Pairs, aad: Buffer) -> Reader:
+    async def open_file(self, source: PathLike | BinaryIO, context: Pairs, aad: Aad) -> Reader:
         """Return a seekable file of the plaintext in `source`."""
         return Reader(await asyncio.to_thread(self.core.open_file, source, context, aad))
 

@@ -10,6 +10,7 @@ from kmsbridge.aio.decryption import AsyncDecryption
 from kmsbridge.aio.reader import Reader
 from kmsbridge.aio.streams import AsyncReader, AsyncWriter
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.aad import Aad
 from kmsbridge.cipher.arguments import Buffer
 from kmsbridge.cipher.base import driver_session
 from kmsbridge.cipher.decryption import Decryption
@@ -27,7 +28,7 @@ class DecryptMethods:
     _session: Session
     _decryption: AsyncDecryption
 
-    async def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+    async def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Aad = b"") -> bytes:
         """Return the plaintext of `message`, once all of it is verified.
 
         Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. Raises
@@ -48,7 +49,7 @@ class DecryptMethods:
             raise
 
     @guarded
-    async def decrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
+    async def decrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the text in an armored message; white space around it is ignored.
 
         Raises what `decrypt` raises, and `ValueError` where the payload is not UTF-8.
@@ -61,7 +62,7 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = ...,
-        aads: Sequence[Buffer] | None = ...,
+        aads: Sequence[Aad] | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[bytes]: ...
 
@@ -71,7 +72,7 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = ...,
-        aads: Sequence[Buffer] | None = ...,
+        aads: Sequence[Aad] | None = ...,
         errors: Literal["raise", "return"],
     ) -> list[bytes | KmsBridgeError]: ...
 
@@ -81,7 +82,7 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = None,
-        aads: Sequence[Buffer] | None = None,
+        aads: Sequence[Aad] | None = None,
         errors: Literal["raise", "return"] = "raise",
     ) -> list[Any]:
         """Return the plaintext of each message, in order; every distinct wrapped key is unwrapped once.
@@ -99,7 +100,7 @@ class DecryptMethods:
         target: PathLike,
         *,
         context: Pairs = None,
-        aad: Buffer = b"",
+        aad: Aad = b"",
         progress: Progress | None = None,
     ) -> None:
         """Decrypt the file `source` into `target` on a thread, in constant memory, with permissions 0600.
@@ -112,7 +113,7 @@ class DecryptMethods:
 
     @guarded
     async def decrypt_stream(
-        self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Buffer = b""
+        self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Aad = b""
     ) -> None:
         """Decrypt a message from `reader` into `writer` as it comes; only verified chunks are written.
 
@@ -122,7 +123,7 @@ class DecryptMethods:
         await self._decryption.decrypt_stream(reader, writer, context, aad)
 
     @guarded
-    async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> Reader:
+    async def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Aad = b"") -> Reader:
         """Return a seekable file of the plaintext in `source`, a path or a seekable file, to be read with
         `await`.
 

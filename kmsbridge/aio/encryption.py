@@ -10,7 +10,8 @@ from kmsbridge import message as wire
 from kmsbridge.aio import streams
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher.arguments import Buffer, as_aad, check_bytes, text_to_bytes
+from kmsbridge.cipher.aad import Aad, as_aad
+from kmsbridge.cipher.arguments import Buffer, check_bytes, text_to_bytes
 from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
@@ -26,9 +27,10 @@ class AsyncEncryption:
     def __init__(self, core: Encryption) -> None:
         self.core = core
 
-    async def encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
+    async def encrypt(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the message that holds `plaintext`; at once where its data key is at hand."""
         check_bytes(plaintext, "plaintext", "encrypt_text")
+        aad = as_aad(aad)
         if self.core.direct or len(plaintext) > INLINE:
             return await asyncio.to_thread(self.core.encrypt, plaintext, context, aad)
         message = self.core.encrypt_at_hand(plaintext, context, aad)
@@ -37,24 +39,24 @@ class AsyncEncryption:
             message = data_key.encrypt(plaintext, aad)
         return message
 
-    async def encrypt_text(self, text: str, context: Pairs, aad: Buffer) -> str:
+    async def encrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the armored message that holds `text` as UTF-8."""
         return wire.armor(await self.encrypt(text_to_bytes(text), context, aad))
 
     async def encrypt_many(
-        self, plaintexts: Iterable[Buffer], context: Pairs, aads: Sequence[Buffer] | None
+        self, plaintexts: Iterable[Buffer], context: Pairs, aads: Sequence[Aad] | None
     ) -> list[bytes]:
         """Return a message for each plaintext, in order."""
         return await asyncio.to_thread(self.core.encrypt_many, plaintexts, context, aads)
 
     async def encrypt_file(
-        self, source: PathLike, target: PathLike, context: Pairs, aad: Buffer, progress: Progress | None
+        self, source: PathLike, target: PathLike, context: Pairs, aad: Aad, progress: Progress | None
     ) -> None:
         """Encrypt the file `source` into `target`; when cancelled it stops, and leaves no target."""
         await stoppable(lambda tick: self.core.encrypt_file(source, target, context, aad, tick), progress)
 
     async def encrypt_stream(
-        self, reader: streams.AsyncReader, writer: streams.AsyncWriter, context: Pairs, aad: Buffer
+        self, reader: streams.AsyncReader, writer: streams.AsyncWriter, context: Pairs, aad: Aad
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`."""
         aad, keys = as_aad(aad), self.core.data_keys

@@ -9,6 +9,7 @@ from kmsbridge.aio.base import AsyncCipher, guarded
 from kmsbridge.aio.encryption import AsyncEncryption
 from kmsbridge.aio.streams import AsyncReader, AsyncWriter
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.aad import Aad
 from kmsbridge.cipher.arguments import Buffer
 from kmsbridge.cipher.base import driver_session
 from kmsbridge.cipher.driver_objects import CipherOptions
@@ -26,7 +27,7 @@ class EncryptMethods:
     _session: Session
     _encryption: AsyncEncryption
 
-    async def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+    async def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Aad = b"") -> bytes:
         """Return the message that holds `plaintext`, bound to `context` and `aad`.
 
         Up to 1 MiB, and with the data key at hand, it is done at once, without a thread. A mutable buffer
@@ -47,7 +48,7 @@ class EncryptMethods:
             raise
 
     @guarded
-    async def encrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
+    async def encrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the message that holds `text` in armored form: for a text column, JSON, an environment.
 
         Raises what `encrypt` raises, and `ValueError` for text that cannot be written as UTF-8.
@@ -56,7 +57,7 @@ class EncryptMethods:
 
     @guarded
     async def encrypt_many(
-        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
+        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Aad] | None = None
     ) -> list[bytes]:
         """Return a message for each plaintext, all of one context; `aads` has one for each. All or none.
 
@@ -72,7 +73,7 @@ class EncryptMethods:
         target: PathLike,
         *,
         context: Pairs = None,
-        aad: Buffer = b"",
+        aad: Aad = b"",
         progress: Progress | None = None,
     ) -> None:
         """Encrypt the file `source` into `target` on a thread, in constant memory.
@@ -85,7 +86,7 @@ class EncryptMethods:
 
     @guarded
     async def encrypt_stream(
-        self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Buffer = b""
+        self, reader: AsyncReader, writer: AsyncWriter, *, context: Pairs = None, aad: Aad = b""
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, which is drained and left open.
 

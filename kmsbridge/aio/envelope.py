@@ -12,6 +12,7 @@ from kmsbridge.aio.decryptor import DecryptMethods, Decryptor
 from kmsbridge.aio.encryption import AsyncEncryption
 from kmsbridge.aio.encryptor import EncryptMethods, Encryptor
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.aad import Aad
 from kmsbridge.cipher.arguments import Buffer
 from kmsbridge.cipher.base import driver_session, make_cipher
 from kmsbridge.cipher.decryption import Decryption
@@ -66,7 +67,7 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
         return self._decryptor
 
     @guarded
-    async def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+    async def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Aad = b"") -> bytes:
         """Return the same message for the keys of `encrypt_to` in their current versions; the body is
         untouched.
 
@@ -76,7 +77,7 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
         return await asyncio.to_thread(self._rewrapping.rewrap, message, context, aad)
 
     @guarded
-    async def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Buffer = b"") -> None:
+    async def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Aad = b"") -> None:
         """Rewrap the message in a file in place, on a thread: only its header is written, where it has the
         room.
 

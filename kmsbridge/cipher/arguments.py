@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
-from kmsbridge.errors import KmsBridgeError, LimitExceeded
+from kmsbridge.errors import KmsBridgeError
 
 Buffer = bytes | bytearray | memoryview
-
-MAX_AAD: Final = 1 << 20
-"""The most bytes of aad. It is no part of a message, but a reader must have it as a whole."""
 
 
 def check_bytes(value: object, name: str, instead: str = "") -> None:
@@ -30,38 +26,6 @@ def as_bytes(value: object, name: str, instead: str = "") -> bytes:
     """Return `value` as bytes that nobody else can change."""
     check_bytes(value, name, instead)
     return bytes(value)  # type: ignore[call-overload, no-any-return]
-
-
-def check_aad(value: object, name: str = "aad") -> None:
-    """Raise `TypeError` for what is not bytes-like and contiguous, `LimitExceeded` beyond 1 MiB."""
-    check_bytes(value, name)
-    length = len(value)  # type: ignore[arg-type]
-    if length > MAX_AAD:
-        raise LimitExceeded(
-            f"{name} has {length} bytes",
-            remedy=f"{MAX_AAD} bytes is the limit; pass a hash of what is longer",
-        )
-
-
-def as_aad(value: object) -> bytes:
-    """Return `value` as bytes that nobody else can change, once `check_aad` has passed it."""
-    check_aad(value)
-    return bytes(value)  # type: ignore[call-overload, no-any-return]
-
-
-def one_each(aads: Sequence[Buffer] | None, count: int) -> Sequence[Buffer]:
-    """Return `aads`, or as many empty ones.
-
-    Raises `TypeError` where they are not one for each, and what `check_aad` raises.
-    """
-    if aads is None:
-        return [b""] * count
-    if isinstance(aads, (str, bytes, bytearray, memoryview)) or len(aads) != count:
-        raise TypeError(f"aads must be a sequence of {count} bytes-like values, one for each")
-    for index, aad in enumerate(aads):
-        if type(aad) is not bytes or len(aad) > MAX_AAD:
-            check_aad(aad, f"aads[{index}]")
-    return aads
 
 
 def check_each(values: Sequence[object], name: str, instead: str = "") -> None:

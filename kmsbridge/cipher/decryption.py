@@ -11,17 +11,14 @@ from typing import BinaryIO, TypeVar
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files, reading
+from kmsbridge.cipher.aad import MAX_AAD, Aad, as_aad, one_each
 from kmsbridge.cipher.arguments import (
-    MAX_AAD,
     Buffer,
-    as_aad,
     as_bytes,
     at_item,
     bytes_to_text,
-    check_aad,
     check_each,
     check_text,
-    one_each,
 )
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.session import Session
@@ -47,9 +44,9 @@ class Decryption:
             session.decrypt_with, profile.data_keys, session.observer, profile.calls
         )
 
-    def decrypt_at_hand(self, message: bytes, context: Pairs, aad: Buffer) -> bytes | None:
+    def decrypt_at_hand(self, message: bytes, context: Pairs, aad: Aad) -> bytes | None:
         """Return the plaintext if a data key at hand decrypts it, else None: no call, no waiting."""
-        check_aad(aad)
+        aad = as_aad(aad)
         plaintext = self._decrypt_by_header(message, context, aad)
         if plaintext is not None:
             return plaintext
@@ -61,16 +58,16 @@ class Decryption:
             header, context, len(message), lambda data_key: data_key.decrypt(body, aad), packed=packed
         )
 
-    def decrypt(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
+    def decrypt(self, message: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the plaintext of `message`, once all of it is verified."""
         if type(message) is not bytes:
             message = as_bytes(message, "message", "decrypt_text")
         if type(aad) is not bytes or len(aad) > MAX_AAD:
-            check_aad(aad)
+            aad = as_aad(aad)
         plaintext = self._decrypt_by_header(message, context, aad)
         return self._decrypt(message, context, aad) if plaintext is None else plaintext
 
-    def decrypt_text(self, text: str, context: Pairs, aad: Buffer) -> str:
+    def decrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the text in an armored message."""
         return bytes_to_text(self.decrypt(wire.dearmor(check_text(text)), context, aad))
 
@@ -78,7 +75,7 @@ class Decryption:
         self,
         messages: Iterable[Buffer],
         context: Pairs,
-        aads: Sequence[Buffer] | None,
+        aads: Sequence[Aad] | None,
         errors: str,
         failed: Callable[[KmsBridgeError, Pairs], None],
     ) -> list[bytes | KmsBridgeError]:
@@ -99,7 +96,7 @@ class Decryption:
         return results
 
     def decrypt_file(
-        self, source: PathLike, target: PathLike, context: Pairs, aad: Buffer, progress: Progress | None
+        self, source: PathLike, target: PathLike, context: Pairs, aad: Aad, progress: Progress | None
     ) -> None:
         """Decrypt the file `source` into `target`, which appears whole, once it is verified, or not at
         all.
@@ -113,7 +110,7 @@ class Decryption:
         )
 
     def decrypt_stream(
-        self, reader: BinaryIO, writer: BinaryIO, context: Pairs, aad: Buffer, progress: Progress | None
+        self, reader: BinaryIO, writer: BinaryIO, context: Pairs, aad: Aad, progress: Progress | None
     ) -> None:
         """Decrypt a message from `reader` into `writer` as it comes, chunk by verified chunk."""
         aad = as_aad(aad)
@@ -122,7 +119,7 @@ class Decryption:
         ticker = files.Ticker(progress, self.data_keys.check_open)
         files.decrypt_stream(decryptor, reader, writer, ticker, start)
 
-    def open_file(self, source: PathLike | BinaryIO, context: Pairs, aad: Buffer) -> reading.MessageReader:
+    def open_file(self, source: PathLike | BinaryIO, context: Pairs, aad: Aad) -> reading.MessageReader:
         """Return a seekable file of the plaintext in `source`."""
         aad = as_aad(aad)
         return reading.open_message(
@@ -203,7 +200,7 @@ class Decryption:
     # --- many messages ------------------------------------------------------------------------------
 
     def _outcomes(
-        self, messages: Sequence[Buffer], context: Pairs, aads: Sequence[Buffer] | None
+        self, messages: Sequence[Buffer], context: Pairs, aads: Sequence[Aad] | None
     ) -> Iterator[bytes | KmsBridgeError]:
         """Yield the plaintexts in order, or why there is none; every distinct wrapped key is unwrapped once.
 
@@ -219,7 +216,7 @@ class Decryption:
             if number in payloads:
                 yield payloads[number]
                 continue
-            aad = bytes(aads[number])
+            aad = aads[number]
             plaintext = self._decrypt_by_header(message, context, aad)
             if plaintext is not None:
                 yield plaintext
@@ -232,7 +229,7 @@ class Decryption:
         messages: Sequence[bytes],
         headers: Mapping[bytes, Header],
         context: Pairs,
-        aads: Sequence[Buffer],
+        aads: Sequence[bytes],
     ) -> dict[int, bytes | KmsBridgeError]:
         """Return the payloads of the direct messages by their places, each by a call, 16 at a time."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO, Literal, Unpack, overload
 
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.aad import Aad
 from kmsbridge.cipher.arguments import Buffer
 from kmsbridge.cipher.base import SyncCipher, driver_session, guarded
 from kmsbridge.cipher.decryption import Decryption
@@ -24,7 +25,7 @@ class DecryptMethods:
     _session: Session
     _decryption: Decryption
 
-    def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+    def decrypt(self, message: Buffer, *, context: Pairs = None, aad: Aad = b"") -> bytes:
         """Return the plaintext of `message`, once all of it is verified.
 
         Raises `MessageError` for what is no message, `AuthenticationError` for a wrong context, a
@@ -44,7 +45,7 @@ class DecryptMethods:
             raise
 
     @guarded
-    def decrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
+    def decrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the text in an armored message; white space around it is ignored.
 
         Raises what `decrypt` raises; a payload that is not UTF-8 was not made by `encrypt_text` and is
@@ -58,7 +59,7 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = ...,
-        aads: Sequence[Buffer] | None = ...,
+        aads: Sequence[Aad] | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[bytes]: ...
 
@@ -68,7 +69,7 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = ...,
-        aads: Sequence[Buffer] | None = ...,
+        aads: Sequence[Aad] | None = ...,
         errors: Literal["raise", "return"],
     ) -> list[bytes | KmsBridgeError]: ...
 
@@ -78,7 +79,7 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = None,
-        aads: Sequence[Buffer] | None = None,
+        aads: Sequence[Aad] | None = None,
         errors: Literal["raise", "return"] = "raise",
     ) -> list[Any]:
         """Return the plaintext of each message, in order; every distinct wrapped key is unwrapped once.
@@ -97,7 +98,7 @@ class DecryptMethods:
         target: PathLike,
         *,
         context: Pairs = None,
-        aad: Buffer = b"",
+        aad: Aad = b"",
         progress: Progress | None = None,
     ) -> None:
         """Decrypt the file `source` into `target`, in constant memory, with permissions 0600.
@@ -114,7 +115,7 @@ class DecryptMethods:
         writer: BinaryIO,
         *,
         context: Pairs = None,
-        aad: Buffer = b"",
+        aad: Aad = b"",
         progress: Progress | None = None,
     ) -> None:
         """Decrypt a message from `reader` into `writer` as it comes.
@@ -126,7 +127,7 @@ class DecryptMethods:
         self._decryption.decrypt_stream(reader, writer, context, aad, progress)
 
     @guarded
-    def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Buffer = b"") -> MessageReader:
+    def open(self, source: PathLike | BinaryIO, *, context: Pairs = None, aad: Aad = b"") -> MessageReader:
         """Return a seekable, read-only binary file of the plaintext in `source`, a path or a seekable file.
 
         Only the chunks that a read touches are read and decrypted, each verified. A file that was passed in

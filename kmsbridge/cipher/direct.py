@@ -6,7 +6,8 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
-from kmsbridge.cipher.arguments import Buffer, as_bytes, check_aad
+from kmsbridge.cipher.aad import Aad, as_aad
+from kmsbridge.cipher.arguments import Buffer, as_bytes
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import EncryptionKeys, Pairs
 from kmsbridge.errors import MalformedMessage
@@ -17,21 +18,21 @@ if TYPE_CHECKING:
     from kmsbridge.datakeys.decryption import DecryptionKeys
 
 
-def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
+def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes:
     """Return a direct message. Raises `LimitExceeded` beyond the smallest limit among the keys' providers."""
     secret = Secret(as_bytes(plaintext, "plaintext", "encrypt_text"))
     keys.check_open()
     return keys.wrap(secret, bound_context(context, aad), keys.deadline(), Kind.DIRECT).encode()
 
 
-def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Buffer) -> bytes:
+def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Aad) -> bytes:
     """Return the payload of a direct message."""
     return keys.unwrapping.payload(header, bound_context(context, aad), keys.deadline())
 
 
-def bound_context(context: Pairs, aad: Buffer) -> EncryptionContext:
+def bound_context(context: Pairs, aad: Aad) -> EncryptionContext:
     """Return the context that the key service binds a direct payload to: it holds the aad by its hash."""
-    check_aad(aad)
+    aad = as_aad(aad)
     pairs = EncryptionContext.of(context)
     if not len(aad):
         return pairs.with_reserved(kmsbridge="direct")

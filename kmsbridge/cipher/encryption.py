@@ -10,15 +10,12 @@ from typing import BinaryIO
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files
+from kmsbridge.cipher.aad import MAX_AAD, Aad, as_aad, one_each
 from kmsbridge.cipher.arguments import (
-    MAX_AAD,
     Buffer,
-    as_aad,
     at_item,
-    check_aad,
     check_bytes,
     check_each,
-    one_each,
     text_to_bytes,
 )
 from kmsbridge.cipher.files import Progress
@@ -44,20 +41,20 @@ class Encryption:
         )
         self._profile_name = profile.name
 
-    def encrypt_at_hand(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes | None:
+    def encrypt_at_hand(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes | None:
         """Return the message if its data key is at hand, else None: no call, no waiting."""
         check_bytes(plaintext, "plaintext", "encrypt_text")
-        check_aad(aad)
+        aad = as_aad(aad)
         data_key = None if self.direct else self.data_keys.cached(context, len(plaintext))
         return None if data_key is None else data_key.encrypt(plaintext, aad)
 
-    def encrypt(self, plaintext: Buffer, context: Pairs, aad: Buffer) -> bytes:
+    def encrypt(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the message that holds `plaintext`."""
         # Not by `encrypt_at_hand`: one call more is a twentieth of a small message's time.
         if type(plaintext) is not bytes:
             check_bytes(plaintext, "plaintext", "encrypt_text")
         if type(aad) is not bytes or len(aad) > MAX_AAD:
-            check_aad(aad)
+            aad = as_aad(aad)
         if self.direct:
             return direct.encrypt(self.data_keys, plaintext, context, aad)
         data_key = self.data_keys.cached(context, len(plaintext))
@@ -65,12 +62,12 @@ class Encryption:
             data_key = self.data_keys.get(context, len(plaintext))
         return data_key.encrypt(plaintext, aad)
 
-    def encrypt_text(self, text: str, context: Pairs, aad: Buffer) -> str:
+    def encrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the armored message that holds `text` as UTF-8."""
         return wire.armor(self.encrypt(text_to_bytes(text), context, aad))
 
     def encrypt_many(
-        self, plaintexts: Iterable[Buffer], context: Pairs, aads: Sequence[Buffer] | None
+        self, plaintexts: Iterable[Buffer], context: Pairs, aads: Sequence[Aad] | None
     ) -> list[bytes]:
         """Return a message for each plaintext, in order."""
         plaintexts = list(plaintexts)
@@ -86,19 +83,21 @@ class Encryption:
         return messages
 
     def encrypt_file(
-        self, source: PathLike, target: PathLike, context: Pairs, aad: Buffer, progress: Progress | None
+        self, source: PathLike, target: PathLike, context: Pairs, aad: Aad, progress: Progress | None
     ) -> None:
         """Encrypt the file `source` into `target`, which appears whole or not at all."""
-        data_key, aad = self._stream_key(context, aad), as_aad(aad)
+        aad = as_aad(aad)
+        data_key = self._stream_key(context)
         ticker = files.Ticker(progress, self.data_keys.check_open)
         files.encrypt_file(data_key, aad, source, target, ticker)
         self.data_keys.count(data_key, ticker.done)
 
     def encrypt_stream(
-        self, reader: BinaryIO, writer: BinaryIO, context: Pairs, aad: Buffer, progress: Progress | None
+        self, reader: BinaryIO, writer: BinaryIO, context: Pairs, aad: Aad, progress: Progress | None
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`."""
-        data_key, aad = self._stream_key(context, aad), as_aad(aad)
+        aad = as_aad(aad)
+        data_key = self._stream_key(context)
         ticker = files.Ticker(progress, self.data_keys.check_open)
         encryptor = data_key.body_encryptor(aad)
         write_all(writer, data_key.header)
@@ -121,7 +120,6 @@ class Encryption:
         """Report, and drop every data key; may be repeated."""
         self.data_keys.close()
 
-    def _stream_key(self, context: Pairs, aad: Buffer) -> DataKey:
-        check_aad(aad)
+    def _stream_key(self, context: Pairs) -> DataKey:
         self.check_may_stream()
         return self.data_keys.get(context, 0)

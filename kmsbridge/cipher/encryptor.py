@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Unpack
 
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.aad import Aad
 from kmsbridge.cipher.arguments import Buffer
 from kmsbridge.cipher.base import SyncCipher, driver_session, guarded
 from kmsbridge.cipher.driver_objects import CipherOptions
@@ -23,7 +24,7 @@ class EncryptMethods:
     _session: Session
     _encryption: Encryption
 
-    def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+    def encrypt(self, plaintext: Buffer, *, context: Pairs = None, aad: Aad = b"") -> bytes:
         """Return the message that holds `plaintext`, bound to `context` and `aad`.
 
         Of a mutable buffer nothing is kept, but it must not change during the call. Raises `TypeError`
@@ -43,7 +44,7 @@ class EncryptMethods:
             raise
 
     @guarded
-    def encrypt_text(self, text: str, *, context: Pairs = None, aad: Buffer = b"") -> str:
+    def encrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the message that holds `text` in armored form: for a text column, JSON, an environment.
 
         Raises what `encrypt` raises, and `ValueError` for text that cannot be written as UTF-8.
@@ -52,7 +53,7 @@ class EncryptMethods:
 
     @guarded
     def encrypt_many(
-        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Buffer] | None = None
+        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Aad] | None = None
     ) -> list[bytes]:
         """Return a message for each plaintext, all of one context; `aads` has one for each. All or none.
 
@@ -67,7 +68,7 @@ class EncryptMethods:
         target: PathLike,
         *,
         context: Pairs = None,
-        aad: Buffer = b"",
+        aad: Aad = b"",
         progress: Progress | None = None,
     ) -> None:
         """Encrypt the file `source` into `target`, in constant memory.
@@ -85,7 +86,7 @@ class EncryptMethods:
         writer: BinaryIO,
         *,
         context: Pairs = None,
-        aad: Buffer = b"",
+        aad: Aad = b"",
         progress: Progress | None = None,
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`, as it comes: for pipes and sockets.

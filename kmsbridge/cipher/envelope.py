@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Unpack
 
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.aad import Aad
 from kmsbridge.cipher.arguments import Buffer
 from kmsbridge.cipher.base import SyncCipher, driver_session, guarded, make_cipher
 from kmsbridge.cipher.decryption import Decryption
@@ -68,7 +69,7 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, SyncCipher):
         return self._decryptor
 
     @guarded
-    def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Buffer = b"") -> bytes:
+    def rewrap(self, message: Buffer, *, context: Pairs = None, aad: Aad = b"") -> bytes:
         """Return the same message for the keys of `encrypt_to` in their current versions; the body is
         untouched.
 
@@ -80,7 +81,7 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, SyncCipher):
         return self._rewrapping.rewrap(message, context, aad)
 
     @guarded
-    def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Buffer = b"") -> None:
+    def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Aad = b"") -> None:
         """Rewrap the message in a file in place: only its header is written, where it has the room.
 
         A crash at any point leaves the file readable, by the old keys or by the new. Raises what `rewrap`

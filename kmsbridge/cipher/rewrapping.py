@@ -10,7 +10,8 @@ from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files
-from kmsbridge.cipher.arguments import Buffer, as_aad, as_bytes
+from kmsbridge.cipher.aad import Aad, as_aad
+from kmsbridge.cipher.arguments import Buffer, as_bytes
 from kmsbridge.cipher.session import Session
 from kmsbridge.clock import Deadline, age
 from kmsbridge.context import EncryptionContext
@@ -47,14 +48,14 @@ class Rewrapping:
         self._versions: Versions = ()
         self._versions_until = 0.0
 
-    def rewrap(self, message: Buffer, context: Pairs, aad: Buffer) -> bytes:
+    def rewrap(self, message: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the same message for the keys of `encrypt_to` in their current versions."""
         data = as_bytes(message, "message", "kmsbridge.message.dearmor")
         header = wire.parse(data)
         start = data[header.length : header.length + cobblestone.OVERHEAD]
         return self._new_header(header, start, context, aad).encode() + data[header.length :]
 
-    def rewrap_file(self, path: PathLike, context: Pairs, aad: Buffer) -> None:
+    def rewrap_file(self, path: PathLike, context: Pairs, aad: Aad) -> None:
         """Rewrap the message in a file in place: only its header is written, where it has the room."""
         path = os.path.realpath(path)  # once: it must not lead elsewhere in the middle
         with journal.locked(path) as file:
@@ -92,7 +93,7 @@ class Rewrapping:
         """Report, and drop every header that was kept; may be repeated."""
         self._headers.close()
 
-    def _new_header(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Buffer) -> wire.Header:
+    def _new_header(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Aad) -> wire.Header:
         """Return the header to take the place of `header`, in front of a body that begins with `start`."""
         aad = as_aad(aad)
         self._encryption.check_open()

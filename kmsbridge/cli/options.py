@@ -128,7 +128,7 @@ def bound_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _aad(aad: str | None, aad_file: str | None) -> bytes:
-    from kmsbridge.cipher.arguments import MAX_AAD
+    from kmsbridge.cipher.aad import MAX_AAD
     from kmsbridge.cli.exits import CommandError
     from kmsbridge.cli.streams import errors_about
 

@@ -24,6 +24,7 @@ LEVELS = (
     {"cipher"},
     {"__init__", "aio", "doctor"},
     {"cli", "testing"},
+    {"__main__"},
 )
 
 # Parts that may import these of kmsbridge and no others: what a driver elsewhere has, and the ciphers;
@@ -34,7 +35,7 @@ IMPORTS_ONLY = {
 }
 
 # Parts that none but these may import. A driver is found by the registry, from a table or an entry point.
-IMPORTED_ONLY_BY = {"cli": set(), "drivers": {"cli"}, "testing": set()}
+IMPORTED_ONLY_BY = {"cli": {"__main__"}, "drivers": {"cli"}, "testing": set()}
 
 # The only users of other distributions. What is not here is used by nobody: no provider's SDK is.
 DISTRIBUTIONS = {

@@ -6,7 +6,7 @@ import io
 import pytest
 
 from kmsbridge import EnvelopeCipher, LimitExceeded, aio
-from kmsbridge.cipher.arguments import MAX_AAD
+from kmsbridge.cipher.aad import MAX_AAD
 
 LONGEST = bytes(MAX_AAD)
 PLAIN = b"payload"

@@ -28,7 +28,7 @@ from kmsbridge import (
     inspect,
 )
 from kmsbridge import message as wire
-from kmsbridge.cipher.arguments import MAX_AAD
+from kmsbridge.cipher.aad import MAX_AAD
 from kmsbridge.context import MAX_BYTES, MAX_PAIRS, RESERVED_PREFIX, EncryptionContext
 from kmsbridge.datakeys.datakey import bound_bytes
 from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK
@@ -361,7 +361,7 @@ def test_the_limits_of_the_document_are_those_of_the_code():
         ("aad is at most {} bytes long", MAX_AAD),
         ("no name begins with `{}`", RESERVED_PREFIX),
         ("cut into chunks of {} bytes", CHUNK),
-        ("A sealed full chunk has {} bytes", ENCRYPTED_CHUNK),
+        ("An encrypted full chunk has {} bytes", ENCRYPTED_CHUNK),
         ("A message as text is `{}`", wire.ARMOR_PREFIX),
     ):
         assert sentence.format(value) in PAGE
