@@ -8,12 +8,11 @@ from typing import BinaryIO
 
 from kmsbridge import message as wire
 from kmsbridge.aio import streams
-from kmsbridge.aio.encryption import INLINE
 from kmsbridge.aio.reader import Reader
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.aad import Aad, as_aad
-from kmsbridge.cipher.arguments import Buffer, as_bytes, bytes_to_text, check_text
+from kmsbridge.cipher.arguments import INLINE, Buffer, as_bytes, bytes_to_text, check_text
 from kmsbridge.cipher.decryption import Decryption
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
@@ -26,6 +25,7 @@ class AsyncDecryption:
 
     def __init__(self, core: Decryption) -> None:
         self.core = core
+        self.decrypt_at_hand = core.decrypt_at_hand
         # By header and context: which keys a message takes, one after the other, shows on the way.
         self._loads: SingleFlight[bool] = SingleFlight()
 
@@ -34,12 +34,11 @@ class AsyncDecryption:
         hand.
         """
         data = as_bytes(message, "message", "decrypt_text")
-        if len(data) <= INLINE:
-            plaintext = self.core.decrypt_at_hand(data, context, aad)
-            if plaintext is None and await self._load(data, context):
-                plaintext = self.core.decrypt_at_hand(data, context, aad)
-            if plaintext is not None:
-                return plaintext
+        plaintext = self.decrypt_at_hand(data, context, aad)
+        if plaintext is None and len(data) <= INLINE and await self._load(data, context):
+            plaintext = self.decrypt_at_hand(data, context, aad)
+        if plaintext is not None:
+            return plaintext
         return await asyncio.to_thread(self.core.decrypt, data, context, aad)
 
     async def decrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Final
 
 from kmsbridge import message as wire
 from kmsbridge.aio import streams
 from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.aad import Aad, as_aad
-from kmsbridge.cipher.arguments import Buffer, check_bytes, text_to_bytes
+from kmsbridge.cipher.arguments import INLINE, Buffer, text_to_bytes
 from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import DataKey, Pairs, context_key
-
-INLINE: Final = 2**20
-"""Payloads up to this many bytes are encrypted and decrypted on the event loop: less than a millisecond."""
 
 
 class AsyncEncryption:
@@ -26,18 +22,17 @@ class AsyncEncryption:
 
     def __init__(self, core: Encryption) -> None:
         self.core = core
+        self.encrypt_at_hand = core.encrypt_at_hand
 
     async def encrypt(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the message that holds `plaintext`; at once where its data key is at hand."""
-        check_bytes(plaintext, "plaintext", "encrypt_text")
-        aad = as_aad(aad)
+        message = self.encrypt_at_hand(plaintext, context, aad)
+        if message is not None:
+            return message
         if self.core.direct or len(plaintext) > INLINE:
             return await asyncio.to_thread(self.core.encrypt, plaintext, context, aad)
-        message = self.core.encrypt_at_hand(plaintext, context, aad)
-        if message is None:
-            data_key = await self._load(context, len(plaintext))
-            message = data_key.encrypt(plaintext, aad)
-        return message
+        data_key = await self._load(context, len(plaintext))
+        return data_key.encrypt(plaintext, as_aad(aad))
 
     async def encrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the armored message that holds `text` as UTF-8."""

@@ -38,7 +38,9 @@ class EncryptMethods:
         # `guarded`, written out: one call more is a twentieth of a small message's time.
         try:
             try:
-                return await self._encryption.encrypt(plaintext, context, aad)
+                # Without a coroutine where there is nothing to wait for: it costs a tenth of a small message.
+                message = self._encryption.encrypt_at_hand(plaintext, context, aad)
+                return message or await self._encryption.encrypt(plaintext, context, aad)
             except BaseException as error:
                 self._session.failed(error, context)
                 raise

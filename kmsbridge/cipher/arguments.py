@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from kmsbridge.errors import KmsBridgeError
 
 Buffer = bytes | bytearray | memoryview
+
+INLINE: Final = 2**20
+"""Payloads up to this many bytes are encrypted and decrypted on an event loop: in less than a millisecond."""
 
 
 def check_bytes(value: object, name: str, instead: str = "") -> None:

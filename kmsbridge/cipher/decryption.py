@@ -13,6 +13,7 @@ from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files, reading
 from kmsbridge.cipher.aad import MAX_AAD, Aad, as_aad, one_each
 from kmsbridge.cipher.arguments import (
+    INLINE,
     Buffer,
     as_bytes,
     at_item,
@@ -44,9 +45,17 @@ class Decryption:
             session.decrypt_with, profile.data_keys, session.observer, profile.calls
         )
 
-    def decrypt_at_hand(self, message: bytes, context: Pairs, aad: Aad) -> bytes | None:
-        """Return the plaintext if a data key at hand decrypts it, else None: no call, no waiting."""
-        aad = as_aad(aad)
+    def decrypt_at_hand(self, message: Buffer, context: Pairs, aad: Aad) -> bytes | None:
+        """Return the plaintext if a data key at hand decrypts the message, of at most `INLINE` bytes.
+
+        No call, no waiting. Else return None.
+        """
+        if type(message) is not bytes:
+            message = as_bytes(message, "message", "decrypt_text")
+        if type(aad) is not bytes or len(aad) > MAX_AAD:
+            aad = as_aad(aad)
+        if len(message) > INLINE:
+            return None
         plaintext = self._decrypt_by_header(message, context, aad)
         if plaintext is not None:
             return plaintext

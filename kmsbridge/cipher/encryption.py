@@ -12,6 +12,7 @@ from kmsbridge.atomic import PathLike
 from kmsbridge.cipher import direct, files
 from kmsbridge.cipher.aad import MAX_AAD, Aad, as_aad, one_each
 from kmsbridge.cipher.arguments import (
+    INLINE,
     Buffer,
     at_item,
     check_bytes,
@@ -42,10 +43,16 @@ class Encryption:
         self._profile_name = profile.name
 
     def encrypt_at_hand(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes | None:
-        """Return the message if its data key is at hand, else None: no call, no waiting."""
-        check_bytes(plaintext, "plaintext", "encrypt_text")
-        aad = as_aad(aad)
-        data_key = None if self.direct else self.data_keys.cached(context, len(plaintext))
+        """Return the message if its data key is at hand and it has at most `INLINE` bytes: no call, no waiting.
+
+        Else return None.
+        """
+        if type(plaintext) is not bytes:
+            check_bytes(plaintext, "plaintext", "encrypt_text")
+        if type(aad) is not bytes or len(aad) > MAX_AAD:
+            aad = as_aad(aad)
+        size = len(plaintext)
+        data_key = None if self.direct or size > INLINE else self.data_keys.cached(context, size)
         return None if data_key is None else data_key.encrypt(plaintext, aad)
 
     def encrypt(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes:
