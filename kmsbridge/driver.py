@@ -193,7 +193,7 @@ class KeyDriver(ABC):
     interface: ClassVar[int] = 1
     """The version of this interface that the driver was written for. The library refuses a newer one than it knows."""
     capabilities: frozenset[Capability] = frozenset()
-    """What the driver can do. `open` may set another value on an object whose key differs."""
+    """The capabilities of the driver. `open` may set another value on an object whose key differs."""
     max_plaintext: int
     """The largest payload of one `wrap`, in bytes; at least 64. `open` may set another value on an object."""
     batch_limit: int = 1

@@ -1,4 +1,4 @@
-"""What the author of a metrics or audit sink implements: an `Observer` is told of every call to a key
+"""The interface for authors of metrics and audit sinks: an `Observer` is told of every call to a key
 service.
 
 The audit trail is one observer. Several can be given to a cipher, and each is told of everything.

@@ -1,4 +1,4 @@
-"""What the classes for asyncio have in common: how they are closed, and how errors leave them."""
+"""The base class of the ciphers for asyncio: closing, and the guard around their methods."""
 
 from __future__ import annotations
 

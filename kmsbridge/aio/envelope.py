@@ -54,14 +54,14 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
 
     @property
     def encryptor(self) -> Encryptor:
-        """What encrypts, over the same keys and data keys. Closing it alone ends encrypting, and nothing
+        """An `Encryptor` over the same keys and data keys. Closing it alone ends encrypting, and nothing
         else.
         """
         return self._encryptor
 
     @property
     def decryptor(self) -> Decryptor:
-        """What decrypts, over the same keys and data keys. Closing it alone ends decrypting, and nothing
+        """A `Decryptor` over the same keys and data keys. Closing it alone ends decrypting, and nothing
         else.
         """
         return self._decryptor

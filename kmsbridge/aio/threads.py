@@ -1,4 +1,4 @@
-"""What waits is done on threads: calls to key services, one for all who want it, and files."""
+"""Runs on threads what would block the event loop: calls to key services, shared by all who wait, and files."""
 
 from __future__ import annotations
 

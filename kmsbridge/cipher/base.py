@@ -1,4 +1,4 @@
-"""What the public classes have in common: how they are made and closed, and how errors leave them."""
+"""The base class of the ciphers: making and closing them, and the guard around their methods."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CipherT = TypeVar("CipherT", bound="Cipher")
 
 
 class Closable(Protocol):
-    """A session, or the part of one that a part of a cipher is for."""
+    """What `close` of a cipher closes: its session, or for half of an `EnvelopeCipher` the core of that half."""
 
     def close(self) -> None: ...
 
@@ -49,7 +49,7 @@ def guarded(method: MethodT) -> MethodT:
 
 
 class Cipher:
-    """What the three public classes and their namesakes for asyncio have in common."""
+    """The base class of the three ciphers and of their namesakes for asyncio."""
 
     _uses: ClassVar[tuple[str, ...]]
     """The lists of a profile that it has keys of: `encrypt_to`, `decrypt_with`."""

@@ -16,7 +16,7 @@ from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, checked
 
 
 class CipherOptions(TypedDict, total=False):
-    """What else a cipher that is made from driver objects can be given: what a profile's table would hold.
+    """The options of a cipher that is made from driver objects, as a profile's table would hold them.
 
     `observers` are told of every call to a key service (see `kmsbridge.observer`). `name` stands in audit
     events and errors where a profile's name would.

@@ -1,4 +1,4 @@
-"""How rewrapping is done: the same message for other keys, its body untouched."""
+"""The core of rewrapping: it makes the same message for other keys, and leaves the body untouched."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class Rewrapping:
     def _rewrapped_by_service(
         self, header: wire.Header, context: EncryptionContext, deadline: Deadline
     ) -> wire.Header | None:
-        """As `_by_service`, for messages with a data key: one call for all that have the same recipients of
+        """Do as `_by_service` for messages with a data key: one call for all that have the same recipients of
         ours.
         """
         if not self._services_rewrap():

@@ -1,6 +1,4 @@
-"""A profile in use: its keys behind their drivers, its observers, and the order in which all of it is
-closed.
-"""
+"""The keys and observers of a profile in use, and the order in which they are closed."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from kmsbridge.observer import NOBODY, Event, Observer, Observers
 
 
 class Part(Protocol):
-    """What works with a session's keys, and has counts for the audit trail."""
+    """A core that uses a session's keys, counts messages, and is closed with the session."""
 
     def report(self) -> None:
         """Tell the audit trail how many messages each data key has served since it was last told."""

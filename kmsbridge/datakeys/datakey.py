@@ -163,7 +163,7 @@ def bound_bytes(context: EncryptionContext) -> bytes:
 
 
 def data_key_context(context: EncryptionContext) -> EncryptionContext:
-    """What a wrapped data key is bound to at the key service.
+    """Return the context that a data key is wrapped in at the key service: the caller's, with a reserved pair.
 
     The reserved pair tells it from a direct payload: else a data key could be passed off as one, and
     be handed to the application as its plaintext.

@@ -1,4 +1,4 @@
-"""Whether a key service is worth asking."""
+"""Keeps calls away from a key service that fails."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class KeyCalls:
         )
         started = self._clock()
         self._check_open()
-        self._observer.call_started(call)
         try:
+            self._observer.call_started(call)
             self._check_may_ask(call.operation, health, deadline, probing=probing)
             result = self._checked(call.operation, check, self._answer(driver, request, retries, deadline))
         except KmsBridgeError as error:
@@ -109,7 +109,7 @@ class KeyCalls:
         self._attempts.close(driver, timeout)
 
     def _health_for(self, driver: KeyDriver, operation: str) -> KeyHealth:
-        """What is done here says nothing of how the service does, and need not wait for it."""
+        """Return the health to consult: one of its own for an operation that needs no service."""
         is_local = operation in ("wrap", "resolve") and Capability.LOCAL_WRAP in driver.capabilities
         return KeyHealth(self._clock) if is_local else self.health
 

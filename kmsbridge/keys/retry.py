@@ -1,4 +1,4 @@
-"""Whether a call that failed is made again, and after how long a pause."""
+"""Decides whether a call that failed is made again, and after how long a pause."""
 
 from __future__ import annotations
 
