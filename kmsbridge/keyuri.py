@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NoReturn
 
 from kmsbridge.errors import ConfigError
 
@@ -15,7 +15,7 @@ _USER_INFO = re.compile(r"\A[^/]*:.*@")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-class KeyURI(NamedTuple):
+class KeyURI:
     """The parsed URI of a key. A URI holds names only: secrets do not belong in it.
 
     `path` is the part after `scheme:` or `scheme://` and before `?` or `#`, percent-decoded like
@@ -24,11 +24,23 @@ class KeyURI(NamedTuple):
     pasted there by mistake does not get into a log.
     """
 
-    scheme: str
+    # No tuple and no dataclass: loggers that write JSON would take the values of the query out of either.
+    __slots__ = ("fragment", "path", "query", "scheme", "slashes")
+
+    fragment: str
     path: str
     query: Mapping[str, str]
-    fragment: str = ""
-    slashes: bool = False
+    scheme: str
+    slashes: bool
+
+    def __init__(
+        self, scheme: str, path: str, query: Mapping[str, str], fragment: str = "", slashes: bool = False
+    ) -> None:
+        for name, value in zip(self.__slots__, (fragment, path, query, scheme, slashes), strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a KeyURI cannot be changed: {name}")
 
     @classmethod
     def parse(cls, text: str) -> KeyURI:
@@ -89,6 +101,13 @@ class KeyURI(NamedTuple):
 
     def __repr__(self) -> str:
         return str(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KeyURI):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # its query is a mapping
 
 
 def _decode(scheme: str, part: str, text: str) -> str:

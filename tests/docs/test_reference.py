@@ -49,7 +49,9 @@ def public_methods(cls: type) -> set[str]:
 
 
 def field_names(cls: type) -> set[str]:
-    return set(getattr(cls, "_fields", ())) or {field.name for field in dataclasses.fields(cls)}
+    return set(getattr(cls, "_fields", ()) or getattr(cls, "__slots__", ())) or {
+        field.name for field in dataclasses.fields(cls)
+    }
 
 
 @pytest.mark.parametrize("name", kmsbridge.__all__)

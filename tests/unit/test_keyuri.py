@@ -1,5 +1,7 @@
 """Key URIs: what is a name is kept, what may be a secret does not show."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,3 +128,23 @@ def test_values_of_a_query_do_not_show(value):
     assert uri.query["token"].startswith("canary")
     for shown in (str(uri), repr(uri), f"{uri}"):
         assert shown == "x:path?token=...#name"
+
+
+def test_a_logger_that_writes_json_finds_no_value_of_the_query():
+    """Neither fields to iterate over nor attributes to collect."""
+    uri = KeyURI.parse("vault-transit://transit/app?token=hvs.secret")
+    assert "hvs.secret" not in json.dumps({"key": uri}, default=str)
+    assert not hasattr(uri, "__dict__")
+    with pytest.raises(TypeError):
+        iter(uri)
+
+
+def test_uris_are_compared_by_what_they_say():
+    parse = KeyURI.parse
+    assert parse("local:a#b") == parse("local:a#b") != parse("local:a#c")
+    assert parse("local:a") != "local:a"
+
+
+def test_a_uri_cannot_be_changed():
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        KeyURI.parse("local:a").path = "b"
