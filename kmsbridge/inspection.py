@@ -27,8 +27,11 @@ class RecipientInfo:
 class MessageInfo:
     """The content of a message's header. It is not authenticated: only decrypting verifies a message.
 
-    `kind` is `inline`, `stored` or `direct`; lengths are in bytes. `plaintext_length` is None for a direct
-    message, of which only its key service knows the payload's length, and for a body that was cut short.
+    `kind` says where the data key is: `inline` (with the recipients), `stored` (in a key store) or `direct` (there is
+    none); `body` is `chunked`, `compact` or `none`. `commitment`, to the data key and the context, is empty where the
+    header has none; messages with the same one have the same data key. Lengths are in bytes. `plaintext_length` is
+    None for a direct message, of which only its key service knows the payload's length, and for a body that was cut
+    short.
     """
 
     version: int
@@ -39,6 +42,8 @@ class MessageInfo:
     padding: int
     body_length: int
     plaintext_length: int | None
+    body: str
+    commitment: str
 
 
 def inspect(message: bytes | bytearray | memoryview | str) -> MessageInfo:
@@ -74,7 +79,7 @@ def _info(header: wire.Header, size: int) -> MessageInfo:
     body_length = size - header.length
     return MessageInfo(
         version=wire.VERSION,
-        kind=header.kind.name.lower(),
+        kind=header.layout.data_key_in.value,
         recipients=tuple(
             RecipientInfo(recipient.key_id, recipient.key_version, len(recipient.wrapped))
             for recipient in header.recipients
@@ -83,5 +88,7 @@ def _info(header: wire.Header, size: int) -> MessageInfo:
         header_length=header.length,
         padding=header.padding,
         body_length=body_length,
-        plaintext_length=None if header.is_direct else wire.plaintext_length(body_length),
+        plaintext_length=wire.plaintext_length(header.kind, body_length),
+        body=header.layout.body.value,
+        commitment=header.commitment.hex(),
     )

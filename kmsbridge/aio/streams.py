@@ -85,7 +85,8 @@ async def read_start(reader: AsyncReader) -> tuple[wire.Header, bytes]:
     """Return the header of a stream, and as much of its body as shows that it is not too short."""
     fixed = await _read_up_to(reader, wire.FIXED)
     rest = await _read_up_to(reader, wire.header_length(fixed) - len(fixed))
-    header, start = wire.parse_header(fixed + rest), await _read_up_to(reader, wire.MIN_BODY)
+    header = wire.parse_header(fixed + rest)
+    start = await _read_up_to(reader, wire.min_body(header.kind) or 1)  # what may not be there shows too
     wire.check_body_length(header.kind, len(start))
     return header, start
 

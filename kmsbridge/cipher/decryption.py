@@ -25,6 +25,7 @@ from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.datakeys.decryption import DecryptionKeys, KnownKeys
+from kmsbridge.datakeys.payload import PayloadReader
 from kmsbridge.errors import AuthenticationError, ClosedError, KmsBridgeError, MessageError
 from kmsbridge.message import Header, chunk_reader
 from kmsbridge.threads import in_parallel
@@ -62,9 +63,13 @@ class Decryption:
         header = wire.parse(message)
         if not header.has_recipients_data_key:
             return None
-        packed, body = message[: header.length], memoryview(message)[header.length :]
+        start = header.length
         return self.data_keys.use_fitting_at_hand(
-            header, context, len(message), lambda data_key: data_key.decrypt(body, aad), packed=packed
+            header,
+            context,
+            len(message),
+            lambda data_key: data_key.decrypt(message, start, aad),
+            packed=message[:start],
         )
 
     def decrypt(self, message: Buffer, context: Pairs, aad: Aad) -> bytes:
@@ -144,7 +149,7 @@ class Decryption:
         if header.is_direct:
             return direct.DirectDecryptor(direct.decrypt(self.data_keys, header, context, aad))
         return self.data_keys.use_fitting(
-            header, context, 0, lambda data_key: data_key.body_decryptor(start, aad)
+            header, context, 0, lambda data_key: data_key.body_decryptor(header, start, aad)
         )
 
     def report(self) -> None:
@@ -161,12 +166,12 @@ class Decryption:
         """Return the plaintext if the data key that was last found by these header bytes decrypts it, else
         None.
         """
-        start, size = int.from_bytes(message[6:8], "big"), len(message)
-        data_key = self.data_keys.at_hand(message[:start], context, size)
-        if data_key is None or size - start < wire.MIN_BODY:
+        start = int.from_bytes(message[6:8], "big")
+        data_key = self.data_keys.at_hand(message[:start], context, len(message))
+        if data_key is None:
             return None
         try:
-            return data_key.decrypt(memoryview(message)[start:], aad)
+            return data_key.decrypt(message, start, aad)
         except AuthenticationError:
             return None  # another of the message's recipients may hold the data key that fits
 
@@ -187,13 +192,13 @@ class Decryption:
             wire.check_body_length(header.kind, len(message) - header.length)
         if header.is_direct:
             return direct.decrypt(self.data_keys, header, context, aad)
-        packed, body = message[: header.length], memoryview(message)[header.length :]
+        start = header.length
         return self.data_keys.use_fitting(
             header,
             context,
             len(message),
-            lambda data_key: data_key.decrypt(body, aad),
-            packed=packed,
+            lambda data_key: data_key.decrypt(message, start, aad),
+            packed=message[:start],
             known=known,
         )
 
@@ -201,9 +206,9 @@ class Decryption:
         self, header: Header, context: Pairs, aad: bytes, read_at: chunk_reader.ReadAt, size: int
     ) -> reading.Chunks:
         if header.is_direct:
-            return direct.DirectChunks(direct.decrypt(self.data_keys, header, context, aad))
+            return PayloadReader(direct.decrypt(self.data_keys, header, context, aad))
         return self.data_keys.use_fitting(
-            header, context, 0, lambda data_key: data_key.reader(read_at, size, aad)
+            header, context, 0, lambda data_key: data_key.reader(header, read_at, size, aad)
         )
 
     # --- many messages ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from kmsbridge.cipher.arguments import Buffer, as_bytes
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import EncryptionKeys, Pairs
 from kmsbridge.errors import MalformedMessage
-from kmsbridge.message import Header, Kind, chunked
+from kmsbridge.message import Header, Kind, chunked, inline
 from kmsbridge.secret import Secret
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def encrypt(keys: EncryptionKeys, plaintext: Buffer, context: Pairs, aad: Aad) -
     """Return a direct message. Raises `LimitExceeded` beyond the smallest limit among the keys' providers."""
     secret = Secret(as_bytes(plaintext, "plaintext", "encrypt_text"))
     keys.check_open()
-    return keys.wrap(secret, bound_context(context, aad), keys.deadline(), Kind.DIRECT).encode()
+    recipients = keys.wrap(secret, bound_context(context, aad), keys.deadline())
+    return inline(recipients, kind=Kind.DIRECT).encode()
 
 
 def decrypt(keys: DecryptionKeys, header: Header, context: Pairs, aad: Aad) -> bytes:
@@ -61,16 +62,4 @@ class DirectDecryptor:
 
     def finalize(self) -> bytes:
         """Return the payload."""
-        return self._payload.reveal()
-
-
-class DirectChunks:
-    """Stands in for `chunk_reader.ChunkReader`: a direct payload is shorter than one chunk."""
-
-    def __init__(self, payload: bytes) -> None:
-        self._payload = Secret(payload)
-        self.size = len(payload)
-
-    def chunk(self, number: int) -> bytes:
-        """Return the payload, which is chunk 0."""
         return self._payload.reveal()

@@ -80,7 +80,7 @@ def decrypt_file(
     with atomic.open_regular(source) as reader:
         header = journal.header_of(source, reader)
         reader.seek(header.length)
-        start = journal.read_exactly(reader, wire.MIN_BODY)
+        start = journal.read_exactly(reader, wire.min_body(header.kind))
         reader.seek(header.length)
         with atomic.replacing(target, mode=0o600) as writer:
             decrypt_stream(decryptor(header, start), reader, writer, ticker)
@@ -120,7 +120,7 @@ def read_start(reader: BinaryIO) -> tuple[wire.Header, bytes]:
     """Return the header of a stream, and as much of its body as shows that it is not too short."""
     fixed = _read_up_to(reader, wire.FIXED)
     header = wire.parse_header(fixed + _read_up_to(reader, wire.header_length(fixed) - len(fixed)))
-    start = _read_up_to(reader, wire.MIN_BODY)
+    start = _read_up_to(reader, wire.min_body(header.kind) or 1)  # what may not be there shows too
     wire.check_body_length(header.kind, len(start))
     return header, start
 

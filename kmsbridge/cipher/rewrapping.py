@@ -30,6 +30,7 @@ CURRENT_FOR: Final = 10.0
 """Seconds for which the keys' current versions are taken to be what they were."""
 
 Versions = tuple[tuple[str, str], ...]
+Recipients = tuple[wire.Recipient, ...]
 
 
 class Rewrapping:
@@ -53,7 +54,8 @@ class Rewrapping:
         data = as_bytes(message, "message", "kmsbridge.message.dearmor")
         header = wire.parse(data)
         start = data[header.length : header.length + cobblestone.OVERHEAD]
-        return self._new_header(header, start, context, aad).encode() + data[header.length :]
+        new = _new_header(header, self._new_recipients(header, start, context, aad))
+        return new.encode() + data[header.length :]
 
     def rewrap_file(self, path: PathLike, context: Pairs, aad: Aad) -> None:
         """Rewrap the message in a file in place: only its header is written, where it has the room."""
@@ -61,15 +63,15 @@ class Rewrapping:
         with journal.locked(path) as file:
             old = journal.header_of(path, file)
             file.seek(old.length)
-            bare = self._new_header(old, journal.read_exactly(file, cobblestone.OVERHEAD), context, aad)
+            start = journal.read_exactly(file, cobblestone.OVERHEAD)
+            recipients = self._new_recipients(old, start, context, aad)
+            bare = _new_header(old, recipients)
             if bare.length <= old.length and old.layout.padded:
-                new = wire.Header(bare.kind, old.length, bare.recipients)
-                journal.replace_header(path, file, old, new)
+                journal.replace_header(path, file, old, bare._replace(length=old.length))
                 return
             mode = os.fstat(file.fileno()).st_mode & 0o777
-            padded = wire.inline(bare.recipients, kind=bare.kind, padded=old.layout.padded)
             with atomic.replacing(path, mode=mode) as copy:
-                write_all(copy, padded.encode())
+                write_all(copy, _new_header(old, recipients, padded=old.layout.padded).encode())
                 file.seek(old.length)
                 files.copy_rest(file, copy)
             journal.remove_saved_header(path)
@@ -93,41 +95,41 @@ class Rewrapping:
         """Report, and drop every header that was kept; may be repeated."""
         self._headers.close()
 
-    def _new_header(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Aad) -> wire.Header:
-        """Return the header to take the place of `header`, in front of a body that begins with `start`."""
+    def _new_recipients(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Aad) -> Recipients:
+        """Return the recipients to take the place of the header's, in front of a body that begins with `start`."""
         aad = as_aad(aad)
         self._encryption.check_open()
         self._decryption.check_open()
         if header.is_direct:
-            return self._new_direct_header(header, pairs, aad)
+            return self._new_direct_recipient(header, pairs, aad)
         deadline = self._decryption.deadline()
         context = EncryptionContext.of(pairs)
         new = self._rewrapped_by_service(header, context, deadline)
         if new is not None:
             return new
         data_key = self._decryption.data_key_to_rewrap(
-            header, context, lambda key: key.fits(start, aad), deadline
+            header, context, lambda key: key.fits(header, start, aad), deadline
         )
         # By the data key that this body wants, not by the header: it may have led to another before.
-        known = self._known_header(data_key.name, deadline)
+        known = self._known_recipients(data_key.name, deadline)
         if known is not None:
             return known
         return self._keep(data_key.name, self._encryption.rewrap(data_key, deadline), context, deadline)
 
-    def _new_direct_header(self, header: wire.Header, pairs: Pairs, aad: bytes) -> wire.Header:
+    def _new_direct_recipient(self, header: wire.Header, pairs: Pairs, aad: bytes) -> Recipients:
         self._encryption.check_direct()
         bound, deadline = direct.bound_context(pairs, aad), self._decryption.deadline()
         new = self._by_service(header, bound, deadline)
         if new is not None:
             return new
         payload = Secret(self._decryption.unwrapping.payload(header, bound, deadline))
-        return self._encryption.wrap(payload, bound, deadline, wire.Kind.DIRECT, "rewrap")
+        return self._encryption.wrap(payload, bound, deadline, "rewrap")
 
     # --- by the key service itself ------------------------------------------------------------------
 
     def _rewrapped_by_service(
         self, header: wire.Header, context: EncryptionContext, deadline: Deadline
-    ) -> wire.Header | None:
+    ) -> Recipients | None:
         """Do as `_by_service` for messages with a data key: one call for all that have the same recipients of
         ours.
         """
@@ -135,7 +137,7 @@ class Rewrapping:
             return None
         matches, _ = self._decryption.unwrapping.matches(header, deadline)
         name = frozenset(self._decryption.name(recipient, context) for _, recipient in matches)
-        known = self._known_header(name, deadline)
+        known = self._known_recipients(name, deadline)
         if known is not None or self._not_by_service.holds(name):
             return known
         new = self._by_service(header, data_key_context(context), deadline)
@@ -146,30 +148,30 @@ class Rewrapping:
 
     def _by_service(
         self, header: wire.Header, bound: EncryptionContext, deadline: Deadline
-    ) -> wire.Header | None:
-        """Return the header as the keys' services rewrap it, None where they cannot or may not."""
+    ) -> Recipients | None:
+        """Return the recipients as the keys' services rewrap them, None where they cannot or may not."""
         if not self._services_rewrap():
             return None
         matches, _ = self._decryption.unwrapping.matches(header, deadline)
-        return rewrapped_by_service(header.kind, bound, self._encryption.keys, matches, deadline)
+        return rewrapped_by_service(bound, self._encryption.keys, matches, deadline)
 
     def _services_rewrap(self) -> bool:
         return any(Capability.SERVER_REWRAP in key.capabilities for key in self._encryption.keys)
 
-    # --- headers for other messages of the same data key ----------------------------------------------
+    # --- recipients for other messages of the same data key -------------------------------------------
 
-    def _known_header(self, name: Hashable, deadline: Deadline) -> wire.Header | None:
-        """Return the header that was kept under `name` and is for the keys' current versions, or None."""
+    def _known_recipients(self, name: Hashable, deadline: Deadline) -> Recipients | None:
+        """Return the recipients that were kept under `name` and are of the keys' current versions, or None."""
         known = self._headers.use((name, self._current_versions(deadline)), 0)
-        return None if known is None else wire.parse_header(known.header)
+        return None if known is None else wire.parse_header(known.header).recipients
 
     def _keep(
-        self, name: Hashable, new: wire.Header, context: EncryptionContext, deadline: Deadline
-    ) -> wire.Header:
+        self, name: Hashable, new: Recipients, context: EncryptionContext, deadline: Deadline
+    ) -> Recipients:
         """Keep `new` for other messages under `name`, None where data keys are not shared; return it."""
         if name is not None:
             # Of the data key itself nothing is wanted any more.
-            entry = self._headers.new(Secret(b""), new.recipients[0], context, new)
+            entry = self._headers.new(Secret(b""), new[0], context, wire.inline(new))
             self._headers.put((name, self._current_versions(deadline)), entry)
         return new
 
@@ -181,6 +183,11 @@ class Rewrapping:
             )
             self._versions_until = now + CURRENT_FOR
         return self._versions
+
+
+def _new_header(old: wire.Header, recipients: Recipients, *, padded: bool = False) -> wire.Header:
+    """Return a header with these recipients, which is for the same body as `old`."""
+    return wire.inline(recipients, kind=old.kind, commitment=old.commitment, padded=padded)
 
 
 def _current_version(key: ManagedKey, deadline: Deadline) -> tuple[str, str]:

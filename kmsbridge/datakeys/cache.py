@@ -41,8 +41,8 @@ class KeyCache:
     """A cache of at most `policy.max_entries` data keys, whose descriptions take at most `MAX_WEIGHT` bytes.
 
     The least recently used are dropped first, and each when it is too old. A data key has one name, and may
-    have one alias, under which it is found more cheaply. The lock is held to change the cache, not to look
-    something up, and never during encryption or a call.
+    have an alias for each kind of message, under which it is found more cheaply. The lock is held to change the
+    cache, not to look something up, and never during encryption or a call.
     """
 
     def __init__(
@@ -116,14 +116,15 @@ class KeyCache:
             self._dropped(old)
         return entry
 
-    def give_alias(self, entry: DataKey, alias: Hashable, weight: int) -> None:
-        """Let `entry` be found by `alias`, which takes `weight` bytes, in place of the alias it had."""
+    def give_alias(self, entry: DataKey, alias: Hashable, weight: int, kind: Hashable) -> None:
+        """Let `entry` be found by `alias`, which takes `weight` bytes, in place of the alias it had for this kind."""
         with self._lock:
-            if entry.alias == alias or self._entries.get(entry.name) is not entry:
+            if self._aliases.get(alias) is entry or self._entries.get(entry.name) is not entry:
                 return
-            self._drop_alias(entry)
+            self._drop_alias(entry, kind)
             self._aliases[alias] = entry
-            self._weight += entry.set_alias(alias, weight)
+            entry.aliases[kind] = alias, weight
+            self._add_weight(entry, weight)
             gone = self._shrink(entry)
         for old in gone:
             self._dropped(old)
@@ -169,6 +170,8 @@ class KeyCache:
     def after_fork(self) -> None:
         """Drop every data key: a forked child starts with none of its parent's."""
         self._lock = threading.RLock()
+        for entry in self._entries.values():  # also for the code that holds one while it forks
+            entry.forget_writer()
         self._forget_all()
 
     def _shrink(self, newest: DataKey) -> list[DataKey]:
@@ -195,13 +198,19 @@ class KeyCache:
             return False
         # Not `del`: a signal handler may have removed it between the look and this.
         self._entries.pop(entry.name, None)
-        self._drop_alias(entry)
+        for kind in list(entry.aliases):
+            self._drop_alias(entry, kind)
         self._weight -= entry.weight
         return True
 
-    def _drop_alias(self, entry: DataKey) -> None:
-        self._aliases.pop(entry.alias, None)
-        self._weight += entry.set_alias(None, 0)
+    def _drop_alias(self, entry: DataKey, kind: Hashable) -> None:
+        alias, weight = entry.aliases.pop(kind, (None, 0))
+        self._aliases.pop(alias, None)
+        self._add_weight(entry, -weight)
+
+    def _add_weight(self, entry: DataKey, weight: int) -> None:
+        entry.weight += weight
+        self._weight += weight
 
     def _forget_all(self) -> None:
         self._entries, self._aliases, self._weight = OrderedDict(), {}, 0

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import hmac
 import itertools
 from collections.abc import Hashable
+from os import urandom
 from typing import TYPE_CHECKING, Final
 
 from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys.payload import PayloadReader
 from kmsbridge.errors import AuthenticationError
-from kmsbridge.message import Header, Recipient, chunked, cobblestone
+from kmsbridge.message import (
+    COMPACT_KINDS,
+    Header,
+    Kind,
+    Recipient,
+    chunked,
+    cobblestone,
+    compact,
+    inline,
+    parse_header,
+)
 from kmsbridge.policy import DataKeyPolicy
 from kmsbridge.secret import Secret
 
 if TYPE_CHECKING:
     from kmsbridge.message.chunk_reader import ChunkReader, ReadAt
 
+    BodyDecryptor = chunked.BodyDecryptor | compact.BodyDecryptor
+    Chunks = ChunkReader | PayloadReader
+
 Buffer = bytes | bytearray | memoryview
 
+MAX_PREFIXES: Final = 64
+"""The ciphers of compact bodies that are kept. Each writer needs one, and a new one after 2^24 messages."""
+
 _DOMAIN: Final = b"kmsbridge/v1\x00"
+_KIND_AT: Final = 5
+"""The place of the byte with the kind in a message."""
 
 
 class DataKey:
@@ -25,20 +46,23 @@ class DataKey:
 
     It encrypts and decrypts bodies itself, and lends its bytes to `kmsbridge.message` for the call.
 
-    `header` is the one that an encryptor writes, and empty for a key that only decrypts. `key_id` and
+    `header` is the one that an encryptor writes before a chunked body, and empty for a key that only decrypts. `key_id` and
     `key_version` are of the key that wrapped it first, or that it was unwrapped by.
     """
 
     __slots__ = (
-        "_alias_weight",
         "_bound",
         "_bytes_left",
+        "_ciphers",
+        "_commitment",
         "_expires",
         "_max_messages",
         "_numbers",
+        "_pause",
         "_taken",
         "_told",
-        "alias",
+        "_writer",
+        "aliases",
         "context",
         "header",
         "key_id",
@@ -64,50 +88,122 @@ class DataKey:
         self.context = context
         self._bound = bound_bytes(context)
         self.name: Hashable = None
-        self.alias: Hashable = None
+        self.aliases: dict[Hashable, tuple[Hashable, int]] = {}
         self.recently_used = False
-        # Three copies of the context at most: its pairs, its canonical form, and a part of the name.
-        self.weight = len(self.header) + 3 * len(self._bound) + len(self.key_id)
-        self._alias_weight = 0
+        self._commitment = b""
+        self._ciphers: dict[bytes, compact.BodyCipher] = {}
+        self._writer: tuple[bytes, compact.BodyCipher] | None = None
+        # Two headers of about one length, and three copies of the context at most: its pairs, its canonical form,
+        # and a part of the name.
+        self.weight = 2 * len(self.header) + 3 * len(self._bound) + len(self.key_id)
         self._expires = now + policy.max_age
         self._max_messages = policy.max_messages
         self._bytes_left = policy.max_bytes
         self._numbers = itertools.count()
         self._taken = self._told = 0
+        self._pause = min(compact.PER_PREFIX, policy.max_messages)
 
     def encrypt(self, plaintext: Buffer, aad: Buffer) -> bytes:
-        """Return a whole message: the header, and the body that holds `plaintext` and is bound to `aad`."""
-        return chunked.encrypt(self.secret.reveal(), self._bound + aad, plaintext, self.header)
+        """Return a whole message: the header, and the body that holds `plaintext` and is bound to `aad`.
 
-    def decrypt(self, sealed: bytes | memoryview, aad: Buffer) -> bytes:
-        """Return the plaintext of a body, all of it verified. Raise `AuthenticationError`."""
-        return chunked.decrypt(self.secret.reveal(), self._bound + aad, sealed)
-
-    def fits(self, start: bytes, aad: Buffer) -> bool:
-        """Return whether the body that begins with `start`, its first 56 bytes or more, is of this data key
-        and `aad`.
+        The body is compact up to 65,536 bytes of plaintext, and chunked above.
         """
+        if len(plaintext) > compact.MAX_PAYLOAD:
+            return chunked.encrypt(self.secret.reveal(), self._bound + aad, plaintext, self.header)
+        start, cipher = self._writer or self._new_writer()
+        return compact.encrypt(cipher, start, plaintext, aad)
+
+    def decrypt(self, message: bytes, start: int, aad: Buffer) -> bytes:
+        """Return the plaintext of the body that begins at `start` of a message, all of it verified.
+
+        Raise `AuthenticationError`. Whether the header commits to this data key is asked of `commits_to` before.
+        """
+        if message[_KIND_AT] in COMPACT_KINDS:
+            cipher = self._ciphers.get(message[start : start + compact.PREFIX])
+            if cipher is None:
+                return self._decrypt_first(message, start, aad)
+            return compact.decrypt(cipher, message, start, aad)
+        return chunked.decrypt(self.secret.reveal(), self._bound + aad, memoryview(message)[start:])
+
+    def commits_to(self, header: Header) -> bool:
+        """Return whether the header's commitment is to this data key and context, or it has none."""
+        return not header.commitment or hmac.compare_digest(self.commitment, header.commitment)
+
+    @property
+    def commitment(self) -> bytes:
+        """The commitment to this data key and context, 32 bytes, which stands in the headers of compact bodies."""
+        if not self._commitment:
+            self._commitment = compact.derive(self.secret.reveal(), self.context.canonical())[1]
+        return self._commitment
+
+    def fits(self, header: Header, start: bytes, aad: Buffer) -> bool:
+        """Return whether the message that begins with `header` is of this data key.
+
+        That of a chunked body is also of this `aad`; `start` is its first 56 bytes or more.
+        """
+        if header.commitment:
+            return self.commits_to(header)
         return cobblestone.commits(self.secret.reveal(), self._bound + aad, start)
 
     def body_encryptor(self, aad: Buffer) -> chunked.BodyEncryptor:
-        """Return an object that encrypts a body as its plaintext arrives."""
+        """Return an object that encrypts a chunked body as its plaintext arrives."""
         return chunked.BodyEncryptor(self.secret.reveal(), self._bound + aad)
 
-    def body_decryptor(self, start: bytes, aad: Buffer) -> chunked.BodyDecryptor:
+    def body_decryptor(self, header: Header, start: bytes, aad: Buffer) -> BodyDecryptor:
         """Return an object that decrypts a body as it arrives. Raise `AuthenticationError` where its `start`
         does not fit.
         """
-        if not self.fits(start, aad):
+        if not self.fits(header, start, aad):
             raise AuthenticationError
+        if header.kind in COMPACT_KINDS:
+            packed = header.encode()
+            return compact.BodyDecryptor(lambda body: self.decrypt(packed + body, len(packed), aad))
         return chunked.BodyDecryptor(self.secret.reveal(), self._bound + aad)
 
-    def reader(self, read_at: ReadAt, size: int, aad: Buffer) -> ChunkReader:
+    def reader(self, header: Header, read_at: ReadAt, size: int, aad: Buffer) -> Chunks:
         """Return an object that decrypts any part of a body of `size` bytes. Raise `AuthenticationError`
         where it does not fit.
         """
+        if header.kind in COMPACT_KINDS:
+            packed = header.encode()
+            return PayloadReader(self.decrypt(packed + read_at(0, size), len(packed), aad))
         from kmsbridge.message import chunk_reader
 
         return chunk_reader.ChunkReader(self.secret.reveal(), self._bound + aad, read_at, size)
+
+    def forget_writer(self) -> None:
+        """Have the next message begin with a new prefix of nonces: a forked child must not use its parent's."""
+        self._writer = None
+
+    def _goes_on(self, number: int) -> bool:
+        """Return whether message `number` may be encrypted, from 0 on; it begins a new prefix of nonces."""
+        if number >= self._max_messages:
+            return False
+        self.forget_writer()
+        self._pause = min(number + compact.PER_PREFIX, self._max_messages)
+        return True
+
+    def _decrypt_first(self, message: bytes, start: int, aad: Buffer) -> bytes:
+        """Return the plaintext of a compact body, the first with its prefix, and keep the prefix's cipher."""
+        prefix = message[start : start + compact.PREFIX]
+        if len(prefix) < compact.PREFIX:
+            raise AuthenticationError
+        cipher = compact.cipher(self.secret.reveal(), self.context.canonical(), prefix)
+        plaintext = compact.decrypt(cipher, message, start, aad)
+        # Only now: anybody can make up prefixes, but only who has the data key can make a tag.
+        while len(self._ciphers) >= MAX_PREFIXES:
+            self._ciphers.pop(next(iter(self._ciphers), b""), None)
+        self._ciphers[prefix] = cipher
+        return plaintext
+
+    def _new_writer(self) -> tuple[bytes, compact.BodyCipher]:
+        """Draw a prefix for the nonces of the next messages. Return what they begin with, and their cipher."""
+        recipients = parse_header(self.header).recipients
+        header = inline(recipients, kind=Kind.INLINE_COMPACT, commitment=self.commitment)
+        prefix = urandom(compact.PREFIX)
+        cipher = compact.cipher(self.secret.reveal(), self.context.canonical(), prefix)
+        self._writer = header.encode() + prefix, cipher
+        return self._writer
 
     def is_same_as(self, other: DataKey) -> bool:
         """Return whether both have the same bytes."""
@@ -120,20 +216,14 @@ class DataKey:
         """
         # No lock: threads that met at one for every message would get less done together than one alone. A
         # number goes to one thread only; the sums are for bounds that need not be exact to the message.
-        if now >= self._expires or self._bytes_left <= 0 or next(self._numbers) >= self._max_messages:
+        if now >= self._expires or self._bytes_left <= 0:
+            return False
+        number = next(self._numbers)
+        if number >= self._pause and not self._goes_on(number):
             return False
         self._bytes_left -= size
         self._taken += 1
         return True
-
-    def set_alias(self, alias: Hashable, weight: int) -> int:
-        """Set the alias, which takes `weight` bytes, or remove it. Return the difference to the data key's
-        weight.
-        """
-        more = weight - self._alias_weight
-        self.alias, self._alias_weight = alias, weight
-        self.weight += more
-        return more
 
     def lasts(self, now: float) -> bool:
         """Return whether any allowance is left."""

@@ -100,10 +100,12 @@ class DecryptionKeys:
             try:
                 result = use(entry)
             except AuthenticationError as error:
+                if header.commitment:
+                    raise  # it is the right data key, so no other can fit
                 failures.append(error)
             else:
                 if packed and self.shared:
-                    self._cache.give_alias(entry, (packed, context_key(pairs)), len(packed))
+                    self._give_alias(entry, header, packed, pairs)
                 return result
         raise worst(failures)
 
@@ -114,9 +116,11 @@ class DecryptionKeys:
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
         for entry in self._entries_at_hand(header, context, size, {}):
+            if not entry.commits_to(header):
+                continue
             with contextlib.suppress(AuthenticationError):
                 result = use(entry)
-                self._cache.give_alias(entry, (packed, context_key(pairs)), len(packed))
+                self._give_alias(entry, header, packed, pairs)
                 return result
         return None
 
@@ -194,6 +198,9 @@ class DecryptionKeys:
         """Drop every data key."""
         self._cache.close()
 
+    def _give_alias(self, entry: DataKey, header: Header, packed: bytes, pairs: Pairs) -> None:
+        self._cache.give_alias(entry, (packed, context_key(pairs)), len(packed), header.kind)
+
     # --- one message --------------------------------------------------------------------------------
 
     def _candidates(
@@ -205,7 +212,8 @@ class DecryptionKeys:
         known: KnownKeys,
         deadline: Deadline | None = None,
     ) -> Iterator[DataKey]:
-        """Yield the message's data keys: those in memory, then the others in the order of `decrypt_with`.
+        """Yield the message's data keys that its header commits to, if it does to any: those in memory, then the
+        others in the order of `decrypt_with`.
 
         While there is another key to try, one gets a single attempt and its share of the time. Failures are
         added to `failures` and, by name, to `known`.
@@ -214,7 +222,10 @@ class DecryptionKeys:
         tried = set()
         for entry in self._entries_at_hand(header, context, size, known):
             tried.add(entry.key_id)
-            yield entry
+            if entry.commits_to(header):
+                yield entry
+            else:
+                failures.append(AuthenticationError())
         deadline = deadline or self.deadline()
         matches, without_id = self.unwrapping.matches(header, deadline)
         failures += without_id
@@ -228,7 +239,10 @@ class DecryptionKeys:
                 failures.append(error)
             else:
                 self.unwrapping.probe_unhealthy(header, data_key_context(context), self._seconds)
-                yield entry
+                if entry.commits_to(header):
+                    yield entry
+                else:
+                    failures.append(AuthenticationError())
 
     def _entries_at_hand(
         self, header: Header, context: EncryptionContext, size: int, known: KnownKeys

@@ -73,11 +73,9 @@ class EncryptionKeys:
         secret: Secret,
         bound: EncryptionContext,
         deadline: Deadline,
-        kind: message.Kind = message.Kind.INLINE,
         purpose: str = "",
-    ) -> message.Header:
-        """Return a header, without padding, in which every key has wrapped `secret`; all of them do so at the
-        same time.
+    ) -> tuple[message.Recipient, ...]:
+        """Return a recipient for every key, which has wrapped `secret`; all of them do so at the same time.
 
         `bound` is the context with its reserved pairs.
         """
@@ -86,11 +84,10 @@ class EncryptionKeys:
             wrapped = key.wrap(secret.reveal(), bound, purpose=purpose, deadline=deadline)
             return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
 
-        recipients = in_parallel(wrap_by, self.keys, deadline)
-        return message.inline(tuple(recipients), kind=kind)
+        return tuple(in_parallel(wrap_by, self.keys, deadline))
 
-    def rewrap(self, data_key: DataKey, deadline: Deadline) -> message.Header:
-        """Return a new header for messages of this data key, in which every key has wrapped it."""
+    def rewrap(self, data_key: DataKey, deadline: Deadline) -> tuple[message.Recipient, ...]:
+        """Return new recipients for messages of this data key: every key has wrapped it."""
         bound = data_key_context(data_key.context)
         return self.wrap(data_key.secret, bound, deadline, purpose="rewrap")
 
@@ -124,5 +121,5 @@ class EncryptionKeys:
 
     def _make(self, context: EncryptionContext, deadline: Deadline) -> DataKey:
         secret = Secret(cobblestone.new_key())
-        header = self.wrap(secret, data_key_context(context), deadline)
-        return self._cache.new(secret, header.recipients[0], context, header)
+        recipients = self.wrap(secret, data_key_context(context), deadline)
+        return self._cache.new(secret, recipients[0], context, message.inline(recipients))

@@ -17,13 +17,12 @@ Step = tuple[ManagedKey, message.Recipient]
 
 
 def rewrapped_by_service(
-    kind: message.Kind,
     bound: EncryptionContext,
     keys: Sequence[ManagedKey],
     matches: Sequence[Match],
     deadline: Deadline,
-) -> message.Header | None:
-    """Return the header for `keys`, if each key's service can rewrap what one of `matches` wrapped; else
+) -> tuple[message.Recipient, ...] | None:
+    """Return the recipients for `keys`, if each key's service can rewrap what one of `matches` wrapped; else
     None.
 
     None also where a service refuses or fails, because the caller may still unwrap and wrap; and where the
@@ -42,7 +41,7 @@ def rewrapped_by_service(
         return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
 
     try:
-        return message.inline(tuple(in_parallel(rewrap, steps, deadline)), kind=kind)
+        return tuple(in_parallel(rewrap, steps, deadline))
     except KmsError:
         return None
     except AuthenticationError:

@@ -1,19 +1,22 @@
 """The bytes of a message: a header, which says how to get the data key, and a body that the data key encrypts.
 
 `docs/reference/format.md` specifies both. The names exported here concern headers and the armored form, and
-load no cipher; bodies are in `kmsbridge.message.chunked`.
+load no cipher; bodies are in `kmsbridge.message.chunked` and `kmsbridge.message.compact`.
 """
 
 from kmsbridge.message.armor import ARMOR_PREFIX, WHITE_SPACE, armor, dearmor
 from kmsbridge.message.header import (
+    COMMITMENT,
     DATA_KEY_ID,
     FIXED,
     MAGIC,
+    MAX_COMPACT_BODY,
     MAX_HEADER,
     MAX_KEY_ID,
     MAX_KEY_VERSION,
     MAX_WRAPPED,
     MIN_BODY,
+    MIN_COMPACT_BODY,
     PAD_TO,
     VERSION,
     Header,
@@ -22,24 +25,37 @@ from kmsbridge.message.header import (
     check_direct,
     header_length,
     inline,
+    min_body,
     parse,
     parse_header,
     plaintext_length,
 )
-from kmsbridge.message.kinds import LAYOUTS, MAX_RECIPIENTS, BodyFormat, DataKeyIn, Kind, Layout
+from kmsbridge.message.kinds import (
+    COMPACT_KINDS,
+    LAYOUTS,
+    MAX_RECIPIENTS,
+    BodyFormat,
+    DataKeyIn,
+    Kind,
+    Layout,
+)
 
 __all__ = [
     "ARMOR_PREFIX",
+    "COMMITMENT",
+    "COMPACT_KINDS",
     "DATA_KEY_ID",
     "FIXED",
     "LAYOUTS",
     "MAGIC",
+    "MAX_COMPACT_BODY",
     "MAX_HEADER",
     "MAX_KEY_ID",
     "MAX_KEY_VERSION",
     "MAX_RECIPIENTS",
     "MAX_WRAPPED",
     "MIN_BODY",
+    "MIN_COMPACT_BODY",
     "PAD_TO",
     "VERSION",
     "WHITE_SPACE",
@@ -55,6 +71,7 @@ __all__ = [
     "dearmor",
     "header_length",
     "inline",
+    "min_body",
     "parse",
     "parse_header",
     "plaintext_length",

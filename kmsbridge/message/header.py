@@ -17,11 +17,14 @@ VERSION: Final = 1
 FIXED: Final = 8
 """The number of bytes that headers of all kinds begin with."""
 MIN_BODY: Final = 72
+MIN_COMPACT_BODY: Final = 40
+MAX_COMPACT_BODY: Final = 65_536 + MIN_COMPACT_BODY
 MAX_HEADER: Final = 0xFFFF
 MAX_KEY_ID: Final = 1024
 MAX_KEY_VERSION: Final = 255
 MAX_WRAPPED: Final = 16384
 DATA_KEY_ID: Final = 32
+COMMITMENT: Final = 32
 PAD_TO: Final = 512
 
 # The lengths of a body's parts, which are all that this module needs to know of it.
@@ -45,12 +48,17 @@ class Recipient(NamedTuple):
 
 
 class Header(NamedTuple):
-    """A parsed header. `length` is in bytes and includes the padding, so the body starts there."""
+    """A parsed header. `length` is in bytes and includes the padding, so the body starts there.
+
+    `commitment`, to the data key and the context, is empty where the recipients hold the data key of a chunked body,
+    which has a commitment of its own.
+    """
 
     kind: Kind
     length: int
     recipients: tuple[Recipient, ...] = ()
     data_key_id: bytes = b""
+    commitment: bytes = b""
 
     @property
     def layout(self) -> Layout:
@@ -78,8 +86,16 @@ class Header(NamedTuple):
         return _FIXED.pack(MAGIC, VERSION, self.kind, self.length) + content.ljust(self.length - FIXED, b"\0")
 
 
-def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padded: bool = False) -> Header:
+def inline(
+    recipients: tuple[Recipient, ...],
+    *,
+    kind: Kind = Kind.INLINE,
+    commitment: bytes = b"",
+    padded: bool = False,
+) -> Header:
     """Return a header for these recipients, without padding, or `padded` like the headers of files.
+
+    `commitment` is what a header of this kind holds of its data key: 32 bytes where the body is compact, else none.
 
     Raises `LimitExceeded` for more than 16 recipients or a header of more than 65535 bytes, and `ConfigError`
     where two recipients have the same key id, or a direct message would have several.
@@ -95,13 +111,13 @@ def inline(recipients: tuple[Recipient, ...], *, kind: Kind = Kind.INLINE, padde
         raise ConfigError(
             "two of the keys in encrypt_to are the same key", remedy="remove one of them from encrypt_to"
         )
-    bare = FIXED + len(_content(Header(kind, 0, recipients)))
+    bare = FIXED + len(_content(Header(kind, 0, recipients, commitment=commitment)))
     length = -(-(bare + PAD_TO) // PAD_TO) * PAD_TO if padded else bare
     if length > MAX_HEADER:
         raise LimitExceeded(
             f"the header would have {length} bytes, more than {MAX_HEADER}", remedy="encrypt to fewer keys"
         )
-    return Header(kind, length, recipients)
+    return Header(kind, length, recipients, commitment=commitment)
 
 
 def check_direct(keys: int) -> None:
@@ -151,8 +167,9 @@ def parse_header(data: bytes | memoryview) -> Header:
     most = LAYOUTS[kind].most_recipients
     recipients = _parse_recipients(cursor, most) if most else ()
     data_key_id = b"" if most else cursor.take(DATA_KEY_ID)
+    commitment = cursor.take(COMMITMENT) if _holds_commitment(kind) else b""
     _check_padding(kind, cursor.rest())
-    return Header(kind, length, recipients, data_key_id)
+    return Header(kind, length, recipients, data_key_id, commitment)
 
 
 def parse(message: bytes | memoryview) -> Header:
@@ -165,21 +182,44 @@ def parse(message: bytes | memoryview) -> Header:
     return header
 
 
+def min_body(kind: Kind) -> int:
+    """Return the length in bytes of the body of an empty plaintext: 0 for a kind without a body."""
+    return {BodyFormat.CHUNKED: MIN_BODY, BodyFormat.COMPACT: MIN_COMPACT_BODY}.get(LAYOUTS[kind].body, 0)
+
+
 def check_body_length(kind: Kind, length: int) -> None:
-    """Raise `MalformedMessage` for a body that is too short, or for one in a direct message."""
-    if LAYOUTS[kind].body is BodyFormat.NONE:
-        if length:
-            raise MalformedMessage(
-                f"there are {length} bytes after a direct message", remedy="pass the message alone"
-            )
-    elif length < MIN_BODY:
+    """Raise `MalformedMessage` for a body that is too short or too long for its format, or for one in a direct
+    message.
+    """
+    body = LAYOUTS[kind].body
+    if body is BodyFormat.NONE and length:
+        raise MalformedMessage(
+            f"there are {length} bytes after a direct message", remedy="pass the message alone"
+        )
+    if length < min_body(kind):
         raise MalformedMessage(
             f"the body has {length} bytes, fewer than the body of an empty plaintext", remedy=_CUT_SHORT
         )
+    if body is BodyFormat.COMPACT and length > MAX_COMPACT_BODY:
+        raise too_long()
 
 
-def plaintext_length(body_length: int) -> int | None:
-    """Return the length of the plaintext of a body of this length; None where no body has this length."""
+def too_long() -> MalformedMessage:
+    """Return the error for a compact body that is too long."""
+    return MalformedMessage(
+        f"the body has more than {MAX_COMPACT_BODY} bytes, the most that a compact body has",
+        remedy="restore the message: it was changed, or something was appended",
+    )
+
+
+def plaintext_length(kind: Kind, body_length: int) -> int | None:
+    """Return the length of the plaintext of a body of this length; None where only the key service knows it, or no
+    body has this length.
+    """
+    if LAYOUTS[kind].body is BodyFormat.NONE:
+        return None
+    if LAYOUTS[kind].body is BodyFormat.COMPACT:
+        return body_length - MIN_COMPACT_BODY if body_length >= MIN_COMPACT_BODY else None
     full_chunks, rest = divmod(body_length - _BODY_HEAD, _BODY_CHUNK)
     if rest < _BODY_TAG:
         return None
@@ -204,7 +244,15 @@ def _content(header: Header) -> bytes:
             len(recipient.wrapped).to_bytes(2, "big"),
             recipient.wrapped,
         )
+    if _holds_commitment(header.kind):
+        _check_length("commitment", header.commitment, COMMITMENT, COMMITMENT)
+        parts.append(header.commitment)
     return b"".join(parts)
+
+
+def _holds_commitment(kind: Kind) -> bool:
+    layout = LAYOUTS[kind]
+    return layout.data_key_in is DataKeyIn.RECIPIENTS and layout.body is BodyFormat.COMPACT
 
 
 def _check_length(name: str, value: bytes, least: int, most: int) -> None:
@@ -217,7 +265,9 @@ def _check_length(name: str, value: bytes, least: int, most: int) -> None:
 
 def _check_padding(kind: Kind, padding: bytes) -> None:
     if padding and not LAYOUTS[kind].padded:
-        raise MalformedMessage("the header of a direct message has padding", remedy=_CHANGED)
+        raise MalformedMessage(
+            "the header has padding, which this kind of message never has", remedy=_CHANGED
+        )
     if padding.strip(b"\0"):
         raise MalformedMessage("the padding of the header is not zero", remedy=_CHANGED)
 

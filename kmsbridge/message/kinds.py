@@ -14,25 +14,29 @@ class Kind(enum.IntEnum):
     INLINE = 0
     STORED = 1
     DIRECT = 2
+    INLINE_COMPACT = 3
+    STORED_COMPACT = 4
 
 
 class DataKeyIn(enum.Enum):
-    """The place of a message's data key."""
+    """The place of a message's data key. The values are what `inspect` shows."""
 
-    RECIPIENTS = enum.auto()
+    RECIPIENTS = "inline"
     """The header holds it, wrapped once for each recipient."""
-    STORE = enum.auto()
+    STORE = "stored"
     """A key store holds it, under the id that is in the header."""
-    NOWHERE = enum.auto()
+    NOWHERE = "direct"
     """There is no data key: the recipient's key wraps the payload itself."""
 
 
 class BodyFormat(enum.Enum):
-    """The format of the bytes after the header."""
+    """The format of the bytes after the header. The values are what `inspect` shows."""
 
-    CHUNKED = enum.auto()
+    CHUNKED = "chunked"
     """Any number of encrypted chunks of 16 KiB."""
-    NONE = enum.auto()
+    COMPACT = "compact"
+    """One piece, of a payload of at most 64 KiB."""
+    NONE = "none"
     """There is no body."""
 
 
@@ -49,4 +53,11 @@ LAYOUTS: Final = {
     Kind.INLINE: Layout(DataKeyIn.RECIPIENTS, BodyFormat.CHUNKED, MAX_RECIPIENTS, padded=True),
     Kind.STORED: Layout(DataKeyIn.STORE, BodyFormat.CHUNKED, 0, padded=True),
     Kind.DIRECT: Layout(DataKeyIn.NOWHERE, BodyFormat.NONE, 1, padded=False),
+    Kind.INLINE_COMPACT: Layout(DataKeyIn.RECIPIENTS, BodyFormat.COMPACT, MAX_RECIPIENTS, padded=False),
+    Kind.STORED_COMPACT: Layout(DataKeyIn.STORE, BodyFormat.COMPACT, 0, padded=False),
 }
+
+COMPACT_KINDS: Final = frozenset(
+    int(kind) for kind, layout in LAYOUTS.items() if layout.body is BodyFormat.COMPACT
+)
+"""The kinds with a compact body, as the numbers that stand in messages: what is cheapest to ask."""

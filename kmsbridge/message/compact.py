@@ -1,0 +1,115 @@
+"""Bodies of small payloads: one AES-GCM call each, with keys that are derived once for many of them.
+
+A data key and a context give an XAES key, and a commitment to both, which the header holds. All bodies of one writer
+have the same nonce prefix, so that XAES's own derivation is done once for them too.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from os import urandom
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kmsbridge.errors import AuthenticationError
+from kmsbridge.message import xaes
+from kmsbridge.message.header import MAX_COMPACT_BODY, too_long
+
+DATA_KEY: Final = 32
+PREFIX: Final = xaes.PREFIX
+NONCE: Final = xaes.NONCE
+AES_NONCE: Final = NONCE - PREFIX
+MAX_PAYLOAD: Final = MAX_COMPACT_BODY - xaes.NONCE - xaes.TAG
+PER_PREFIX: Final = 2**24
+"""The most messages under one prefix: the rest of a nonce, 12 random bytes, repeats among so many of them with a
+probability of 2^-49."""
+
+LARGE: Final = 4096
+"""The length from which a view of a message costs less than a copy of its body."""
+
+_DOMAIN: Final = b"kmsbridge/v1/compact\x00"
+
+Buffer = bytes | bytearray | memoryview
+BodyCipher = AESGCM
+"""What encrypts and decrypts the bodies of one prefix."""
+
+
+def derive(data_key: bytes, canonical: bytes) -> tuple[bytes, bytes]:
+    """Return the XAES key of a data key and a context, and the commitment to both. 32 bytes each.
+
+    `canonical` is the context's canonical form. Raises `ValueError` for a data key that is not 32 bytes long: HMAC
+    pads shorter ones, so that several would give the same commitment.
+    """
+    if len(data_key) != DATA_KEY:
+        raise ValueError("data key must be 32 bytes")
+    # HKDF-Expand (RFC 5869, section 2.3) of one block, which is one HMAC.
+    info = b"".join((_DOMAIN, len(canonical).to_bytes(4, "big"), canonical, b"\x01"))
+    derived = hmac.digest(data_key, info, "sha512")
+    return derived[: xaes.KEY], derived[xaes.KEY :]
+
+
+def cipher(data_key: bytes, canonical: bytes, prefix: bytes) -> BodyCipher:
+    """Return the cipher of the bodies whose nonces begin with `prefix`, 12 bytes. It costs as much as ten bodies."""
+    return xaes.derive(derive(data_key, canonical)[0], prefix)
+
+
+def encrypt(cipher: BodyCipher, start: bytes, plaintext: Buffer, aad: Buffer) -> bytes:
+    """Return a whole message. `start` is its header and the prefix of `cipher`; the plaintext has 65,536 bytes at most."""
+    nonce = urandom(AES_NONCE)
+    return b"".join((start, nonce, cipher.encrypt(nonce, plaintext, aad)))
+
+
+def decrypt(cipher: BodyCipher, message: bytes, start: int, aad: Buffer) -> bytes:
+    """Return the plaintext of the body that begins at `start` of `message`, with the cipher of its prefix.
+
+    Raises `AuthenticationError`, also for a length that no compact body has.
+    """
+    length, nonce, end = len(message), start + PREFIX, start + NONCE
+    if length > LARGE:
+        if length - start > MAX_COMPACT_BODY:
+            raise AuthenticationError
+        encrypted: Buffer = memoryview(message)[end:]
+    else:
+        encrypted = message[end:]
+    try:
+        return cipher.decrypt(message[nonce:end], encrypted, aad)
+    except (InvalidTag, ValueError):  # `ValueError` for a nonce that is cut short
+        raise AuthenticationError from None
+
+
+class BodyDecryptor:
+    """Decrypts a body that arrives in parts. It holds all of it, which is small, and verifies it at the end.
+
+    It has the methods of `chunked.BodyDecryptor`. `decrypt` returns the plaintext of a whole body.
+    """
+
+    def __init__(self, decrypt: Callable[[bytes], bytes]) -> None:
+        self._decrypt = decrypt
+        self._body = bytearray()
+
+    @staticmethod
+    def output_size(_length: int) -> int:
+        """Return 0: there is no plaintext before the end."""
+        return 0
+
+    def update(self, data: Buffer) -> bytes:
+        """Take the next part of the body; return no plaintext yet.
+
+        Raises `MalformedMessage` where the body is longer than a compact one can be.
+        """
+        if len(self._body) + len(data) > MAX_COMPACT_BODY:
+            raise too_long()
+        self._body += data
+        return b""
+
+    def update_into(self, data: Buffer, _buffer: bytearray | memoryview) -> int:
+        """Take the next part of the body, as `update` does; return 0."""
+        self.update(data)
+        return 0
+
+    def finalize(self) -> bytes:
+        """Return the plaintext, all of it verified. Raises `AuthenticationError`."""
+        return self._decrypt(bytes(self._body))
