@@ -45,6 +45,7 @@ class Decryption:
         self.data_keys = DecryptionKeys(
             session.decrypt_with, profile.data_keys, session.observer, profile.calls
         )
+        self._at_hand = self.data_keys.at_hand
 
     def decrypt_at_hand(self, message: Buffer, context: Pairs, aad: Aad) -> bytes | None:
         """Return the plaintext if a data key at hand decrypts the message, of at most `INLINE` bytes.
@@ -78,8 +79,15 @@ class Decryption:
             message = as_bytes(message, "message", "decrypt_text")
         if type(aad) is not bytes or len(aad) > MAX_AAD:
             aad = as_aad(aad)
-        plaintext = self._decrypt_by_header(message, context, aad)
-        return self._decrypt(message, context, aad) if plaintext is None else plaintext
+        # `_decrypt_by_header`, written out: one call more is a twentieth of a small message's time.
+        start = int.from_bytes(message[6:8], "big")
+        data_key = self._at_hand(message[:start], context, len(message))
+        if data_key is not None:
+            try:
+                return data_key.decrypt(message, start, aad)
+            except AuthenticationError:
+                pass  # another of the message's recipients may hold the data key that fits
+        return self._decrypt(message, context, aad)
 
     def decrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the text in an armored message."""

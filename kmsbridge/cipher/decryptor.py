@@ -44,14 +44,23 @@ class DecryptMethods:
             forget_locals(error)
             raise
 
-    @guarded
     def decrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the text in an armored message; white space around it is ignored.
 
         Raises what `decrypt` raises; a payload that is not UTF-8 was not made by `encrypt_text` and is
         a `ValueError`.
         """
-        return self._decryption.decrypt_text(text, context, aad)
+        # `guarded`, written out, as in `decrypt`.
+        try:
+            try:
+                return self._decryption.decrypt_text(text, context, aad)
+            except BaseException as error:
+                self._session.failed(error, context)
+                raise
+        except BaseException as error:
+            del text, aad
+            forget_locals(error)
+            raise
 
     @overload
     def decrypt_many(

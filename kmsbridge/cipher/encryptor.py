@@ -43,13 +43,22 @@ class EncryptMethods:
             forget_locals(error)
             raise
 
-    @guarded
     def encrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the message that holds `text` in armored form: for a text column, JSON, an environment.
 
         Raises what `encrypt` raises, and `ValueError` for text that cannot be written as UTF-8.
         """
-        return self._encryption.encrypt_text(text, context, aad)
+        # `guarded`, written out, as in `encrypt`.
+        try:
+            try:
+                return self._encryption.encrypt_text(text, context, aad)
+            except BaseException as error:
+                self._session.failed(error, context)
+                raise
+        except BaseException as error:
+            del text, aad
+            forget_locals(error)
+            raise
 
     @guarded
     def encrypt_many(

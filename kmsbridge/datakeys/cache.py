@@ -24,7 +24,8 @@ Pairs = Mapping[str, str] | None
 MAX_WEIGHT: Final = 32 * 2**20
 """Bytes that the headers, contexts and names in one cache may take together."""
 
-_NO_PAIRS: frozenset[object] = frozenset()
+NO_PAIRS: Final[frozenset[object]] = frozenset()
+"""The `context_key` of no context."""
 
 
 def context_key(pairs: Pairs) -> Hashable:
@@ -34,7 +35,7 @@ def context_key(pairs: Pairs) -> Hashable:
     never in a cache, so they are not found, and are checked then. Raise `TypeError` or `AttributeError` for
     what is not a mapping of texts.
     """
-    return _NO_PAIRS if pairs is None else frozenset(pairs.items())
+    return NO_PAIRS if pairs is None else frozenset(pairs.items())
 
 
 class KeyCache:

@@ -37,6 +37,8 @@ MAX_PREFIXES: Final = 64
 """The ciphers of compact bodies that are kept. Each writer needs one, and a new one after 2^24 messages."""
 
 _DOMAIN: Final = b"kmsbridge/v1\x00"
+_PREFIX: Final = compact.PREFIX
+_decrypt_compact: Final = compact.decrypt
 _KIND_AT: Final = 5
 """The place of the byte with the kind in a message."""
 
@@ -119,10 +121,10 @@ class DataKey:
         Raise `AuthenticationError`. Whether the header commits to this data key is asked of `commits_to` before.
         """
         if message[_KIND_AT] in COMPACT_KINDS:
-            cipher = self._ciphers.get(message[start : start + compact.PREFIX])
-            if cipher is None:
-                return self._decrypt_first(message, start, aad)
-            return compact.decrypt(cipher, message, start, aad)
+            cipher = self._ciphers.get(message[start : start + _PREFIX])
+            if cipher is not None:
+                return _decrypt_compact(cipher, message, start, aad)
+            return self._decrypt_first(message, start, aad)
         return chunked.decrypt(self.secret.reveal(), self._bound + aad, memoryview(message)[start:])
 
     def commits_to(self, header: Header) -> bool:

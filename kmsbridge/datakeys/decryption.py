@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
+from kmsbridge.datakeys.cache import NO_PAIRS, KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight, copied
 from kmsbridge.datakeys.refusals import Refusals
@@ -56,6 +56,7 @@ class DecryptionKeys:
         self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
         self._cache = KeyCache(policy, dropped=usage_reporter(observer, "decrypt"))
+        self._use_alias = self._cache.use_alias
         self._refusals = Refusals()
         self._label_counts = {key.driver.scheme for key in keys if key.reads_version}
 
@@ -67,7 +68,7 @@ class DecryptionKeys:
         does.
         """
         try:
-            return self._cache.use_alias((header, context_key(pairs)), size)
+            return self._use_alias((header, NO_PAIRS if pairs is None else context_key(pairs)), size)
         except (AttributeError, TypeError):
             return None  # no context at all, as `use_fitting` says in its error
 
