@@ -6,6 +6,7 @@ import os
 from typing import BinaryIO
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kmsbridge.cipher.files import ENCRYPTED_STEP, STEP
 from kmsbridge.message import chunked
@@ -13,6 +14,19 @@ from kmsbridge.message import chunked
 KEY = Cobblestone256Encryptor.generate_key()
 CONTEXT = b"kmsbridge/v1\0" + (2).to_bytes(4, "big") + b"\0\0"
 """As long as the one that kmsbridge uses where the caller gives none."""
+
+
+AEAD = AESGCM(KEY)
+
+
+def seal(plaintext: bytes) -> bytes:
+    """One call of AES-256-GCM with a random nonce: the least that any message costs."""
+    return AEAD.encrypt(os.urandom(12), plaintext, None)
+
+
+def unseal(nonce: bytes, sealed: bytes) -> bytes:
+    """One call of AES-256-GCM the other way."""
+    return AEAD.decrypt(nonce, sealed, None)
 
 
 def encrypt(plaintext: bytes) -> bytes:

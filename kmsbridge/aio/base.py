@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
-from kmsbridge.cipher.base import Cipher
+from kmsbridge.cipher.base import Cipher, context_of
 from kmsbridge.errors import forget_locals
 
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -27,7 +27,7 @@ def guarded(method: MethodT) -> MethodT:
             try:
                 return await method(self, *args, **kwargs)
             except BaseException as error:
-                self._session.failed(error, kwargs.get("context"))
+                self._session.failed(error, context_of(error, kwargs))
                 raise
         except BaseException as error:
             del args, kwargs

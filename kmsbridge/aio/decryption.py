@@ -13,8 +13,9 @@ from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.aad import Aad, as_aad
 from kmsbridge.cipher.arguments import INLINE, Buffer, as_bytes, bytes_to_text, check_text
-from kmsbridge.cipher.decryption import Decryption
+from kmsbridge.cipher.decryption import Decryption, Outcome
 from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.many import Value
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import Pairs, SingleFlight, context_key
 from kmsbridge.errors import KmsBridgeError
@@ -47,14 +48,17 @@ class AsyncDecryption:
 
     async def decrypt_many(
         self,
-        messages: Iterable[Buffer],
+        messages: Iterable[Value],
         context: Pairs,
+        contexts: Sequence[Pairs] | None,
         aads: Sequence[Aad] | None,
         errors: str,
         failed: Callable[[KmsBridgeError, Pairs], None],
-    ) -> list[bytes | KmsBridgeError]:
+    ) -> list[Outcome]:
         """Return the plaintext of each message, in order, as `Decryption.decrypt_many` does."""
-        return await asyncio.to_thread(self.core.decrypt_many, messages, context, aads, errors, failed)
+        return await asyncio.to_thread(
+            self.core.decrypt_many, messages, context, contexts, aads, errors, failed
+        )
 
     async def decrypt_file(
         self, source: PathLike, target: PathLike, context: Pairs, aad: Aad, progress: Progress | None

@@ -16,6 +16,7 @@ from kmsbridge.cipher.base import driver_session
 from kmsbridge.cipher.decryption import Decryption
 from kmsbridge.cipher.driver_objects import CipherOptions
 from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.many import Value
 from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
@@ -66,6 +67,7 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
         aads: Sequence[Aad] | None = ...,
         errors: Literal["raise"] = ...,
     ) -> list[bytes]: ...
@@ -76,26 +78,66 @@ class DecryptMethods:
         messages: Iterable[Buffer],
         *,
         context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
         aads: Sequence[Aad] | None = ...,
         errors: Literal["raise", "return"],
     ) -> list[bytes | KmsBridgeError]: ...
 
+    @overload
+    async def decrypt_many(
+        self,
+        messages: Iterable[str],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+        errors: Literal["raise"] = ...,
+    ) -> list[str]: ...
+
+    @overload
+    async def decrypt_many(
+        self,
+        messages: Iterable[str],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+        errors: Literal["raise", "return"],
+    ) -> list[str | KmsBridgeError]: ...
+
+    @overload
+    async def decrypt_many(
+        self,
+        messages: Iterable[Value],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+        errors: Literal["raise", "return"] = ...,
+    ) -> list[Any]: ...
+
     @guarded
     async def decrypt_many(
         self,
-        messages: Iterable[Buffer],
+        messages: Iterable[Value],
         *,
         context: Pairs = None,
+        contexts: Sequence[Pairs] | None = None,
         aads: Sequence[Aad] | None = None,
         errors: Literal["raise", "return"] = "raise",
     ) -> list[Any]:
-        """Return the plaintext of each message, in order; every distinct wrapped key is unwrapped once.
+        """Return the plaintext of each message, in order: text for an armored one, and None for None.
 
-        Always done on a thread. All messages are of one context; `aads` has one for each. `errors="raise"`
-        raises the first error in the messages' order, and `errors="return"` puts each error in the place of
-        its message. Each error has its message's place in `index`. Raises what `decrypt` raises.
+        They are of one `context`, or `contexts` has one for each; `aads` has one for each. Every distinct wrapped key
+        is unwrapped once. Always done on a thread.
+
+        `errors="raise"` raises the first error in the messages' order; `errors="return"` puts each error in the place
+        of its message and loses none of the others. Each error has its message's place in `index`. Raises what
+        `decrypt` raises, and `MalformedMessage` for an armored message whose payload is no text.
         """
-        return await self._decryption.decrypt_many(messages, context, aads, errors, self._session.failed)
+        return await self._decryption.decrypt_many(
+            messages, context, contexts, aads, errors, self._session.failed
+        )
 
     @guarded
     async def decrypt_file(

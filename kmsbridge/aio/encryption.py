@@ -13,6 +13,7 @@ from kmsbridge.cipher.aad import Aad, as_aad
 from kmsbridge.cipher.arguments import INLINE, Buffer, text_to_bytes
 from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.many import Value
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import DataKey, Pairs, context_key
 
@@ -39,10 +40,14 @@ class AsyncEncryption:
         return wire.armor(await self.encrypt(text_to_bytes(text), context, aad))
 
     async def encrypt_many(
-        self, plaintexts: Iterable[Buffer], context: Pairs, aads: Sequence[Aad] | None
-    ) -> list[bytes]:
-        """Return a message for each plaintext, in order."""
-        return await asyncio.to_thread(self.core.encrypt_many, plaintexts, context, aads)
+        self,
+        plaintexts: Iterable[Value],
+        context: Pairs,
+        contexts: Sequence[Pairs] | None,
+        aads: Sequence[Aad] | None,
+    ) -> list[bytes | str | None]:
+        """Return a message for each plaintext, in order, as `Encryption.encrypt_many` does."""
+        return await asyncio.to_thread(self.core.encrypt_many, plaintexts, context, contexts, aads)
 
     async def encrypt_file(
         self, source: PathLike, target: PathLike, context: Pairs, aad: Aad, progress: Progress | None

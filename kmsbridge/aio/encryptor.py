@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Unpack
+from typing import Any, Unpack, overload
 
 from kmsbridge.aio.base import AsyncCipher, guarded
 from kmsbridge.aio.encryption import AsyncEncryption
@@ -15,6 +15,7 @@ from kmsbridge.cipher.base import driver_session
 from kmsbridge.cipher.driver_objects import CipherOptions
 from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.many import Value
 from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
@@ -57,16 +58,51 @@ class EncryptMethods:
         """
         return await self._encryption.encrypt_text(text, context, aad)
 
+    @overload
+    async def encrypt_many(
+        self,
+        plaintexts: Iterable[Buffer],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[bytes]: ...
+
+    @overload
+    async def encrypt_many(
+        self,
+        plaintexts: Iterable[str],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[str]: ...
+
+    @overload
+    async def encrypt_many(
+        self,
+        plaintexts: Iterable[Value],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[Any]: ...
+
     @guarded
     async def encrypt_many(
-        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Aad] | None = None
-    ) -> list[bytes]:
-        """Return a message for each plaintext, all of one context; `aads` has one for each. All or none.
+        self,
+        plaintexts: Iterable[Value],
+        *,
+        context: Pairs = None,
+        contexts: Sequence[Pairs] | None = None,
+        aads: Sequence[Aad] | None = None,
+    ) -> list[Any]:
+        """Return a message for each plaintext, in order: an armored one for text, and None for None. All or none.
 
-        Always done on a thread. Raises what `encrypt` raises; an error that an item causes has its place in
-        `index`.
+        They are of one `context`, or `contexts` has one for each; `aads` has one for each. Always done on a thread.
+        Raises what `encrypt` and `encrypt_text` raise; an error that an item causes has its place in `index`.
         """
-        return await self._encryption.encrypt_many(plaintexts, context, aads)
+        return await self._encryption.encrypt_many(plaintexts, context, contexts, aads)
 
     @guarded
     async def encrypt_file(

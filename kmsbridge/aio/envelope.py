@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Unpack
+from collections.abc import Iterable, Sequence
+from typing import Any, Unpack, overload
 
 from kmsbridge.aio.base import AsyncCipher, guarded
 from kmsbridge.aio.decryption import AsyncDecryption
@@ -18,6 +18,7 @@ from kmsbridge.cipher.base import driver_session, make_cipher
 from kmsbridge.cipher.decryption import Decryption
 from kmsbridge.cipher.driver_objects import CipherOptions
 from kmsbridge.cipher.encryption import Encryption
+from kmsbridge.cipher.many import Value
 from kmsbridge.cipher.rewrapping import Rewrapping
 from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
@@ -75,6 +76,54 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
         `kmsbridge.EnvelopeCipher.rewrap`. Raises what `decrypt` and `encrypt` raise.
         """
         return await asyncio.to_thread(self._rewrapping.rewrap, message, context, aad)
+
+    @overload
+    async def rewrap_many(
+        self,
+        messages: Iterable[Buffer],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[bytes]: ...
+
+    @overload
+    async def rewrap_many(
+        self,
+        messages: Iterable[str],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[str]: ...
+
+    @overload
+    async def rewrap_many(
+        self,
+        messages: Iterable[Value],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[Any]: ...
+
+    @guarded
+    async def rewrap_many(
+        self,
+        messages: Iterable[Value],
+        *,
+        context: Pairs = None,
+        contexts: Sequence[Pairs] | None = None,
+        aads: Sequence[Aad] | None = None,
+    ) -> list[Any]:
+        """Return the same messages for the keys of `encrypt_to`, in order: armored ones for those, None for None.
+
+        They are of one `context`, or `contexts` has one for each; `aads` has one for each where they are needed.
+        Always done on a thread. Each distinct data key is rewrapped once: by its service where that can, else unwrapped and wrapped again, in the
+        provider's batches where it has them. All or none; an error that a message causes has its place in `index`.
+        Raises what `rewrap` raises.
+        """
+        return await asyncio.to_thread(self._rewrapping.rewrap_many, messages, context, contexts, aads)
 
     @guarded
     async def rewrap_file(self, path: PathLike, *, context: Pairs = None, aad: Aad = b"") -> None:

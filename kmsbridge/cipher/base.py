@@ -38,7 +38,7 @@ def guarded(method: MethodT) -> MethodT:
             try:
                 return method(self, *args, **kwargs)
             except BaseException as error:
-                self._session.failed(error, kwargs.get("context"))
+                self._session.failed(error, context_of(error, kwargs))
                 raise
         except BaseException as error:
             del args, kwargs
@@ -46,6 +46,12 @@ def guarded(method: MethodT) -> MethodT:
             raise
 
     return cast("MethodT", guard)
+
+
+def context_of(error: BaseException, arguments: Mapping[str, Any]) -> Any:
+    """Return the context that an error is about, of the arguments of a public method: its item's among many."""
+    contexts, place = arguments.get("contexts"), getattr(error, "index", None)
+    return arguments.get("context") if contexts is None or place is None else contexts[place]
 
 
 class Cipher:

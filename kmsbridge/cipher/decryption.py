@@ -4,13 +4,12 @@ plaintexts.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import BinaryIO, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct, files, reading
+from kmsbridge.cipher import direct, files, many, reading
 from kmsbridge.cipher.aad import MAX_AAD, Aad, as_aad, one_each
 from kmsbridge.cipher.arguments import (
     INLINE,
@@ -18,19 +17,42 @@ from kmsbridge.cipher.arguments import (
     as_bytes,
     at_item,
     bytes_to_text,
-    check_each,
     check_text,
 )
 from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.many import Group, Value
 from kmsbridge.cipher.session import Session
+from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import Pairs
+from kmsbridge.datakeys.batches import fetch_many
 from kmsbridge.datakeys.decryption import DecryptionKeys, KnownKeys
 from kmsbridge.datakeys.payload import PayloadReader
 from kmsbridge.errors import AuthenticationError, ClosedError, KmsBridgeError, MessageError
 from kmsbridge.message import Header, chunk_reader
 from kmsbridge.threads import in_parallel
 
-T = TypeVar("T")
+MOST_AT_ONCE: Final = 1000
+"""The most messages whose data key is looked at once."""
+
+Outcome = bytes | str | KmsBridgeError | None
+"""What becomes of one of many messages: its plaintext, why there is none, or None where there was no message."""
+
+
+class Items(NamedTuple):
+    """Many messages, the aad of each, and the place for the outcome of each, which has errors known before."""
+
+    messages: list[Any]
+    aads: Sequence[bytes]
+    outcomes: list[Outcome]
+
+
+class Batch(NamedTuple):
+    """The places of the messages that have one context and one header, which is None where it cannot be parsed."""
+
+    context: EncryptionContext
+    packed: bytes
+    header: Header | None
+    places: list[int]
 
 
 class Decryption:
@@ -95,26 +117,34 @@ class Decryption:
 
     def decrypt_many(
         self,
-        messages: Iterable[Buffer],
+        messages: Iterable[Value],
         context: Pairs,
+        contexts: Sequence[Pairs] | None,
         aads: Sequence[Aad] | None,
         errors: str,
         failed: Callable[[KmsBridgeError, Pairs], None],
-    ) -> list[bytes | KmsBridgeError]:
-        """Return the plaintext of each message, in order.
+    ) -> list[Outcome]:
+        """Return the plaintext of each message, in order: text for text, None for None.
 
         Where `errors` is "return", each error is in the place of its message, and was given to `failed`.
         """
         if errors not in ("raise", "return"):
             raise ValueError('errors must be "raise" or "return"')
-        results: list[bytes | KmsBridgeError] = []
-        for result in self._outcomes(list(messages), context, aads):
+        values, whole = many.messages_of(messages)
+        items = Items(whole, one_each(aads, len(values)), list(whole))
+        present = [place for place, message in enumerate(whole) if isinstance(message, bytes)]
+        self._decrypt_groups(many.groups_of(present, len(values), context, contexts), items)
+        results = items.outcomes
+        for place, (value, result) in enumerate(zip(values, results, strict=True)):
+            if type(result) is bytes is type(value):
+                continue
+            if isinstance(value, str) and isinstance(result, bytes):
+                result = results[place] = many.text_of(result)  # noqa: PLW2901 - its other form
             if isinstance(result, KmsBridgeError):
-                at_item(result, len(results))
+                at_item(result, place)
                 if errors == "raise":
                     raise result
-                failed(result, context)
-            results.append(result)
+                failed(result, context if contexts is None else contexts[place])
         return results
 
     def decrypt_file(
@@ -221,73 +251,80 @@ class Decryption:
 
     # --- many messages ------------------------------------------------------------------------------
 
-    def _outcomes(
-        self, messages: Sequence[Buffer], context: Pairs, aads: Sequence[Aad] | None
-    ) -> Iterator[bytes | KmsBridgeError]:
-        """Yield the plaintexts in order, or why there is none; every distinct wrapped key is unwrapped once.
-
-        In batches where possible, else in parallel; so are direct payloads.
+    def _decrypt_groups(self, groups: Sequence[Group], items: Items) -> None:
+        """Decrypt the items of these groups. Every distinct wrapped key is unwrapped once, in batches where
+        possible, else in parallel; so are direct payloads.
         """
-        check_each(messages, "messages", "decrypt_text")
-        aads = one_each(aads, len(messages))
-        whole = [bytes(message) for message in messages]
-        headers = _headers(whole)
-        known = self.data_keys.fetch_many([each for each in headers.values() if not each.is_direct], context)
-        payloads = self._direct_payloads(whole, headers, context, aads)
-        for number, message in enumerate(whole):
-            if number in payloads:
-                yield payloads[number]
-                continue
-            aad = aads[number]
-            plaintext = self._decrypt_by_header(message, context, aad)
-            if plaintext is not None:
-                yield plaintext
-                continue
-            header = headers.get(_packed(message))
-            yield _outcome(functools.partial(self._decrypt, message, context, aad, header, known))
+        batches = [batch for group in groups for batch in _by_header(group, items.messages)]
+        wanted = [
+            (each.header, each.context) for each in batches if each.header and not each.header.is_direct
+        ]
+        known = fetch_many(self.data_keys, wanted)
+        calls: list[tuple[int, EncryptionContext]] = []
+        for batch in batches:
+            if batch.header and batch.header.is_direct:
+                calls += ((place, batch.context) for place in batch.places)
+            else:
+                self._decrypt_batch(batch, items, known)
+        in_parallel(lambda call: self._decrypt_item(*call, items, None, {}), calls)
 
-    def _direct_payloads(
+    def _decrypt_batch(self, batch: Batch, items: Items, known: KnownKeys) -> None:
+        places = batch.places
+        while places:
+            self.data_keys.check_open()
+            data_key = self.data_keys.find(batch.packed, batch.context)
+            sizes = [len(items.messages[place]) for place in places[:MOST_AT_ONCE]]
+            count = self.data_keys.take_many(data_key, sizes)
+            if data_key is None or not count:
+                # This finds or loads the data key, which the others will have.
+                self._decrypt_item(places[0], batch.context, items, batch.header, known)
+                places = places[1:]
+                continue
+            done, places = places[:count], places[count:]
+            plaintexts = data_key.decrypt_many(
+                [items.messages[place] for place in done],
+                len(batch.packed),
+                [items.aads[place] for place in done],
+            )
+            for place, plaintext in zip(done, plaintexts, strict=True):
+                if plaintext is None:  # another of its recipients may hold the data key that fits
+                    self._decrypt_item(place, batch.context, items, batch.header, known)
+                else:
+                    items.outcomes[place] = plaintext
+
+    def _decrypt_item(
         self,
-        messages: Sequence[bytes],
-        headers: Mapping[bytes, Header],
-        context: Pairs,
-        aads: Sequence[bytes],
-    ) -> dict[int, bytes | KmsBridgeError]:
-        """Return the payloads of the direct messages by their places, each by a call, 16 at a time."""
-
-        def payload(number: int) -> bytes | KmsBridgeError:
-            return _outcome(lambda: self._decrypt(messages[number], context, aads[number]))
-
-        def is_direct(message: bytes) -> bool:
-            header = headers.get(_packed(message))
-            return header is not None and header.is_direct
-
-        numbers = [number for number, message in enumerate(messages) if is_direct(message)]
-        return dict(zip(numbers, in_parallel(payload, numbers), strict=True))
+        place: int,
+        context: EncryptionContext,
+        items: Items,
+        header: Header | None,
+        known: KnownKeys,
+    ) -> None:
+        try:
+            outcome: Outcome = self._decrypt(items.messages[place], context, items.aads[place], header, known)
+        except ClosedError:
+            raise  # nothing is wrong with the message
+        except KmsBridgeError as error:
+            outcome = error
+        items.outcomes[place] = outcome
 
 
-def _packed(message: bytes) -> bytes:
-    """Return the bytes of a message's header, if it is one."""
-    return message[: int.from_bytes(message[6:8], "big")]
+def _by_header(group: Group, messages: Sequence[Any]) -> list[Batch]:
+    """Return the group's messages by their headers, each parsed once: it costs more than to decrypt a small body."""
+    places: dict[bytes, list[int]] = {}
+    packed, same = b"", list[int]()
+    for place in group.places:
+        message = messages[place]
+        # What begins with a whole header has that header: its length is in it.
+        if len(packed) < wire.FIXED or not message.startswith(packed):
+            packed = message[: int.from_bytes(message[6:8], "big")]
+            same = places.setdefault(packed, [])
+        same.append(place)
+    return [Batch(group.context, packed, _parsed(messages[each[0]]), each) for packed, each in places.items()]
 
 
-def _headers(messages: Sequence[bytes]) -> dict[bytes, Header]:
-    """Return every distinct header by its bytes, parsed once: it costs more than to decrypt a small body."""
-    headers: dict[bytes, Header] = {}
-    for message in messages:
-        packed = _packed(message)
-        if packed not in headers:
-            try:
-                headers[packed] = wire.parse_header(message)
-            except MessageError:
-                continue  # told in its place
-    return headers
-
-
-def _outcome(work: Callable[[], T]) -> T | KmsBridgeError:
+def _parsed(message: bytes) -> Header | None:
     try:
-        return work()
-    except ClosedError:
-        raise  # nothing is wrong with the message
-    except KmsBridgeError as error:
-        return error
+        return wire.parse_header(message)
+    except MessageError:
+        return None  # told for each message in its place

@@ -5,25 +5,39 @@ plaintexts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from operator import itemgetter
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct, files
+from kmsbridge.cipher import direct, files, many
 from kmsbridge.cipher.aad import MAX_AAD, Aad, as_aad, one_each
 from kmsbridge.cipher.arguments import (
     INLINE,
     Buffer,
     at_item,
     check_bytes,
-    check_each,
     text_to_bytes,
 )
 from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.many import Group, Value
 from kmsbridge.cipher.session import Session
+from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import DataKey, EncryptionKeys, Pairs
 from kmsbridge.errors import ConfigError, KmsBridgeError
 from kmsbridge.streams import write_all
+from kmsbridge.threads import in_parallel
+
+BATCH: Final = 1000
+"""The most messages whose data key is looked at once."""
+
+
+class Items(NamedTuple):
+    """Many payloads, the aad of each, and the place for the message of each. A payload that is None has none."""
+
+    payloads: list[Any]
+    aads: Sequence[bytes]
+    messages: list[bytes]
 
 
 class Encryption:
@@ -74,20 +88,26 @@ class Encryption:
         return wire.armor(self.encrypt(text_to_bytes(text), context, aad))
 
     def encrypt_many(
-        self, plaintexts: Iterable[Buffer], context: Pairs, aads: Sequence[Aad] | None
-    ) -> list[bytes]:
-        """Return a message for each plaintext, in order."""
-        plaintexts = list(plaintexts)
-        check_each(plaintexts, "plaintexts", "encrypt_text")
-        aads = one_each(aads, len(plaintexts))
-        messages: list[bytes] = []
-        try:
-            for plaintext, aad in zip(plaintexts, aads, strict=True):
-                messages.append(self.encrypt(plaintext, context, aad))
-        except KmsBridgeError as error:
-            at_item(error, len(messages))
-            raise
-        return messages
+        self,
+        plaintexts: Iterable[Value],
+        context: Pairs,
+        contexts: Sequence[Pairs] | None,
+        aads: Sequence[Aad] | None,
+    ) -> list[bytes | str | None]:
+        """Return a message for each plaintext, in order: text for text, None for None."""
+        values, payloads = many.payloads_of(plaintexts)
+        every_aad = one_each(aads, len(values))
+        present = [place for place, payload in enumerate(payloads) if payload is not None]
+        groups = many.groups_of(present, len(values), context, contexts)
+        items = Items(payloads, every_aad, [b""] * len(values))
+        if self.direct:
+            self._encrypt_directly(groups, items)
+        else:
+            self._encrypt_groups(groups, items)
+        return [
+            value if value is None else wire.armor(message) if isinstance(value, str) else message
+            for value, message in zip(values, items.messages, strict=True)
+        ]
 
     def encrypt_file(
         self, source: PathLike, target: PathLike, context: Pairs, aad: Aad, progress: Progress | None
@@ -126,6 +146,51 @@ class Encryption:
     def close(self) -> None:
         """Report, and drop every data key; may be repeated."""
         self.data_keys.close()
+
+    def _encrypt_groups(self, groups: Sequence[Group], items: Items) -> None:
+        """Encrypt the items of these groups. The data keys that are missing are made together."""
+        if self.data_keys.shared:
+            data_keys = self.data_keys.get_each([group.context for group in groups])
+        else:
+            groups = [Group(group.context, [place]) for group in groups for place in group.places]
+            data_keys = self.data_keys.make_each([group.context for group in groups])
+        for group, data_key in zip(groups, data_keys, strict=True):
+            if isinstance(data_key, KmsBridgeError):
+                raise at_item(data_key, group.places[0])
+            self._encrypt_group(group, data_key, items)
+
+    def _encrypt_group(self, group: Group, data_key: DataKey, items: Items) -> None:
+        places = group.places
+        while places:
+            batch = places[:BATCH]
+            count = self.data_keys.take_many(data_key, [len(items.payloads[place]) for place in batch])
+            if not count:  # its allowance is used up
+                try:
+                    data_key = self.data_keys.get(group.context, len(items.payloads[batch[0]]))
+                except KmsBridgeError as error:
+                    raise at_item(error, batch[0]) from None
+                count = 1
+            done, places = places[:count], places[count:]
+            messages = data_key.encrypt_many(
+                [items.payloads[place] for place in done], [items.aads[place] for place in done]
+            )
+            for place, message in zip(done, messages, strict=True):
+                items.messages[place] = message
+
+    def _encrypt_directly(self, groups: Sequence[Group], items: Items) -> None:
+        """Have the key service wrap each payload, 16 at a time."""
+
+        def encrypt(item: tuple[int, EncryptionContext]) -> None:
+            place, context = item
+            try:
+                items.messages[place] = direct.encrypt(
+                    self.data_keys, items.payloads[place], context, items.aads[place]
+                )
+            except KmsBridgeError as error:
+                raise at_item(error, place) from None
+
+        each = [(place, group.context) for group in groups for place in group.places]
+        in_parallel(encrypt, sorted(each, key=itemgetter(0)))
 
     def _stream_key(self, context: Pairs) -> DataKey:
         self.check_may_stream()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO, Unpack
+from typing import Any, BinaryIO, Unpack, overload
 
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.aad import Aad
@@ -12,6 +12,7 @@ from kmsbridge.cipher.base import SyncCipher, driver_session, guarded
 from kmsbridge.cipher.driver_objects import CipherOptions
 from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
+from kmsbridge.cipher.many import Value
 from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
@@ -60,15 +61,52 @@ class EncryptMethods:
             forget_locals(error)
             raise
 
+    @overload
+    def encrypt_many(
+        self,
+        plaintexts: Iterable[Buffer],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[bytes]: ...
+
+    @overload
+    def encrypt_many(
+        self,
+        plaintexts: Iterable[str],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[str]: ...
+
+    @overload
+    def encrypt_many(
+        self,
+        plaintexts: Iterable[Value],
+        *,
+        context: Pairs = ...,
+        contexts: Sequence[Pairs] | None = ...,
+        aads: Sequence[Aad] | None = ...,
+    ) -> list[Any]: ...
+
     @guarded
     def encrypt_many(
-        self, plaintexts: Iterable[Buffer], *, context: Pairs = None, aads: Sequence[Aad] | None = None
-    ) -> list[bytes]:
-        """Return a message for each plaintext, all of one context; `aads` has one for each. All or none.
+        self,
+        plaintexts: Iterable[Value],
+        *,
+        context: Pairs = None,
+        contexts: Sequence[Pairs] | None = None,
+        aads: Sequence[Aad] | None = None,
+    ) -> list[Any]:
+        """Return a message for each plaintext, in order: an armored one for text, and None for None. All or none.
 
-        Raises what `encrypt` raises; an error that an item causes has its place in `index`.
+        They are of one `context`, or `contexts` has one for each; `aads` has one for each. The data keys that are
+        missing are wrapped in the provider's batches where it has them, else at most 16 at a time. Raises what
+        `encrypt` and `encrypt_text` raise; an error that an item causes has its place in `index`.
         """
-        return self._encryption.encrypt_many(plaintexts, context, aads)
+        return self._encryption.encrypt_many(plaintexts, context, contexts, aads)
 
     @guarded
     def encrypt_file(

@@ -117,10 +117,10 @@ def decrypt_stream(
 
 
 def read_start(reader: BinaryIO) -> tuple[wire.Header, bytes]:
-    """Return the header of a stream, and as much of its body as shows that it is not too short."""
+    """Return the header of a stream, and as much of its body as shows whether its length is allowed."""
     fixed = _read_up_to(reader, wire.FIXED)
     header = wire.parse_header(fixed + _read_up_to(reader, wire.header_length(fixed) - len(fixed)))
-    start = _read_up_to(reader, wire.min_body(header.kind) or 1)  # what may not be there shows too
+    start = _read_up_to(reader, wire.start_of_body(header.kind))
     wire.check_body_length(header.kind, len(start))
     return header, start
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
-from typing import Final
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct, files
-from kmsbridge.cipher.aad import Aad, as_aad
-from kmsbridge.cipher.arguments import Buffer, as_bytes
+from kmsbridge.cipher import direct, files, many
+from kmsbridge.cipher.aad import Aad, as_aad, one_each
+from kmsbridge.cipher.arguments import Buffer, as_bytes, at_item
+from kmsbridge.cipher.many import Value
 from kmsbridge.cipher.session import Session
 from kmsbridge.clock import Deadline, age
 from kmsbridge.context import EncryptionContext
-from kmsbridge.datakeys import EncryptionKeys, KeyCache, Pairs, data_key_context, usage_reporter
-from kmsbridge.datakeys.decryption import DecryptionKeys
+from kmsbridge.datakeys import DataKey, EncryptionKeys, KeyCache, Pairs, data_key_context, usage_reporter
+from kmsbridge.datakeys.batches import fetch_many
+from kmsbridge.datakeys.decryption import DecryptionKeys, KnownKeys
 from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
 from kmsbridge.driver import Capability
+from kmsbridge.errors import KmsBridgeError, MessageError
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import cobblestone
 from kmsbridge.secret import Secret
@@ -31,6 +34,19 @@ CURRENT_FOR: Final = 10.0
 
 Versions = tuple[tuple[str, str], ...]
 Recipients = tuple[wire.Recipient, ...]
+
+
+class Source(NamedTuple):
+    """A message to be rewrapped. `start` is the body's first 56 bytes, or what there is.
+
+    `message` is all of it, empty for a file's.
+    """
+
+    header: wire.Header
+    start: bytes
+    context: EncryptionContext
+    aad: bytes
+    message: bytes = b""
 
 
 class Rewrapping:
@@ -53,9 +69,32 @@ class Rewrapping:
         """Return the same message for the keys of `encrypt_to` in their current versions."""
         data = as_bytes(message, "message", "kmsbridge.message.dearmor")
         header = wire.parse(data)
-        start = data[header.length : header.length + cobblestone.OVERHEAD]
-        new = _new_header(header, self._new_recipients(header, start, context, aad))
-        return new.encode() + data[header.length :]
+        source = Source(header, _start_of_body(data, header), EncryptionContext.of(context), as_aad(aad))
+        return _with_recipients(data, header, self._recipients_for(source))
+
+    def rewrap_many(
+        self,
+        messages: Iterable[Value],
+        context: Pairs,
+        contexts: Sequence[Pairs] | None,
+        aads: Sequence[Aad] | None,
+    ) -> list[bytes | str | None]:
+        """Return the same messages, in order, as `rewrap` does: text for text, None for None."""
+        values, whole = many.messages_of(messages)
+        every_aad = one_each(aads, len(values))
+        present = [place for place, message in enumerate(whole) if message is not None]
+        groups = many.groups_of(present, len(values), context, contexts)
+        context_at = {place: group.context for group in groups for place in group.places}
+        sources = [
+            _source(whole[place] or b"", context_at[place], every_aad[place], place) for place in present
+        ]
+        results: list[bytes | str | None] = [None] * len(values)
+        for place, source, new in zip(present, sources, self._recipients_for_each(sources), strict=True):
+            if isinstance(new, KmsBridgeError):
+                raise at_item(new, place)
+            message = _with_recipients(source.message, source.header, new)
+            results[place] = wire.armor(message) if isinstance(values[place], str) else message
+        return results
 
     def rewrap_file(self, path: PathLike, context: Pairs, aad: Aad) -> None:
         """Rewrap the message in a file in place: only its header is written, where it has the room."""
@@ -64,7 +103,7 @@ class Rewrapping:
             old = journal.header_of(path, file)
             file.seek(old.length)
             start = journal.read_exactly(file, cobblestone.OVERHEAD)
-            recipients = self._new_recipients(old, start, context, aad)
+            recipients = self._recipients_for(Source(old, start, EncryptionContext.of(context), as_aad(aad)))
             bare = _new_header(old, recipients)
             if bare.length <= old.length and old.layout.padded:
                 journal.replace_header(path, file, old, bare._replace(length=old.length))
@@ -95,35 +134,80 @@ class Rewrapping:
         """Report, and drop every header that was kept; may be repeated."""
         self._headers.close()
 
-    def _new_recipients(self, header: wire.Header, start: bytes, pairs: Pairs, aad: Aad) -> Recipients:
-        """Return the recipients to take the place of the header's, in front of a body that begins with `start`."""
-        aad = as_aad(aad)
+    def _recipients_for(self, source: Source) -> Recipients:
+        """Return the recipients to take the place of the source's."""
+        (new,) = self._recipients_for_each([source])
+        if isinstance(new, KmsBridgeError):
+            raise new
+        return new
+
+    def _recipients_for_each(self, sources: Sequence[Source]) -> list[Recipients | KmsBridgeError]:
+        """Return the recipients to take the place of each source's, or why there are none.
+
+        Each distinct data key is rewrapped once: by the services where they can, 16 at a time, else by unwrapping
+        and wrapping, in the provider's batches where it has them.
+        """
         self._encryption.check_open()
         self._decryption.check_open()
-        if header.is_direct:
-            return self._new_direct_recipient(header, pairs, aad)
         deadline = self._decryption.deadline()
-        context = EncryptionContext.of(pairs)
-        new = self._rewrapped_by_service(header, context, deadline)
-        if new is not None:
-            return new
-        data_key = self._decryption.data_key_to_rewrap(
-            header, context, lambda key: key.fits(header, start, aad), deadline
+        results = in_parallel(
+            lambda source: self._try_services(source, deadline), _distinct(sources), deadline
         )
-        # By the data key that this body wants, not by the header: it may have led to another before.
-        known = self._known_recipients(data_key.name, deadline)
-        if known is not None:
-            return known
-        return self._keep(data_key.name, self._encryption.rewrap(data_key, deadline), context, deadline)
+        by_service = dict(zip(map(_identity, _distinct(sources)), results, strict=True))
+        left = [source for source in sources if by_service[_identity(source)] is None]
+        unwrapped = iter(self._wrapped_again(left, deadline))
+        return [by_service[_identity(source)] or next(unwrapped) for source in sources]
 
-    def _new_direct_recipient(self, header: wire.Header, pairs: Pairs, aad: bytes) -> Recipients:
+    def _try_services(self, source: Source, deadline: Deadline) -> Recipients | KmsBridgeError | None:
+        """Return the recipients as services rewrap them, None where they cannot. A direct message's are never None."""
+        try:
+            if source.header.is_direct:
+                return self._new_direct_recipient(source, deadline)
+            return self._rewrapped_by_service(source.header, source.context, deadline)
+        except KmsBridgeError as error:
+            return error
+
+    def _new_direct_recipient(self, source: Source, deadline: Deadline) -> Recipients:
         self._encryption.check_direct()
-        bound, deadline = direct.bound_context(pairs, aad), self._decryption.deadline()
-        new = self._by_service(header, bound, deadline)
+        bound = direct.bound_context(source.context, source.aad)
+        new = self._by_service(source.header, bound, deadline)
         if new is not None:
             return new
-        payload = Secret(self._decryption.unwrapping.payload(header, bound, deadline))
+        payload = Secret(self._decryption.unwrapping.payload(source.header, bound, deadline))
         return self._encryption.wrap(payload, bound, deadline, "rewrap")
+
+    def _wrapped_again(
+        self, sources: Sequence[Source], deadline: Deadline
+    ) -> list[Recipients | KmsBridgeError]:
+        """Return recipients for the data keys of these sources, which are unwrapped and wrapped again."""
+        wanted = [(source.header, source.context) for source in _distinct(sources)]
+        known = fetch_many(self._decryption, wanted) if len(wanted) > 1 else {}
+        data_keys = [self._data_key(source, deadline, known) for source in sources]
+        # By the data key that each body wants, not by the header: it may have led to another before.
+        new: dict[Hashable, Recipients | KmsBridgeError] = {}
+        missing: dict[Hashable, DataKey] = {}
+        for each in data_keys:
+            if isinstance(each, DataKey) and id(each) not in missing and id(each) not in new:
+                kept = self._known_recipients(each.name, deadline)
+                if kept is None:
+                    missing[id(each)] = each
+                else:
+                    new[id(each)] = kept
+        made = self._encryption.rewrap(list(missing.values()), deadline)
+        for (name, data_key), recipients in zip(missing.items(), made, strict=True):
+            new[name] = recipients
+            if not isinstance(recipients, KmsBridgeError):
+                self._keep(data_key.name, recipients, data_key.context, deadline)
+        return [new[id(each)] if isinstance(each, DataKey) else each for each in data_keys]
+
+    def _data_key(self, source: Source, deadline: Deadline, known: KnownKeys) -> DataKey | KmsBridgeError:
+        header, start, context, aad, _ = source
+        try:
+            return self._decryption.data_key_to_rewrap(
+                header, context, lambda key: key.fits(header, start, aad), deadline, known
+            )
+        except KmsBridgeError as error:
+            return error
 
     # --- by the key service itself ------------------------------------------------------------------
 
@@ -183,6 +267,35 @@ class Rewrapping:
             )
             self._versions_until = now + CURRENT_FOR
         return self._versions
+
+
+def _start_of_body(message: bytes, header: wire.Header) -> bytes:
+    return message[header.length : header.length + cobblestone.OVERHEAD]
+
+
+def _source(message: bytes | MessageError, context: EncryptionContext, aad: bytes, place: int) -> Source:
+    """Return one of many messages as a source. Raises its `MessageError`, which has its place."""
+    try:
+        if isinstance(message, MessageError):
+            raise message
+        header = wire.parse(message)
+    except MessageError as error:
+        raise at_item(error, place) from None
+    return Source(header, _start_of_body(message, header), context, aad, message)
+
+
+def _identity(source: Source) -> Hashable:
+    """Return what sources have in common that are rewrapped in the same way."""
+    header, context = source.header, source.context.canonical()
+    return (header.recipients, context, source.aad) if header.is_direct else (header.recipients, context)
+
+
+def _distinct(sources: Sequence[Source]) -> list[Source]:
+    return list({_identity(source): source for source in sources}.values())
+
+
+def _with_recipients(message: bytes, header: wire.Header, recipients: Recipients) -> bytes:
+    return _new_header(header, recipients).encode() + message[header.length :]
 
 
 def _new_header(old: wire.Header, recipients: Recipients, *, padded: bool = False) -> wire.Header:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Final
 
 from kmsbridge import forks
@@ -90,6 +90,14 @@ class KeyCache:
         used up.
         """
         return entry if entry is not None and entry.take(size, self._clock()) else None
+
+    def use_entry_many(self, entry: DataKey | None, sizes: Sequence[int]) -> int:
+        """Count messages of these sizes in bytes; return how many of them `entry` may serve, from the first on."""
+        return 0 if entry is None else entry.take_many(sizes, self._clock())
+
+    def find(self, alias: Hashable) -> DataKey | None:
+        """Return the data key of this alias, without counting a message."""
+        return self._aliases.get(alias)
 
     def peek(self, name: Hashable) -> DataKey | None:
         """Return the data key of this name if it may be used, without counting a message."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import itertools
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from os import urandom
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,6 @@ from kmsbridge.message import (
     cobblestone,
     compact,
     inline,
-    parse_header,
 )
 from kmsbridge.policy import DataKeyPolicy
 from kmsbridge.secret import Secret
@@ -48,25 +48,25 @@ class DataKey:
 
     It encrypts and decrypts bodies itself, and lends its bytes to `kmsbridge.message` for the call.
 
-    `header` is the one that an encryptor writes before a chunked body, and empty for a key that only decrypts. `key_id` and
-    `key_version` are of the key that wrapped it first, or that it was unwrapped by.
+    `key_id` and `key_version` are of the key that wrapped it first, or that it was unwrapped by.
     """
 
     __slots__ = (
         "_bound",
         "_bytes_left",
         "_ciphers",
-        "_commitment",
+        "_compact",
         "_expires",
+        "_header",
         "_max_messages",
         "_numbers",
+        "_packed",
         "_pause",
         "_taken",
         "_told",
         "_writer",
         "aliases",
         "context",
-        "header",
         "key_id",
         "key_version",
         "name",
@@ -85,19 +85,19 @@ class DataKey:
         header: Header | None = None,
     ) -> None:
         self.secret = secret
-        self.header = b"" if header is None else header.encode()
+        self._header, self._packed = header, b""
         self.key_id, self.key_version = recipient.key_id, recipient.key_version
         self.context = context
         self._bound = bound_bytes(context)
         self.name: Hashable = None
         self.aliases: dict[Hashable, tuple[Hashable, int]] = {}
         self.recently_used = False
-        self._commitment = b""
+        self._compact: tuple[Secret, bytes] | None = None
         self._ciphers: dict[bytes, compact.BodyCipher] = {}
         self._writer: tuple[bytes, compact.BodyCipher] | None = None
         # Two headers of about one length, and three copies of the context at most: its pairs, its canonical form,
         # and a part of the name.
-        self.weight = 2 * len(self.header) + 3 * len(self._bound) + len(self.key_id)
+        self.weight = (2 * header.length if header else 0) + 3 * len(self._bound) + len(self.key_id)
         self._expires = now + policy.max_age
         self._max_messages = policy.max_messages
         self._bytes_left = policy.max_bytes
@@ -114,6 +114,29 @@ class DataKey:
             return chunked.encrypt(self.secret.reveal(), self._bound + aad, plaintext, self.header)
         start, cipher = self._writer or self._new_writer()
         return compact.encrypt(cipher, start, plaintext, aad)
+
+    def encrypt_many(self, plaintexts: Sequence[Buffer], aads: Sequence[Buffer]) -> list[bytes]:
+        """Return a message for each plaintext, as `encrypt` does; there is one aad for each."""
+        if any(len(plaintext) > compact.MAX_PAYLOAD for plaintext in plaintexts):
+            return [self.encrypt(plaintext, aad) for plaintext, aad in zip(plaintexts, aads, strict=True)]
+        start, cipher = self._writer or self._new_writer()
+        return compact.encrypt_many(cipher, start, plaintexts, aads)
+
+    def decrypt_many(
+        self, messages: Sequence[bytes], start: int, aads: Sequence[Buffer]
+    ) -> list[bytes | None]:
+        """Return the plaintexts of the bodies that begin at `start` of these messages, which have one header; None
+        for one that is not authentic.
+        """
+        if messages[0][_KIND_AT] in COMPACT_KINDS:
+            plaintexts = compact.decrypt_many(self._ciphers, messages, start, aads)
+        else:
+            plaintexts = [None] * len(messages)
+        for number, plaintext in enumerate(plaintexts):
+            if plaintext is None:
+                with contextlib.suppress(AuthenticationError):
+                    plaintexts[number] = self.decrypt(messages[number], start, aads[number])
+        return plaintexts
 
     def decrypt(self, message: bytes, start: int, aad: Buffer) -> bytes:
         """Return the plaintext of the body that begins at `start` of a message, all of it verified.
@@ -132,11 +155,16 @@ class DataKey:
         return not header.commitment or hmac.compare_digest(self.commitment, header.commitment)
 
     @property
+    def header(self) -> bytes:
+        """The header that an encryptor writes before a chunked body; empty for a data key that only decrypts."""
+        if not self._packed and self._header is not None:
+            self._packed = self._header.encode()
+        return self._packed
+
+    @property
     def commitment(self) -> bytes:
         """The commitment to this data key and context, 32 bytes, which stands in the headers of compact bodies."""
-        if not self._commitment:
-            self._commitment = compact.derive(self.secret.reveal(), self.context.canonical())[1]
-        return self._commitment
+        return self._for_compact()[1]
 
     def fits(self, header: Header, start: bytes, aad: Buffer) -> bool:
         """Return whether the message that begins with `header` is of this data key.
@@ -190,7 +218,7 @@ class DataKey:
         prefix = message[start : start + compact.PREFIX]
         if len(prefix) < compact.PREFIX:
             raise AuthenticationError
-        cipher = compact.cipher(self.secret.reveal(), self.context.canonical(), prefix)
+        cipher = self._compact_cipher(prefix)
         plaintext = compact.decrypt(cipher, message, start, aad)
         # Only now: anybody can make up prefixes, but only who has the data key can make a tag.
         while len(self._ciphers) >= MAX_PREFIXES:
@@ -200,12 +228,21 @@ class DataKey:
 
     def _new_writer(self) -> tuple[bytes, compact.BodyCipher]:
         """Draw a prefix for the nonces of the next messages. Return what they begin with, and their cipher."""
-        recipients = parse_header(self.header).recipients
+        recipients = () if self._header is None else self._header.recipients
         header = inline(recipients, kind=Kind.INLINE_COMPACT, commitment=self.commitment)
         prefix = urandom(compact.PREFIX)
-        cipher = compact.cipher(self.secret.reveal(), self.context.canonical(), prefix)
-        self._writer = header.encode() + prefix, cipher
-        return self._writer
+        self._writer = writer = header.encode() + prefix, self._compact_cipher(prefix)
+        return writer
+
+    def _compact_cipher(self, prefix: bytes) -> compact.BodyCipher:
+        return compact.cipher(self._for_compact()[0].reveal(), prefix)
+
+    def _for_compact(self) -> tuple[Secret, bytes]:
+        """Return the key that the ciphers of compact bodies are derived from, and the commitment."""
+        if self._compact is None:
+            key, commitment = compact.derive(self.secret.reveal(), self.context.canonical())
+            self._compact = Secret(key), commitment
+        return self._compact
 
     def is_same_as(self, other: DataKey) -> bool:
         """Return whether both have the same bytes."""
@@ -226,6 +263,18 @@ class DataKey:
         self._bytes_left -= size
         self._taken += 1
         return True
+
+    def take_many(self, sizes: Sequence[int], now: float) -> int:
+        """Count messages of these sizes in bytes; return how many of them may be served, from the first on."""
+        size = sum(sizes)
+        if len(sizes) == 1 or now >= self._expires or size >= self._bytes_left:
+            return int(self.take(sizes[0], now))
+        numbers = list(itertools.islice(self._numbers, len(sizes)))
+        if numbers[-1] >= self._pause:
+            numbers = [number for number in numbers if number < self._pause or self._goes_on(number)]
+        self._bytes_left -= sum(sizes[: len(numbers)])
+        self._taken += len(numbers)
+        return len(numbers)
 
     def lasts(self, now: float) -> bool:
         """Return whether any allowance is left."""

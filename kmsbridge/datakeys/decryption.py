@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Final, TypeVar
 
 from kmsbridge.clock import Deadline
@@ -13,15 +13,11 @@ from kmsbridge.datakeys.cache import NO_PAIRS, KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight, copied
 from kmsbridge.datakeys.refusals import Refusals
-from kmsbridge.datakeys.unwrapping import TRANSIENT, TRY_NEXT_KEY_AFTER, Match, Unwrapping, worst, wrapped_by
+from kmsbridge.datakeys.unwrapping import TRANSIENT, TRY_NEXT_KEY_AFTER, Match, Unwrapping, worst
 from kmsbridge.datakeys.usage import usage_reporter
-from kmsbridge.driver import Capability
 from kmsbridge.errors import (
     AuthenticationError,
-    ClosedError,
     KmsBridgeError,
-    KmsError,
-    KmsInvalidRequest,
     UnsupportedMessage,
 )
 from kmsbridge.keys import ManagedKey
@@ -29,7 +25,6 @@ from kmsbridge.message import Header, Recipient
 from kmsbridge.observer import Observer
 from kmsbridge.policy import CallPolicy, DataKeyPolicy
 from kmsbridge.secret import Secret
-from kmsbridge.threads import in_parallel
 
 DATA_KEY_LENGTH: Final = 32
 
@@ -57,7 +52,7 @@ class DecryptionKeys:
         self.shared = policy.max_messages > 1
         self._cache = KeyCache(policy, dropped=usage_reporter(observer, "decrypt"))
         self._use_alias = self._cache.use_alias
-        self._refusals = Refusals()
+        self.refusals = Refusals()
         self._label_counts = {key.driver.scheme for key in keys if key.reads_version}
 
     def at_hand(self, header: bytes, pairs: Pairs, size: int) -> DataKey | None:
@@ -97,7 +92,7 @@ class DecryptionKeys:
         context = EncryptionContext.of(pairs)
         self._cache.check_open()
         failures: list[KmsBridgeError] = []
-        for entry in self._candidates(header, context, size, failures, {} if known is None else known):
+        for entry in self.candidates(header, context, size, failures, {} if known is None else known):
             try:
                 result = use(entry)
             except AuthenticationError as error:
@@ -125,32 +120,31 @@ class DecryptionKeys:
                 return result
         return None
 
+    def find(self, header: bytes, context: EncryptionContext) -> DataKey | None:
+        """Return the data key that last decrypted a message with these header bytes; no message is counted."""
+        return self._cache.find((header, context_key(context)))
+
+    def take_many(self, entry: DataKey | None, sizes: Sequence[int]) -> int:
+        """Count messages of these sizes; return how many of them the data key may decrypt, from the first on."""
+        return self._cache.use_entry_many(entry, sizes)
+
     def fetch(self, header: Header, pairs: Pairs) -> bool:
         """Load a data key of this message, and return True. Raise what `use_fitting` does where there is
         none.
         """
         failures: list[KmsBridgeError] = []
         self._cache.check_open()
-        if next(self._candidates(header, EncryptionContext.of(pairs), 0, failures, {}), None) is None:
+        if next(self.candidates(header, EncryptionContext.of(pairs), 0, failures, {}), None) is None:
             raise worst(failures)
         return True
 
-    def fetch_many(self, headers: Iterable[Header], pairs: Pairs) -> KnownKeys:
-        """Load the data keys of these messages that are not in memory. Return them, and the errors of those
-        that failed.
-
-        They are unwrapped in the provider's batches where it has them, else each by a call, 16 at a time.
-        """
-        context = EncryptionContext.of(pairs)
-        self._cache.check_open()
-        missing = [header for header in headers if not self._is_at_hand(header, context)]
-        known = self._in_batches(missing, context)
-        rest = [header for header in missing if not self._has_key(header, context, known)]
-        in_parallel(lambda header: self._fetch_first(header, context, known), rest)
-        return known
-
     def data_key_to_rewrap(
-        self, header: Header, pairs: Pairs, fits: Callable[[DataKey], bool], deadline: Deadline
+        self,
+        header: Header,
+        context: EncryptionContext,
+        fits: Callable[[DataKey], bool],
+        deadline: Deadline,
+        known: KnownKeys | None = None,
     ) -> DataKey:
         """Return the data key to rewrap: one that `fits` the body, or the one that all of our recipients
         hold.
@@ -158,10 +152,9 @@ class DecryptionKeys:
         Raise `AuthenticationError` where they hold different ones, of which none fits: to keep the wrong one
         would make the message unreadable.
         """
-        context = EncryptionContext.of(pairs)
         entries: list[DataKey] = []
         failures: list[KmsBridgeError] = []
-        for entry in self._candidates(header, context, 0, failures, {}, deadline):
+        for entry in self.candidates(header, context, 0, failures, {} if known is None else known, deadline):
             if fits(entry):
                 return entry
             entries.append(entry)
@@ -175,36 +168,7 @@ class DecryptionKeys:
             )
         return entries[0]
 
-    def name(self, recipient: Recipient, context: EncryptionContext) -> Hashable:
-        """Return the name of a recipient's wrapped data key in memory, which does not depend on the header
-        around it.
-        """
-        scheme = recipient.key_id.partition(":")[0]
-        label = recipient.key_version if scheme in self._label_counts else ""
-        return recipient.key_id, label, hashlib.sha256(recipient.wrapped).digest(), context.canonical()
-
-    def deadline(self) -> Deadline:
-        """Return the end of the time of an operation that begins now."""
-        return Deadline(self._seconds)
-
-    def check_open(self) -> None:
-        """Raises `ClosedError` after `close`."""
-        self._cache.check_open()
-
-    def report(self) -> None:
-        """Tell the observer how many messages each data key has served since it was last told."""
-        self._cache.report()
-
-    def close(self) -> None:
-        """Drop every data key."""
-        self._cache.close()
-
-    def _give_alias(self, entry: DataKey, header: Header, packed: bytes, pairs: Pairs) -> None:
-        self._cache.give_alias(entry, (packed, context_key(pairs)), len(packed), header.kind)
-
-    # --- one message --------------------------------------------------------------------------------
-
-    def _candidates(
+    def candidates(
         self,
         header: Header,
         context: EncryptionContext,
@@ -244,6 +208,51 @@ class DecryptionKeys:
                     yield entry
                 else:
                     failures.append(AuthenticationError())
+
+    def keep(
+        self, name: Hashable, unwrapped: bytes, recipient: Recipient, context: EncryptionContext
+    ) -> DataKey:
+        """Return what was unwrapped as a data key, which is kept under `name` where data keys are shared.
+
+        Raise `AuthenticationError` where it is not 32 bytes long.
+        """
+        if len(unwrapped) != DATA_KEY_LENGTH:
+            raise AuthenticationError  # whoever may wrap can put anything into a message
+        entry = self._cache.new(Secret(unwrapped), recipient, context)
+        return self._cache.put(name, entry) if self.shared else entry
+
+    def is_at_hand(self, header: Header, context: EncryptionContext) -> bool:
+        """Return whether a data key of this message is in memory."""
+        return any(self._cache.peek(self.name(each, context)) is not None for each in header.recipients)
+
+    def name(self, recipient: Recipient, context: EncryptionContext) -> Hashable:
+        """Return the name of a recipient's wrapped data key in memory, which does not depend on the header
+        around it.
+        """
+        scheme = recipient.key_id.partition(":")[0]
+        label = recipient.key_version if scheme in self._label_counts else ""
+        return recipient.key_id, label, hashlib.sha256(recipient.wrapped).digest(), context.canonical()
+
+    def deadline(self) -> Deadline:
+        """Return the end of the time of an operation that begins now."""
+        return Deadline(self._seconds)
+
+    def check_open(self) -> None:
+        """Raises `ClosedError` after `close`."""
+        self._cache.check_open()
+
+    def report(self) -> None:
+        """Tell the observer how many messages each data key has served since it was last told."""
+        self._cache.report()
+
+    def close(self) -> None:
+        """Drop every data key."""
+        self._cache.close()
+
+    def _give_alias(self, entry: DataKey, header: Header, packed: bytes, pairs: Pairs) -> None:
+        self._cache.give_alias(entry, (packed, context_key(pairs)), len(packed), header.kind)
+
+    # --- one message --------------------------------------------------------------------------------
 
     def _entries_at_hand(
         self, header: Header, context: EncryptionContext, size: int, known: KnownKeys
@@ -291,114 +300,14 @@ class DecryptionKeys:
         entry = self._cache.peek(name) if self.shared else None
         if entry is not None:
             return entry
-        if self._refusals.holds(name):
+        if self.refusals.holds(name):
             raise AuthenticationError
         try:
             unwrapped = self.unwrapping.unwrap(match, data_key_context(context), deadline, attempts=attempts)
         except AuthenticationError:
-            self._refusals.add(name)
+            self.refusals.add(name)
             raise
-        return self._keep(name, unwrapped, match[1], context)
-
-    def _keep(
-        self, name: Hashable, unwrapped: bytes, recipient: Recipient, context: EncryptionContext
-    ) -> DataKey:
-        if len(unwrapped) != DATA_KEY_LENGTH:
-            raise AuthenticationError  # whoever may wrap can put anything into a message
-        entry = self._cache.new(Secret(unwrapped), recipient, context)
-        return self._cache.put(name, entry) if self.shared else entry
-
-    # --- many messages ------------------------------------------------------------------------------
-
-    def _is_at_hand(self, header: Header, context: EncryptionContext) -> bool:
-        names = (self.name(recipient, context) for recipient in header.recipients)
-        return any(self._cache.peek(name) is not None for name in names)
-
-    def _has_key(self, header: Header, context: EncryptionContext, known: KnownKeys) -> bool:
-        names = (self.name(recipient, context) for recipient in header.recipients)
-        return any(isinstance(known.get(name), DataKey) for name in names)
-
-    def _fetch_first(self, header: Header, context: EncryptionContext, known: KnownKeys) -> None:
-        """Load one data key of the message, and add what was learned to `known`."""
-        failures: list[KmsBridgeError] = []
-        try:
-            entry = next(self._candidates(header, context, 0, failures, known), None)
-            if entry is not None:
-                known[self._name_for(header, entry, context)] = entry
-        except ClosedError:
-            raise
-        except KmsBridgeError:
-            return  # `use_fitting` will tell
-
-    def _name_for(self, header: Header, entry: DataKey, context: EncryptionContext) -> Hashable:
-        (recipient,) = (each for each in header.recipients if each.key_id == entry.key_id)
-        return self.name(recipient, context)
-
-    def _in_batches(self, headers: Sequence[Header], context: EncryptionContext) -> KnownKeys:
-        """Load, in batches, the data keys of those messages whose first key unwraps batches."""
-        first: dict[ManagedKey, dict[Hashable, Recipient]] = {}
-        known: KnownKeys = {}
-        deadline = self.deadline()
-        for header in headers:
-            match = self._first_match(header, deadline)
-            if match is None or Capability.BATCH_UNWRAP not in match[0].capabilities:
-                continue
-            name = self.name(match[1], context)
-            if self._refusals.holds(name):
-                known[name] = AuthenticationError()
-            else:
-                first.setdefault(match[0], {})[name] = match[1]
-        for key, items in first.items():
-            names = list(items)
-            for start in range(0, len(names), key.batch_limit):
-                batch = {name: items[name] for name in names[start : start + key.batch_limit]}
-                known |= self._load_batch(key, batch, context)
-        return known
-
-    def _first_match(self, header: Header, deadline: Deadline) -> Match | None:
-        """Return the key that would be asked first, and its recipient; None where there is none."""
-        if not header.has_recipients_data_key:
-            return None
-        try:
-            matches, _ = self.unwrapping.matches(header, deadline)
-        except KmsBridgeError:
-            return None
-        return matches[0] if matches else None
-
-    def _load_batch(
-        self, key: ManagedKey, batch: dict[Hashable, Recipient], context: EncryptionContext
-    ) -> KnownKeys:
-        bound = data_key_context(context)
-        items = [(wrapped_by(recipient), bound) for recipient in batch.values()]
-        results: Sequence[bytes | KmsBridgeError]
-        try:
-            results = key.unwrap_many(items)
-        except KmsInvalidRequest:
-            return {}  # the batch itself may be what was wrong
-        except KmsError as error:
-            results = [error] * len(batch)
-        except TRY_NEXT_KEY_AFTER:
-            return {}
-        return {
-            name: self._kept(name, result, recipient, context)
-            for (name, recipient), result in zip(batch.items(), results, strict=True)
-        }
-
-    def _kept(
-        self,
-        name: Hashable,
-        result: bytes | KmsBridgeError,
-        recipient: Recipient,
-        context: EncryptionContext,
-    ) -> DataKey | KmsBridgeError:
-        if isinstance(result, KmsBridgeError):
-            if isinstance(result, AuthenticationError):
-                self._refusals.add(name)
-            return result
-        try:
-            return self._keep(name, result, recipient, context)
-        except AuthenticationError as error:
-            return error
+        return self.keep(name, unwrapped, match[1], context)
 
 
 def _check_inline(header: Header) -> None:

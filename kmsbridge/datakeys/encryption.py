@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 
 from kmsbridge import message
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys import wrapping
 from kmsbridge.datakeys.cache import KeyCache, Pairs, context_key
 from kmsbridge.datakeys.datakey import DataKey, data_key_context
 from kmsbridge.datakeys.flight import SingleFlight
 from kmsbridge.datakeys.usage import usage_reporter
+from kmsbridge.datakeys.wrapping import Recipients
+from kmsbridge.driver import Capability
+from kmsbridge.errors import KmsBridgeError
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import cobblestone
 from kmsbridge.observer import Observer
@@ -60,6 +64,34 @@ class EncryptionKeys:
             entry = self._cache.use_entry(loaded, size)
         return entry
 
+    def get_each(self, contexts: Sequence[EncryptionContext]) -> list[DataKey | KmsBridgeError]:
+        """Return a data key for each of these different contexts, or why there is none; no message is counted.
+
+        Those that are missing are made in the provider's batches where it has them, else 16 at a time.
+        """
+        self._cache.check_open()
+        deadline = self.deadline()
+        names = [context_key(each) for each in contexts]
+        found: dict[Hashable, DataKey | KmsBridgeError] = {}
+        missing: dict[Hashable, EncryptionContext] = {}
+        for name, context in zip(names, contexts, strict=True):
+            entry = self._cache.peek(name)
+            if entry is None:
+                missing[name] = context
+            else:
+                found[name] = entry
+        found.update(zip(missing, self._load_each(missing, deadline), strict=True))
+        return [found[name] for name in names]
+
+    def make_each(self, contexts: Sequence[EncryptionContext]) -> list[DataKey | KmsBridgeError]:
+        """Return a new data key for each context, which is not kept, with one message counted."""
+        self._cache.check_open()
+        return self._make_each(contexts, self.deadline())
+
+    def take_many(self, entry: DataKey | None, sizes: Sequence[int]) -> int:
+        """Count messages of these sizes; return how many of them the data key may encrypt, from the first on."""
+        return self._cache.use_entry_many(entry, sizes)
+
     def load(self, name: Hashable, context: EncryptionContext) -> DataKey:
         """Make a data key, have it wrapped, and keep it. For whoever leads the flight for `name`."""
         return self._load(name, context, self.deadline())
@@ -69,27 +101,18 @@ class EncryptionKeys:
         return self._cache.use_entry(entry, size)
 
     def wrap(
-        self,
-        secret: Secret,
-        bound: EncryptionContext,
-        deadline: Deadline,
-        purpose: str = "",
-    ) -> tuple[message.Recipient, ...]:
+        self, secret: Secret, bound: EncryptionContext, deadline: Deadline, purpose: str = ""
+    ) -> Recipients:
         """Return a recipient for every key, which has wrapped `secret`; all of them do so at the same time.
 
         `bound` is the context with its reserved pairs.
         """
+        return wrapping.wrap(self.keys, (secret, bound), deadline, purpose)
 
-        def wrap_by(key: ManagedKey) -> message.Recipient:
-            wrapped = key.wrap(secret.reveal(), bound, purpose=purpose, deadline=deadline)
-            return message.Recipient(wrapped.key_id, wrapped.version, wrapped.ciphertext)
-
-        return tuple(in_parallel(wrap_by, self.keys, deadline))
-
-    def rewrap(self, data_key: DataKey, deadline: Deadline) -> tuple[message.Recipient, ...]:
-        """Return new recipients for messages of this data key: every key has wrapped it."""
-        bound = data_key_context(data_key.context)
-        return self.wrap(data_key.secret, bound, deadline, purpose="rewrap")
+    def rewrap(self, data_keys: Sequence[DataKey], deadline: Deadline) -> list[Recipients | KmsBridgeError]:
+        """Return new recipients for messages of each data key, or why there are none: every key has wrapped it."""
+        items = [(each.secret, data_key_context(each.context)) for each in data_keys]
+        return wrapping.wrap_each(self.keys, items, deadline, "rewrap")
 
     def count(self, entry: DataKey, size: int) -> None:
         """Count the bytes of a stream, which are known at its end only."""
@@ -115,11 +138,48 @@ class EncryptionKeys:
         """Drop every data key."""
         self._cache.close()
 
+    def _load_each(
+        self, missing: Mapping[Hashable, EncryptionContext], deadline: Deadline
+    ) -> list[DataKey | KmsBridgeError]:
+        if len(missing) > 1 and any(Capability.BATCH_WRAP in key.capabilities for key in self.keys):
+            made = self._make_each(list(missing.values()), deadline)
+            return [
+                self._cache.put(name, each) if isinstance(each, DataKey) else each
+                for name, each in zip(missing, made, strict=True)
+            ]
+
+        def load(item: tuple[Hashable, EncryptionContext]) -> DataKey | KmsBridgeError:
+            name, context = item
+            try:
+                return self.flights.run(name, partial(self._load, name, context, deadline), deadline)
+            except KmsBridgeError as error:
+                return error
+
+        return in_parallel(load, list(missing.items()), deadline)
+
     def _load(self, name: Hashable, context: EncryptionContext, deadline: Deadline) -> DataKey:
         # One that another flight brought, after the caller had looked and before it led, will do.
         return self._cache.peek(name) or self._cache.put(name, self._make(context, deadline))
 
     def _make(self, context: EncryptionContext, deadline: Deadline) -> DataKey:
-        secret = Secret(cobblestone.new_key())
-        recipients = self.wrap(secret, data_key_context(context), deadline)
+        secret = _new_secret()
+        return self._entry(secret, self.wrap(secret, data_key_context(context), deadline), context)
+
+    def _make_each(
+        self, contexts: Sequence[EncryptionContext], deadline: Deadline
+    ) -> list[DataKey | KmsBridgeError]:
+        secrets = [_new_secret() for _ in contexts]
+        items = [(secret, data_key_context(each)) for secret, each in zip(secrets, contexts, strict=True)]
+        return [
+            found if isinstance(found, KmsBridgeError) else self._entry(secret, found, context)
+            for found, secret, context in zip(
+                wrapping.wrap_each(self.keys, items, deadline), secrets, contexts, strict=True
+            )
+        ]
+
+    def _entry(self, secret: Secret, recipients: Recipients, context: EncryptionContext) -> DataKey:
         return self._cache.new(secret, recipients[0], context, message.inline(recipients))
+
+
+def _new_secret() -> Secret:
+    return Secret(cobblestone.new_key())

@@ -159,7 +159,11 @@ class ManagedKey:
         )
 
     def wrap_many(
-        self, items: Sequence[tuple[bytes, EncryptionContext]], *, deadline: Deadline | None = None
+        self,
+        items: Sequence[tuple[bytes, EncryptionContext]],
+        *,
+        purpose: str = "",
+        deadline: Deadline | None = None,
     ) -> list[WrappedKey | KmsBridgeError]:
         """Wrap 1 to `batch_limit` payloads in one call of the driver. Return each result in its place, a
         failure as its error.
@@ -172,7 +176,7 @@ class ManagedKey:
         key_id, count = self.identify(deadline=deadline), len(items)
         return self._calls.call_batch(
             self.driver,
-            Call("wrap", key_id, _common_context(items), batch=count),
+            Call("wrap", key_id, _common_context(items), purpose=purpose, batch=count),
             payloads,
             lambda number, answer: validation.check_wrapped_key(answer, key_id, payloads[number][0]),
             deadline,

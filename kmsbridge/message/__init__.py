@@ -29,6 +29,7 @@ from kmsbridge.message.header import (
     parse,
     parse_header,
     plaintext_length,
+    start_of_body,
 )
 from kmsbridge.message.kinds import (
     COMPACT_KINDS,
@@ -75,4 +76,5 @@ __all__ = [
     "parse",
     "parse_header",
     "plaintext_length",
+    "start_of_body",
 ]

@@ -187,6 +187,13 @@ def min_body(kind: Kind) -> int:
     return {BodyFormat.CHUNKED: MIN_BODY, BodyFormat.COMPACT: MIN_COMPACT_BODY}.get(LAYOUTS[kind].body, 0)
 
 
+def start_of_body(kind: Kind) -> int:
+    """Return how many bytes of a body show whether its length is allowed: a compact one is read whole."""
+    if LAYOUTS[kind].body is BodyFormat.COMPACT:
+        return MAX_COMPACT_BODY + 1
+    return min_body(kind) or 1
+
+
 def check_body_length(kind: Kind, length: int) -> None:
     """Raise `MalformedMessage` for a body that is too short or too long for its format, or for one in a direct
     message.

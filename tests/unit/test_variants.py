@@ -120,7 +120,7 @@ def test_what_the_cache_holds_is_bounded_in_bytes(monkeypatch, service):
 def test_a_wrapped_key_that_was_called_not_authentic_is_not_asked_for_again_at_once(service, cipher, message):
     """The service gets one call for a thousand tries, and another when some seconds have passed."""
     clock = Clock()
-    cipher._decryption.data_keys._refusals._clock = clock
+    cipher._decryption.data_keys.refusals._clock = clock
     for _ in range(VARIANTS):
         with pytest.raises(AuthenticationError):
             cipher.decrypt(message, context={"tenant": "another"})
@@ -171,8 +171,8 @@ def test_no_other_failure_is_remembered(service, message, kind):
 def test_refusals_are_bounded_in_number(service, cipher, message):
     """The oldest are forgotten."""
     for n in range(3 * refusals.MOST):
-        cipher._decryption.data_keys._refusals.add(n)
-    assert len(cipher._decryption.data_keys._refusals._until) <= refusals.MOST
+        cipher._decryption.data_keys.refusals.add(n)
+    assert len(cipher._decryption.data_keys.refusals._until) <= refusals.MOST
 
 
 def test_a_data_key_at_hand_is_used_for_its_own_context_only(service, cipher, message):

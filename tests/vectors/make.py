@@ -7,10 +7,8 @@ program gives the same bytes; only the cases of `by_library` are random, made by
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import struct
 import sys
 import tempfile
 import unicodedata
@@ -19,211 +17,39 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.vectors.reader import CHUNK, canonical, derive, nonce
+from tests.vectors import make_compact, make_forms, make_keys
+from tests.vectors.casebook import (
+    APP,
+    ARMOR,
+    MALFORMED,
+    MOST,
+    NO_KEY,
+    OFF,
+    OTHER,
+    TEXT,
+    THREE,
+    UNAUTHENTIC,
+    UNSUPPORTED,
+    Cases,
+    H,
+    body,
+    dek_entry,
+    direct,
+    direct_pairs,
+    fields,
+    flip,
+    inline,
+    stuff,
+    wrap,
+)
+from tests.vectors.reader import CHUNK, canonical
+from tests.vectors.writer import armored, entry, head, listing, seal
 
 FOLDER = Path(__file__).parent
 CASES = FOLDER / "cases"
 SUMS = FOLDER / "SHA256SUMS"
 
-H = 145
-"""The length of the header that most cases have."""
-APP, OTHER, OFF = "local:app@0123456789abcdef", "local:other@fedcba9876543210", "local:off@00112233445566ff"
-DOMAIN = b"kmsbridge/v1\0"
-MALFORMED, UNSUPPORTED = "malformed-message", "unsupported-message"
-UNAUTHENTIC, NO_KEY = "authentication-error", "no-matching-key"
-TEXT = "þe quick brown fox, a lazy δog, 犬 and 🦊".encode()
-ARMOR = "kmsb1_"
-
-
-def stuff(name, length):
-    """`length` bytes that look random and depend on `name` alone."""
-    return hashlib.shake_256(b"kmsbridge vectors " + name.encode()).digest(length)
-
-
-def key_file():
-    """The key file of every deterministic case."""
-
-    def key(key_id, versions, state="enabled"):
-        name, _, hexes = key_id.removeprefix("local:").partition("@")
-        time = "2025-01-31T23:59:59Z"
-        material = {v: base64.b64encode(stuff(f"{name} {v}", 32)).decode() for v in versions}
-        table = {v: {"created": time, "material": each} for v, each in material.items()}
-        return name, {
-            "id": hexes,
-            "created": time,
-            "state": state,
-            "current": versions[-1],
-            "versions": table,
-        }
-
-    keys = dict([key(APP, ["1", "2"]), key(OTHER, ["1"]), key(OFF, ["1"], "disabled")])
-    return {"format": 1, "keys": keys}
-
-
-KEY_FILE = key_file()
-
-
-# --- a writer -----------------------------------------------------------------------------------------
-
-
-def seal(key, context, plaintext, salt):
-    """A body, with the salt given."""
-    aes, base, commitment = derive(key, salt, context)
-    chunks = [plaintext[at : at + CHUNK] for at in range(0, len(plaintext) + 1, CHUNK)]
-    sealed = [AESGCM(aes).encrypt(nonce(base, number), chunk, None) for number, chunk in enumerate(chunks)]
-    return salt + commitment + b"".join(sealed)
-
-
-def wrap(payload, pairs, key_id=APP, version="2", salt="wrap"):
-    """What the local key `key_id` makes of `payload`."""
-    name = key_id.removeprefix("local:").partition("@")[0]
-    material = base64.b64decode(KEY_FILE["keys"][name]["versions"][version]["material"])
-    return seal(material, b"kmsbridge-local/v1\0" + canonical(pairs), payload, stuff(f"{salt} {key_id}", 24))
-
-
-def entry(key_id, version, wrapped):
-    """One recipient."""
-    key_id, version = (each.encode() if isinstance(each, str) else each for each in (key_id, version))
-    return (
-        struct.pack(">H", len(key_id))
-        + key_id
-        + struct.pack(">B", len(version))
-        + version
-        + struct.pack(">H", len(wrapped))
-        + wrapped
-    )
-
-
-def head(kind, content, *, magic=b"KMSB", version=1, length=None, padding=b""):
-    """A header; `length` lies about H."""
-    content += padding
-    return (
-        struct.pack(">4sBBH", magic, version, kind, 8 + len(content) if length is None else length) + content
-    )
-
-
-def listing(*entries, count=None):
-    """The recipients."""
-    return bytes((len(entries) if count is None else count,)) + b"".join(entries)
-
-
-def dek_entry(context=None, key_id=APP, version="2", dek=None, salt="wrap"):
-    """A recipient with a data key."""
-    payload = stuff("data key", 32) if dek is None else dek
-    return entry(
-        key_id, version, wrap(payload, {**(context or {}), "kmsbridge": "dek"}, key_id, version, salt)
-    )
-
-
-def body(plaintext, context=None, aad=b"", dek=None, salt="body"):
-    """A body under the data key."""
-    c = canonical(context or {})
-    bound = DOMAIN + struct.pack(">I", len(c)) + c + aad
-    return seal(stuff("data key", 32) if dek is None else dek, bound, plaintext, stuff(salt, 24))
-
-
-def inline(plaintext=TEXT, context=None, aad=b"", *, entries=None, count=None, **header):
-    """A whole inline message."""
-    if entries is None:
-        entries = [dek_entry(context)]
-    return head(0, listing(*entries, count=count), **header) + body(plaintext, context, aad)
-
-
-def direct_pairs(context=None, aad=b""):
-    """What binds a direct payload."""
-    pairs = {**(context or {}), "kmsbridge": "direct"}
-    if aad:
-        pairs["kmsbridge-aad"] = base64.urlsafe_b64encode(hashlib.sha256(aad).digest()).decode().rstrip("=")
-    return pairs
-
-
-def direct(payload=TEXT, context=None, aad=b"", *, entries=None, **header):
-    """A whole direct message."""
-    if entries is None:
-        entries = [entry(APP, "2", wrap(payload, direct_pairs(context, aad)))]
-    return head(2, listing(*entries), **header)
-
-
-def armored(message):
-    """The text form."""
-    return ARMOR + base64.urlsafe_b64encode(message).decode().rstrip("=")
-
-
-def flip(message, at, bit=0):
-    """One bit changed; `at` may count from the end."""
-    changed = bytearray(message)
-    changed[at] ^= 1 << bit
-    return bytes(changed)
-
-
-# --- one case -----------------------------------------------------------------------------------------
-
-
-class Cases(dict):
-    """Cases by name."""
-
-    def add(
-        self,
-        name,
-        description,
-        message,
-        outcome="success",
-        *,
-        plaintext=TEXT,
-        context=None,
-        aad=b"",
-        keys=("app",),
-        aad_repeat=None,
-        header=None,
-        file=None,
-    ):
-        """`message` is text where the armored form is what matters; aad is `aad`, `aad_repeat` times over."""
-        assert name not in self, name
-        case = {"description": description, "made_by": "make.py"}
-        if isinstance(message, str):
-            case["armored"] = message
-        elif len(message) <= 4096:
-            case["message_hex"] = message.hex()
-        else:
-            case["message_base64"] = base64.b64encode(message).decode()
-        case |= {"context": context, "aad_hex": aad.hex()}
-        if aad_repeat is not None:
-            case["aad_repeat"] = aad_repeat
-        case |= {"decrypt_with": list(keys), "outcome": outcome}
-        if outcome == "success" and len(plaintext) <= 4096:
-            case["plaintext_hex"] = plaintext.hex()
-        elif outcome == "success":
-            case["plaintext_length"] = len(plaintext)
-            case["plaintext_sha256"] = hashlib.sha256(plaintext).hexdigest()
-        if header is not None:
-            case["header"] = header
-        case["key_file"] = file or KEY_FILE
-        self[name] = case
-
-    def ok(self, name, description, message=None, **more):
-        """A success; without `message`, the plain inline message of these arguments."""
-        if message is None:
-            message = inline(more.get("plaintext", TEXT), more.get("context"), more.get("aad", b""))
-        self.add(name, description, message, **more)
-
-
-def fields(kind, length, recipients=(), padding=0, data_key_id=""):
-    """What a parsed header says."""
-    return {
-        "kind": kind,
-        "length": length,
-        "padding": padding,
-        "recipients": [
-            {"key_id": key_id, "key_version": version, "wrapped_length": wrapped}
-            for key_id, version, wrapped in recipients
-        ],
-        "data_key_id_hex": data_key_id,
-    }
-
-
 # --- the cases ----------------------------------------------------------------------------------------
-
-THREE = {"tenant": "acme", "purpose": "invoice", "region": "eu"}
 
 
 def plaintexts(c):
@@ -703,7 +529,7 @@ def starts(c):
         UNSUPPORTED,
     )
     c.add("version-2-cut", "seven bytes are too few for any version", b"KMSB\2\0\0", MALFORMED)
-    for kind in (3, 4, 128, 255):
+    for kind in (5, 128, 255):
         c.add(
             f"kind-{kind}",
             "a kind that version 1 does not have",
@@ -711,11 +537,14 @@ def starts(c):
             UNSUPPORTED,
         )
     c.add(
-        "kind-3-and-nothing-else",
+        "kind-5-and-nothing-else",
         "an unknown kind may mean anything by H",
-        head(3, b"", length=0),
+        head(5, b"", length=0),
         UNSUPPORTED,
     )
+    c.add("kind-3", "no commitment follows the recipients", head(3, good[8:H]) + body(TEXT), MALFORMED)
+    c.add("kind-4", "the recipients are no id", head(4, good[8:H]) + body(TEXT), MALFORMED)
+    c.add("kind-3-and-nothing-else", "a known kind has a header", head(3, b"", length=0), MALFORMED)
     c.add(
         "kind-inline-changed-to-reference", "the recipients are no id and zeros", flip(good, 5, 0), MALFORMED
     )
@@ -1108,6 +937,7 @@ def after(sign):
 GROUPS = (
     plaintexts, recipients, padding, contexts, aads, directs, stored, starts, header_lengths,
     broken_recipients, cuts, damaged, chunks, splices, no_key, armors,
+    *make_compact.GROUPS, *make_forms.GROUPS, *make_keys.GROUPS,
 )  # fmt: skip
 
 
@@ -1123,7 +953,10 @@ def deterministic():
 
 
 def by_library():
-    """Cases as kmsbridge writes them itself, with its own random keys and salts."""
+    """Compact messages as kmsbridge writes them itself, with its own random keys and nonces.
+
+    The cases `library-...` of the other kinds were written in the same way before there were compact ones.
+    """
     from importlib.metadata import version
 
     from kmsbridge import EnvelopeCipher
@@ -1137,28 +970,28 @@ def by_library():
         one, two = f"local:{path}#app", f"local:{path}#second"
 
         def add(name, description, message, **more):
+            name = f"library-compact-{name}"
             cases.add(name, description, message, file=json.loads(path.read_text()), **more)
             cases[name]["made_by"] = f"kmsbridge {version('kmsbridge')}"
 
+        bound: dict[str, Any] = {"context": THREE, "aad": b"users/42/phone"}
         with EnvelopeCipher.from_uri(one) as cipher:
-            add("library-encrypt", "by encrypt", cipher.encrypt(TEXT))
-            bound: dict[str, Any] = {"context": THREE, "aad": b"users/42/phone"}
-            add("library-encrypt-context-aad", "by encrypt", cipher.encrypt(TEXT, **bound), **bound)
-            add("library-encrypt-text", "by encrypt_text", cipher.encrypt_text(TEXT.decode()))
+            add("encrypt", "by encrypt", cipher.encrypt(TEXT))
+            add("encrypt-context-aad", "by encrypt", cipher.encrypt(TEXT, **bound), **bound)
+            add("encrypt-text", "by encrypt_text", cipher.encrypt_text(TEXT.decode()))
+            first, second = cipher.encrypt_many([b"1", b"2"], context=THREE)
+            add("encrypt-many-first", "by encrypt_many", first, plaintext=b"1", context=THREE)
+            add("encrypt-many-second", "under the same data key", second, plaintext=b"2", context=THREE)
+            most = bytes(MOST)
+            add("encrypt-65536-bytes", "the longest", cipher.encrypt(most), plaintext=most)
             old = cipher.encrypt(TEXT, **bound)
-            source, target = Path(folder, "source"), Path(folder, "target")
-            source.write_bytes(TEXT)
-            cipher.encrypt_file(source, target, **bound)
-            add("library-encrypt-file", "by encrypt_file, so padded", target.read_bytes(), **bound)
-        with EnvelopeCipher.from_uri(one, direct=True) as cipher:
-            add("library-direct", "by encrypt of a direct profile", cipher.encrypt(TEXT, **bound), **bound)
         file.rotate("app")
         with EnvelopeCipher.from_uri(one) as cipher:
-            add("library-rewrapped", "by rewrap after a rotation", cipher.rewrap(old, **bound), **bound)
-            add("library-from-before-the-rotation", "by encrypt, before a rotation", old, **bound)
+            add("rewrapped", "by rewrap after a rotation", cipher.rewrap(old, **bound), **bound)
+            add("from-before-the-rotation", "by encrypt, before a rotation", old, **bound)
         with EnvelopeCipher.from_uri(two, decrypt_uris=[one]) as cipher:
             moved = cipher.rewrap(old, **bound)
-            add("library-rewrapped-to-another-key", "by rewrap", moved, keys=["second"], **bound)
+            add("rewrapped-to-another-key", "by rewrap", moved, keys=["second"], **bound)
     return cases
 
 
@@ -1175,7 +1008,7 @@ def main():
     changed = [n for n in there & cases.keys() if (CASES / f"{n}.json").read_bytes() != render(cases[n])]
     if changed:
         return f"these cases are written already, and are never changed: {', '.join(sorted(changed))}"
-    if not any(name.startswith("library-") for name in there):
+    if not any(name.startswith("library-compact-") for name in there):
         cases |= by_library()
     for name in sorted(cases.keys() - there):
         with open(CASES / f"{name}.json", "xb") as file:

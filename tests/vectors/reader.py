@@ -13,9 +13,13 @@ import struct
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 CHUNK = 16384
+INLINE, STORED, DIRECT, INLINE_COMPACT, STORED_COMPACT = range(5)
+COMPACT = (INLINE_COMPACT, STORED_COMPACT)
 DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 WHITE_SPACE = " \t\n\v\f\r"
 
@@ -31,6 +35,7 @@ class Message:
     kind: int
     header_length: int
     recipients: list[tuple[str, str, bytes]]
+    commitment: bytes
     data_key_id: bytes
     padding: int
     body: bytes
@@ -93,18 +98,23 @@ def parse(message):
     need(magic == b"KMSB")
     need(version != 0)
     need(version == 1, "unsupported-message")
-    need(kind <= 2, "unsupported-message")
+    need(kind <= 4, "unsupported-message")
     need(8 < header_length <= len(message))
     fields = Fields(message[8:header_length])
-    data_key_id, recipients = b"", []
-    if kind == 1:
+    data_key_id, recipients, commitment = b"", [], b""
+    if kind in (STORED, STORED_COMPACT):
         data_key_id = fields.take(32)
     else:
-        recipients = parse_recipients(fields, 1 if kind == 2 else 16)
-    need(not fields.data if kind == 2 else not any(fields.data))
+        recipients = parse_recipients(fields, 1 if kind == DIRECT else 16)
+    if kind == INLINE_COMPACT:
+        commitment = fields.take(32)
+    need(not any(fields.data) if kind in (INLINE, STORED) else not fields.data)
     body = message[header_length:]
-    need(not body if kind == 2 else len(body) >= 72)
-    return Message(kind, header_length, recipients, data_key_id, len(fields.data), body)
+    if kind == DIRECT:
+        need(not body)
+    else:
+        need(40 <= len(body) <= 65576 if kind in COMPACT else len(body) >= 72)
+    return Message(kind, header_length, recipients, commitment, data_key_id, len(fields.data), body)
 
 
 def parse_recipients(fields, most):
@@ -141,12 +151,13 @@ def checked(pairs):
     need(len(pairs) <= 64, "limit-exceeded")
     for name, value in pairs.items():
         need(name and value and not name.startswith("kmsbridge"), "invalid-context")
-        need(len(name.encode()) <= 4096 and len(value.encode()) <= 4096, "limit-exceeded")
-    need(len(canonical(pairs)) <= 4096, "limit-exceeded")
+        need(not any("\ud800" <= sign <= "\udfff" for sign in name + value), "invalid-context")
+    longest = max((len(text.encode()) for pair in pairs.items() for text in pair), default=0)
+    need(longest <= 65535 and len(canonical(pairs)) <= 4096, "limit-exceeded")
     return pairs
 
 
-# --- "Body" -------------------------------------------------------------------------------------------
+# --- "Chunked body" -----------------------------------------------------------------------------------
 
 
 def derive(key, salt, context):
@@ -164,8 +175,14 @@ def nonce(base, number):
     return (int.from_bytes(base, "big") ^ number).to_bytes(12, "big")
 
 
+def bound(pairs, aad):
+    """The context of the body."""
+    context = canonical(pairs)
+    return b"kmsbridge/v1\0" + struct.pack(">I", len(context)) + context + aad
+
+
 def open_body(key, context, body):
-    """The plaintext of a body."""
+    """The plaintext of a chunked body."""
     key, base, commitment = derive(key, body[:24], context)
     need(hmac.compare_digest(commitment, body[24:56]), "authentication-error")
     chunks = body[56:]
@@ -184,49 +201,125 @@ def open_body(key, context, body):
             return plaintext
 
 
-# --- "What the key service is given", "The local driver" ----------------------------------------------
+# --- "Compact body" -----------------------------------------------------------------------------------
 
 
-def unwrap(key_file, recipient, pairs):
+def derive_compact(data_key, pairs):
+    """The XAES key and the commitment."""
+    context = canonical(pairs)
+    info = b"kmsbridge/v1/compact\0" + struct.pack(">I", len(context)) + context
+    okm = hmac.digest(data_key, info + b"\1", "sha512")
+    return okm[:32], okm[32:]
+
+
+def derive_xaes(key, prefix):
+    """The AES key of XAES-256-GCM, for the first 12 bytes of a nonce."""
+    encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()
+    zeros = int.from_bytes(encryptor.update(bytes(16)), "big")
+    subkey = zeros << 1 & (1 << 128) - 1 ^ 0x87 * (zeros >> 127)
+    blocks = (int.from_bytes(bytes((0, number, 0x58, 0)) + prefix, "big") ^ subkey for number in (1, 2))
+    return b"".join(encryptor.update(block.to_bytes(16, "big")) for block in blocks)
+
+
+def open_compact(data_key, expected, pairs, aad, body):
+    """The plaintext of a compact body; `expected` is the commitment or the id in the header."""
+    key, commitment = derive_compact(data_key, pairs)
+    need(hmac.compare_digest(commitment, expected), "authentication-error")
+    try:
+        return AESGCM(derive_xaes(key, body[:12])).decrypt(body[12:24], body[24:], aad)
+    except InvalidTag:
+        raise RefusedError("authentication-error") from None
+
+
+# --- "The local driver" -------------------------------------------------------------------------------
+
+
+def passphrase_key(passphrase, protection):
+    """P: the key that the passphrase of a key file gives."""
+    kdf = Argon2id(
+        salt=base64.b64decode(protection["salt"]),
+        length=32,
+        iterations=protection["iterations"],
+        lanes=protection["lanes"],
+        memory_cost=protection["memory_kib"],
+    )
+    return kdf.derive(passphrase.encode())
+
+
+def open_material(key_file, name, version, passphrase):
+    """The 32 bytes of a version of a key."""
+    key = key_file["keys"][name]
+    material = base64.b64decode(key["versions"][version]["material"])
+    if "protection" not in key_file:
+        return material
+    sealing_key = passphrase_key(passphrase, key_file["protection"])
+    check = base64.b64decode(key_file["protection"]["check"])
+    try:
+        open_body(sealing_key, b"kmsbridge-local/v1 check", check)
+    except RefusedError:
+        raise RefusedError("wrong-passphrase") from None
+    place = "\0".join(("kmsbridge-local/v1 material", name, key["id"], version))
+    return open_body(sealing_key, place.encode(), material)
+
+
+def unwrap(key_file, passphrase, recipient, pairs):
     """What the recipient's key wrapped, bound to `pairs`."""
     key_id, version, wrapped = recipient
-    key = next(key for name, key in key_file["keys"].items() if key_id == f"local:{name}@{key['id']}")
+    name = key_id.removeprefix("local:").partition("@")[0]
+    key = key_file["keys"][name]
     need(key["state"] == "enabled", "key-disabled")
     need(version in key["versions"], "key-version-not-found")
-    material = base64.b64decode(key["versions"][version]["material"])
+    material = open_material(key_file, name, version, passphrase)
     need(len(wrapped) >= 72, "authentication-error")
     return open_body(material, b"kmsbridge-local/v1\0" + canonical(pairs), wrapped)
 
 
-def try_each(key_file, names, message, pairs):
-    """What was wrapped, by the first of the keys `names` that can unwrap it."""
-    ids = [f"local:{name}@{key_file['keys'][name]['id']}" for name in names]
-    ours = [each for key_id in ids for each in message.recipients if each[0] == key_id]
-    need(ours, "no-matching-key")
-    outcomes = []
-    for recipient in ours:
-        try:
-            return unwrap(key_file, recipient, pairs)
-        except RefusedError as refusal:
-            outcomes.append(str(refusal))
-    raise RefusedError(min(outcomes, key=lambda outcome: outcome == "authentication-error"))
+# --- "What is checked first", "What the key service is given" -----------------------------------------
 
 
-def decrypt(message, key_file, names, pairs, aad):
-    """The plaintext, with those keys of a key file that `names` lists."""
+def decrypt(message, key_file, names, pairs, aad, *, passphrase=None, store=None):
+    """The plaintext, with those keys of a key file that `names` lists; `store` has stored data keys by id."""
     parts = parse(message)
     pairs = checked(pairs)
     need(len(aad) <= 1048576, "limit-exceeded")
-    if parts.kind == 2:
-        reserved = {"kmsbridge": "direct"}
-        if aad:
-            digest = base64.urlsafe_b64encode(hashlib.sha256(aad).digest())
-            reserved["kmsbridge-aad"] = digest.decode().rstrip("=")
-        return try_each(key_file, names, parts, {**pairs, **reserved})
-    need(parts.kind == 0, "unsupported-message")
-    data_key = try_each(key_file, names, parts, {**pairs, "kmsbridge": "dek"})
+    if parts.kind in (STORED, STORED_COMPACT):
+        need(store is not None and parts.data_key_id in store, "unsupported-message")
+        return open_stored(parts, store[parts.data_key_id], pairs, aad)
+    ids = [f"local:{name}@{key_file['keys'][name]['id']}" for name in names]
+    ours = [each for key_id in ids for each in parts.recipients if each[0] == key_id]
+    need(ours, "no-matching-key")
+    failures = []
+    for recipient in ours:
+        try:
+            reserved = direct_pairs(aad) if parts.kind == DIRECT else {"kmsbridge": "dek"}
+            unwrapped = unwrap(key_file, passphrase, recipient, {**pairs, **reserved})
+            return unwrapped if parts.kind == DIRECT else open_inline(parts, unwrapped, pairs, aad)
+        except RefusedError as refusal:
+            failures.append(str(refusal))
+    raise RefusedError(min(failures, key=lambda failure: failure == "authentication-error"))
+
+
+def direct_pairs(aad):
+    """The reserved pairs of a direct message."""
+    if not aad:
+        return {"kmsbridge": "direct"}
+    digest = base64.urlsafe_b64encode(hashlib.sha256(aad).digest())
+    return {"kmsbridge": "direct", "kmsbridge-aad": digest.decode().rstrip("=")}
+
+
+def open_inline(parts, data_key, pairs, aad):
+    """The plaintext of a message of kind 0 or 3, if this is its data key."""
     need(len(data_key) == 32, "authentication-error")
-    context = canonical(pairs)
-    return open_body(
-        data_key, b"kmsbridge/v1\0" + struct.pack(">I", len(context)) + context + aad, parts.body
-    )
+    if parts.kind == INLINE_COMPACT:
+        return open_compact(data_key, parts.commitment, pairs, aad, parts.body)
+    return open_body(data_key, bound(pairs, aad), parts.body)
+
+
+def open_stored(parts, data_key, pairs, aad):
+    """The plaintext of a message of kind 1 or 4, with the data key that the store has under its id."""
+    need(len(data_key) == 32, "authentication-error")
+    if parts.kind == STORED_COMPACT:
+        return open_compact(data_key, parts.data_key_id, pairs, aad, parts.body)
+    _, commitment = derive_compact(data_key, pairs)
+    need(hmac.compare_digest(commitment, parts.data_key_id), "authentication-error")
+    return open_body(data_key, bound(pairs, aad), parts.body)

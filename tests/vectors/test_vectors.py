@@ -1,8 +1,6 @@
 """The frozen vectors: every way to read a message gives the outcome that each case names."""
 
 import asyncio
-import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -12,70 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from kmsbridge import (
-    AuthenticationError,
-    ConfigError,
-    Decryptor,
-    KmsBridgeError,
-    KmsKeyDisabled,
-    KmsKeyNotFound,
-    LimitExceeded,
-    MalformedMessage,
-    MessageError,
-    NoMatchingKey,
-    UnsupportedMessage,
-    aio,
-    inspect,
-)
+from kmsbridge import Decryptor, KmsBridgeError, MessageError, aio, inspect
 from kmsbridge import message as wire
-from kmsbridge.cipher.aad import MAX_AAD
-from kmsbridge.context import MAX_BYTES, MAX_PAIRS, RESERVED_PREFIX, EncryptionContext
-from kmsbridge.datakeys.datakey import bound_bytes
-from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK
-from tests.vectors import example, make, reader
-
-OUTCOMES: dict[str, type[KmsBridgeError]] = {
-    "malformed-message": MalformedMessage,
-    "unsupported-message": UnsupportedMessage,
-    "authentication-error": AuthenticationError,
-    "no-matching-key": NoMatchingKey,
-    "key-version-not-found": KmsKeyNotFound,
-    "key-disabled": KmsKeyDisabled,
-    "invalid-context": ConfigError,
-    "limit-exceeded": LimitExceeded,
-}
-FILES = sorted(make.CASES.glob("*.json"))
-CASES = {path.stem: json.loads(path.read_text()) for path in FILES}
-
-
-class Case:
-    """One case, with its values as bytes."""
-
-    def __init__(self, name):
-        self.name, self.data = name, CASES[name]
-        self.outcome, self.header = self.data["outcome"], self.data.get("header")
-        aad = bytes.fromhex(self.data["aad_hex"]) * self.data.get("aad_repeat", 1)
-        self.binding = {"context": self.data["context"], "aad": aad}
-        self.armored = self.data.get("armored")
-
-    @property
-    def message(self):
-        """The bytes; None where the text is not even armor."""
-        if self.armored is not None:
-            with contextlib.suppress(MessageError):
-                return wire.dearmor(self.armored)
-            return None
-        if "message_hex" in self.data:
-            return bytes.fromhex(self.data["message_hex"])
-        return base64.b64decode(self.data["message_base64"])
-
-    def check(self, plaintext):
-        """Hold a plaintext to what the case says of it."""
-        if "plaintext_hex" in self.data:
-            assert plaintext.hex() == self.data["plaintext_hex"]
-        else:
-            assert len(plaintext) == self.data["plaintext_length"]
-            assert hashlib.sha256(plaintext).hexdigest() == self.data["plaintext_sha256"]
+from tests.vectors import casebook, make, reader
+from tests.vectors.frozen import CASES, FILES, OUTCOMES, Case, opened
 
 
 @pytest.fixture(params=sorted(CASES))
@@ -85,12 +23,8 @@ def case(request):
 
 @pytest.fixture
 def decryptor(case, tmp_path):
-    path = tmp_path / "keys.json"
-    path.write_text(json.dumps(case.data["key_file"]))
-    path.chmod(0o600)
-    uris = [f"local:{path}#{name}" for name in case.data["decrypt_with"]]
-    with Decryptor.from_uri(uris[0], decrypt_uris=uris[1:]) as opened:
-        yield opened
+    with opened(Decryptor, case, tmp_path / "keys.json") as decryptor:
+        yield decryptor
 
 
 def decrypt_text(decryptor, case, folder):
@@ -129,7 +63,9 @@ def decrypt_file(decryptor, case, folder):
     except BaseException:
         assert not target.exists()
         raise
-    return target.read_bytes()
+    plaintext = target.read_bytes()
+    target.unlink()
+    return plaintext
 
 
 def open_file(decryptor, case, folder):
@@ -185,11 +121,8 @@ def test_every_way_of_asyncio_gives_the_outcome(tmp_path):
 
 async def _read_all(folder):
     for name in CASES:
-        case, path = Case(name), folder / f"{name}.keys"
-        path.write_text(json.dumps(case.data["key_file"]))
-        path.chmod(0o600)
-        uris = [f"local:{path}#{key}" for key in case.data["decrypt_with"]]
-        async with aio.Decryptor.from_uri(uris[0], decrypt_uris=uris[1:]) as decryptor:
+        case = Case(name)
+        async with opened(aio.Decryptor, case, folder / f"{name}.keys") as decryptor:
             try:
                 if case.message is None:
                     await decryptor.decrypt_text(case.armored, **case.binding)
@@ -245,32 +178,39 @@ def test_the_header_is_what_the_case_says(case):
         assert _fields(header) == case.header
         assert (shown.kind, shown.header_length) == (case.header["kind"], case.header["length"])
         assert (shown.padding, shown.data_key_id) == (case.header["padding"], case.header["data_key_id_hex"])
+        assert shown.commitment == case.header.get("commitment_hex", "")
+        assert (shown.body == "compact") == (case.header.get("body") == "compact")
         assert [each.key_id for each in shown.recipients] == [e["key_id"] for e in case.header["recipients"]]
 
 
 def _fields(header):
-    return make.fields(
-        header.kind.name.lower(),
+    return casebook.fields(
+        header.layout.data_key_in.value,
         header.length,
         [(each.key_id, each.key_version, len(each.wrapped)) for each in header.recipients],
         header.padding,
         header.data_key_id.hex(),
+        header.layout.body.value,
+        header.commitment.hex(),
     )
 
 
 def test_a_reader_written_from_the_document_agrees(case):
     """The reader that knows the document only comes to the same plaintext, outcome and header."""
-    data = case.data
     try:
         message = reader.dearmor(case.armored) if case.armored is not None else case.message
         if case.header is not None:
             parts = reader.parse(message)
-            recipients = [(key_id, version, len(wrapped)) for key_id, version, wrapped in parts.recipients]
-            kind = ["inline", "stored", "direct"][parts.kind]
-            assert case.header == make.fields(
-                kind, parts.header_length, recipients, parts.padding, parts.data_key_id.hex()
+            assert case.header == casebook.fields(
+                ["inline", "stored", "direct", "inline", "stored"][parts.kind],
+                parts.header_length,
+                [(key_id, version, len(wrapped)) for key_id, version, wrapped in parts.recipients],
+                parts.padding,
+                parts.data_key_id.hex(),
+                "compact" if parts.kind in reader.COMPACT else "chunked",
+                parts.commitment.hex(),
             )
-        plaintext = reader.decrypt(message, data["key_file"], data["decrypt_with"], **_positional(case))
+        plaintext = read(case, message)
     except reader.RefusedError as refusal:
         assert str(refusal) == case.outcome
     else:
@@ -278,13 +218,30 @@ def test_a_reader_written_from_the_document_agrees(case):
         case.check(plaintext)
 
 
-def _positional(case):
-    return {"pairs": case.binding["context"], "aad": case.binding["aad"]}
+def read(case, message, store=None):
+    """The plaintext according to the document's reader, which may have a key store."""
+    data, (pairs, aad) = case.data, (case.binding["context"], case.binding["aad"])
+    known = {"passphrase": data.get("passphrase"), "store": store}
+    return reader.decrypt(message, data["key_file"], data["decrypt_with"], pairs, aad, **known)
+
+
+def test_a_reader_with_a_key_store_comes_to_the_outcome_of_stored_data_keys(case):
+    """What a later version with key stores must do with kinds 1 and 4 is frozen already."""
+    if "store" not in case.data:
+        return
+    store = {bytes.fromhex(name): bytes.fromhex(key) for name, key in case.data["store"].items()}
+    try:
+        plaintext = read(case, case.message, store)
+    except reader.RefusedError as refusal:
+        assert str(refusal) == case.data["outcome_with_store"]
+    else:
+        assert case.data["outcome_with_store"] == "success"
+        case.check(plaintext)
 
 
 def test_the_document_s_reader_shares_nothing_with_the_library():
-    """The second reader imports the standard library and AES-GCM."""
-    code = "import sys, tests.vectors.reader; sys.exit(any(m.startswith('kmsbridge') for m in sys.modules))"
+    """The second reader and writer import the standard library and `cryptography`."""
+    code = "import sys, tests.vectors.writer; sys.exit(any(m.startswith('kmsbridge') for m in sys.modules))"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
@@ -317,92 +274,106 @@ def test_the_generator_never_overwrites_a_case(tmp_path, monkeypatch, capsys):
 
 
 def test_the_vectors_cover_every_outcome():
-    """At least 170 cases, and for each outcome more than one."""
+    """At least 560 cases, 250 of them of compact messages, and for each outcome more than one."""
     outcomes = [case["outcome"] for case in CASES.values()]
-    assert len(outcomes) >= 170
+    assert len(outcomes) >= 560
+    assert sum("compact" in name for name in CASES) >= 250
     assert {outcome for outcome in outcomes if outcomes.count(outcome) > 1} == {"success", *OUTCOMES}
 
 
-# --- the document -------------------------------------------------------------------------------------
-
-PAGE = (Path(__file__).parents[2] / "docs/reference/format.md").read_text()
+# --- cold and warm ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", example.PARTS, ids=lambda part: part.__name__)
-def test_the_worked_example_of_the_document_is_what_the_code_gives(part):
-    """Each block of bytes on the page is made of the vector, letter by letter."""
-    assert f"```text\n{part()}\n```" in PAGE
+def groups():
+    """The cases that are messages, in lists that one decryptor can read."""
+    found = {}
+    for name in sorted(CASES):
+        case, data = Case(name), CASES[name]
+        if case.message is not None:
+            keys = [data["key_file"], data["decrypt_with"], data.get("passphrase")]
+            found.setdefault(json.dumps(keys, sort_keys=True), []).append(case)
+    return list(found.values())
 
 
-def test_the_library_comes_to_the_values_of_the_worked_example():
-    """The library's own canonical context and body context are those that the page shows."""
-    pairs = {"tenant": "acme", "città": "Łódź"}
-    assert (
-        example.rows(EncryptionContext.of(pairs).canonical(), example.pair_parts(pairs)) == example.context()
-    )
-    given = example.case()
-    shown = "".join(example.values().split()).replace(" ", "")
-    bound = bound_bytes(EncryptionContext.of(given["context"])) + bytes.fromhex(given["aad_hex"])
-    assert f"contextofthebody{bound.hex()}AESkey" in shown
+def check_outcome(case, outcome):
+    """Hold a plaintext or an error to the case."""
+    if case.outcome == "success":
+        assert isinstance(outcome, bytes), f"{case.name}: {outcome!r}"
+        case.check(outcome)
+    else:
+        assert type(outcome) is OUTCOMES[case.outcome], f"{case.name}: {outcome!r}"
 
 
-def test_the_limits_of_the_document_are_those_of_the_code():
-    """The page's numbers are the library's constants."""
-    for sentence, value in (
-        ("`u8` number of recipients, 1 to {} in kind 0", wire.MAX_RECIPIENTS),
-        ("length of the key id | 1 to {} ", wire.MAX_KEY_ID),
-        ("length of the key version | 0 to {} ", wire.MAX_KEY_VERSION),
-        ("length of the wrapped key | 1 to {} ", wire.MAX_WRAPPED),
-        ("at least {} bytes; kind 2", wire.MIN_BODY),
-        ("H a multiple of {},", wire.PAD_TO),
-        ("Content of kind 1: {} bytes", wire.DATA_KEY_ID),
-        ("at most {} pairs", MAX_PAIRS),
-        ("canonical form is at most {} bytes", MAX_BYTES),
-        ("aad is at most {} bytes long", MAX_AAD),
-        ("no name begins with `{}`", RESERVED_PREFIX),
-        ("cut into chunks of {} bytes", CHUNK),
-        ("An encrypted full chunk has {} bytes", ENCRYPTED_CHUNK),
-        ("A message as text is `{}`", wire.ARMOR_PREFIX),
-    ):
-        assert sentence.format(value) in PAGE
-
-
-def decryptor_key(case):
-    """What cases must have in common to be read by one decryptor."""
-    return json.dumps([case.data["key_file"], case.data["decrypt_with"]], sort_keys=True)
-
-
-def outcome_of(decryptor, case):
+def outcome_of(way, decryptor, case, folder):
     try:
-        return decryptor.decrypt(case.message, **case.binding)
-    except (KmsBridgeError, TypeError) as error:
-        return type(error)
+        return way(decryptor, case, folder)
+    except KmsBridgeError as error:
+        return error
 
 
 @pytest.mark.parametrize("turn", range(4))
 def test_what_was_read_before_changes_no_outcome(tmp_path, torture, turn):
-    """One decryptor reads all cases of its keys, twice over, in an order that the seed decides."""
-    groups = {}
-    for name in sorted(CASES):
-        case = Case(name)
-        if case.message is not None:
-            groups.setdefault(decryptor_key(case), []).append(case)
+    """One decryptor reads all cases of its keys three times, in an order and by ways that the seed decides.
+
+    The third time it has read every message of theirs that can be read.
+    """
     rng, count = torture.rng(f"cold and warm {turn}"), 0
-    for number, cases in enumerate(groups.values()):
-        folder = tmp_path / str(number)
-        folder.mkdir(mode=0o700)
-        path = folder / "keys.json"
-        path.write_text(json.dumps(cases[0].data["key_file"]))
-        path.chmod(0o600)
-        uris = [f"local:{path}#{name}" for name in cases[0].data["decrypt_with"]]
-        with Decryptor.from_uri(uris[0], decrypt_uris=uris[1:]) as decryptor:
+    for number, cases in enumerate(groups()):
+        with opened(Decryptor, cases[0], tmp_path / f"{number}.keys") as decryptor:
+            again = rng.sample(cases, len(cases))
             order = cases * 2
             rng.shuffle(order)
-            for case in order:
-                outcome = outcome_of(decryptor, case)
-                if case.outcome == "success":
-                    case.check(outcome)
-                else:
-                    assert outcome is OUTCOMES[case.outcome], case.name
+            for case in [*order, *again]:
+                way = WAYS["decrypt"] if rng.random() < 0.7 else rng.choice(list(WAYS.values()))
+                check_outcome(case, outcome_of(way, decryptor, case, tmp_path))
                 count += 1
-    assert count > 500
+    assert count > 1500
+
+
+def test_a_message_changes_no_outcome_of_those_in_its_batch(tmp_path, torture):
+    """decrypt_many of all cases of the same keys and context, cold, warm, and in another order."""
+    rng, count = torture.rng("batches"), 0
+    for number, cases in enumerate(groups()):
+        with opened(Decryptor, cases[0], tmp_path / f"{number}.keys") as decryptor:
+            batches = {}
+            for case in cases:
+                batches.setdefault(json.dumps(case.data["context"], sort_keys=True), []).append(case)
+            for batch in [*batches.values(), *batches.values()]:
+                rng.shuffle(batch)
+                count += check_batch(decryptor, batch)
+    assert count > 800
+
+
+def check_batch(decryptor, cases):
+    # An aad beyond its limit, and a refused context, are errors of the whole call.
+    cases = [case for case in cases if case.outcome not in ("limit-exceeded", "invalid-context")]
+    results = decryptor.decrypt_many(
+        [case.message for case in cases],
+        context=cases[0].binding["context"] if cases else None,
+        aads=[case.binding["aad"] for case in cases],
+        errors="return",
+    )
+    for case, result in zip(cases, results, strict=True):
+        check_outcome(case, result)
+    return len(cases)
+
+
+def test_tasks_that_share_a_decryptor_change_no_outcome(tmp_path, torture):
+    """All cases of the same keys at once, twice over, in tasks of one asyncio decryptor."""
+    rng = torture.rng("tasks")
+
+    async def read_all():
+        for number, cases in enumerate(groups()):
+            async with opened(aio.Decryptor, cases[0], tmp_path / f"{number}.keys") as decryptor:
+
+                async def outcome(case, decryptor=decryptor):
+                    try:
+                        check_outcome(case, await decryptor.decrypt(case.message, **case.binding))
+                    except KmsBridgeError as error:
+                        check_outcome(case, error)
+
+                order = cases * 2
+                rng.shuffle(order)
+                await asyncio.gather(*map(outcome, order))
+
+    asyncio.run(read_all())
