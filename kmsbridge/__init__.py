@@ -33,7 +33,9 @@ from kmsbridge.errors import (
 
 if TYPE_CHECKING:
     from kmsbridge.cipher import Decryptor, Encryptor, EnvelopeCipher
+    from kmsbridge.cipher.pulling import EncryptingReader
     from kmsbridge.cipher.reading import MessageReader
+    from kmsbridge.cipher.writing import MessageWriter
     from kmsbridge.hardening import harden_process
     from kmsbridge.inspection import MessageInfo, RecipientInfo, inspect, inspect_file
 
@@ -45,6 +47,7 @@ __all__ = [
     "ClosedError",
     "ConfigError",
     "Decryptor",
+    "EncryptingReader",
     "Encryptor",
     "EnvelopeCipher",
     "KmsAccessDenied",
@@ -63,6 +66,7 @@ __all__ = [
     "MessageError",
     "MessageInfo",
     "MessageReader",
+    "MessageWriter",
     "NoMatchingKey",
     "ProviderLoadError",
     "ProviderNotFound",
@@ -77,10 +81,12 @@ __all__ = [
 
 _LATE = {
     "Decryptor": "kmsbridge.cipher",
+    "EncryptingReader": "kmsbridge.cipher.pulling",
     "Encryptor": "kmsbridge.cipher",
     "EnvelopeCipher": "kmsbridge.cipher",
     "MessageInfo": "kmsbridge.inspection",
     "MessageReader": "kmsbridge.cipher.reading",
+    "MessageWriter": "kmsbridge.cipher.writing",
     "RecipientInfo": "kmsbridge.inspection",
     "harden_process": "kmsbridge.hardening",
     "inspect": "kmsbridge.inspection",

@@ -54,6 +54,7 @@ def replacing(
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
     folder, name = os.path.split(os.fsdecode(target))
     temporary = os.path.join(folder, f".{short_name(name)}.{os.urandom(6).hex()}.tmp")
+    process = os.getpid()
     try:
         with _create(temporary, mode, target) as file:
             yield file
@@ -64,9 +65,11 @@ def replacing(
         else:
             os.replace(temporary, target)
     except BaseException:
-        # Also when creating it failed: a signal can arrive after the file is made and before `with` has it.
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+        # Also when creating it failed: a signal can arrive after the file is made and before `with` has it. A
+        # child that was forked within the block leaves it to its parent.
+        if os.getpid() == process:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         raise
     sync_folder(folder or ".")
 

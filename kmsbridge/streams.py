@@ -11,11 +11,29 @@ import errno
 import io
 import os
 from collections.abc import Awaitable
-from typing import Any, Final, NoReturn, TypeGuard
+from typing import Any, Final, NoReturn, Protocol, TypeGuard
 
 _PIECE: Final = 64 * 1024
 """Bytes to write at a time to a writer that did not take all at once."""
 _WRITE_MUST_RETURN: Final = "its write must return None or the number of bytes it took"
+
+
+class BytesLike(Protocol):
+    """What `memoryview` takes, in the eyes of type checkers: `collections.abc.Buffer`, which is of Python 3.12."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+
+class Readable(Protocol):
+    """Anything with a `read` that returns up to so many bytes, and `b""` at the end."""
+
+    def read(self, size: int, /) -> bytes | None: ...
+
+
+class Writable(Protocol):
+    """Anything with a `write` that takes bytes."""
+
+    def write(self, data: bytes, /) -> object: ...
 
 
 def write_all(writer: Any, data: Any) -> None:

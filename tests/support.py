@@ -1,6 +1,7 @@
-"""What tests of the portable API share: a key service in memory, threads, forked children."""
+"""What tests of the portable API share: a key service in memory, messages of each kind, threads, forked children."""
 
 import contextlib
+import io
 import os
 import select
 import sys
@@ -12,6 +13,7 @@ import warnings
 import pytest
 
 from kmsbridge import EnvelopeCipher, registry
+from kmsbridge import message as wire
 from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
 from kmsbridge.testing.fakes.service import FakeService
 
@@ -48,6 +50,46 @@ def cipher(service):
     """Encrypts to `fake:app`, and decrypts with it."""
     with EnvelopeCipher.from_uri("fake:app") as cipher:
         yield cipher
+
+
+def encrypt_chunked(cipher, payload, *, context=None, aad=b""):
+    """A message with a chunked body, which `encrypt` gives a large payload only, and a stream any."""
+    written = io.BytesIO()
+    cipher.encrypt_stream(io.BytesIO(payload), written, context=context, aad=aad)
+    return written.getvalue()
+
+
+def encrypt_compact(cipher, payload, *, context=None, aad=b""):
+    """A message with a compact body."""
+    message = cipher.encrypt(payload, context=context, aad=aad)
+    assert wire.parse(message).kind is wire.Kind.INLINE_COMPACT
+    return message
+
+
+BODIES = {"chunked": encrypt_chunked, "compact": encrypt_compact}
+CHUNKED, COMPACT = (
+    pytest.mark.parametrize("encrypt", (encrypt,), ids=(name,)) for name, encrypt in BODIES.items()
+)
+"""For a test of one format of body, where its fixtures would give it both."""
+
+
+@pytest.fixture(params=BODIES.values(), ids=BODIES)
+def encrypt(request):
+    """`encrypt(cipher, payload, context=..., aad=...)`: with a chunked body and with a compact one."""
+    return request.param
+
+
+def parts(message):
+    """A message's header, as bytes, and its body."""
+    start = int.from_bytes(message[6:8], "big")
+    return message[:start], message[start:]
+
+
+def with_recipients(message, *recipients):
+    """The same message for other recipients: all else that its header holds, and the body, are left."""
+    header = wire.parse_header(message)
+    new = wire.inline(recipients, kind=header.kind, commitment=header.commitment)
+    return new.encode() + message[header.length :]
 
 
 def install(monkeypatch, *drivers):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from kmsbridge.aio.decryptor import Decryptor
 from kmsbridge.aio.encryptor import Encryptor
 from kmsbridge.aio.envelope import EnvelopeCipher
+from kmsbridge.aio.pulling import EncryptingReader
 from kmsbridge.aio.reader import Reader
+from kmsbridge.aio.writer import Writer
 
-__all__ = ["Decryptor", "Encryptor", "EnvelopeCipher", "Reader"]
+__all__ = ["Decryptor", "EncryptingReader", "Encryptor", "EnvelopeCipher", "Reader", "Writer"]

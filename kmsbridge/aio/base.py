@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from kmsbridge.cipher.base import Cipher, context_of
 from kmsbridge.errors import forget_locals
 
+P = ParamSpec("P")
+T = TypeVar("T")
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
@@ -35,6 +37,25 @@ def guarded(method: MethodT) -> MethodT:
             raise
 
     return cast("MethodT", guard)
+
+
+def discreet(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Clear the local variables in every exception that leaves a coroutine function, as `errors.discreet`."""
+
+    @functools.wraps(function)
+    async def guard(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            try:
+                return await function(*args, **kwargs)
+            except BaseException as error:
+                forget_locals(error)
+                raise
+        except BaseException as error:
+            del args, kwargs
+            forget_locals(error)
+            raise
+
+    return guard
 
 
 class AsyncCipher(Cipher):

@@ -53,13 +53,23 @@ class DecryptMethods:
             forget_locals(error)
             raise
 
-    @guarded
     async def decrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the text in an armored message; white space around it is ignored.
 
         Raises what `decrypt` raises, and `ValueError` where the payload is not UTF-8.
         """
-        return await self._decryption.decrypt_text(text, context, aad)
+        try:
+            try:  # as in `decrypt`
+                return self._decryption.decrypt_text_at_hand(
+                    text, context, aad
+                ) or await self._decryption.decrypt_text(text, context, aad)
+            except BaseException as error:
+                self._session.failed(error, context)
+                raise
+        except BaseException as error:
+            del text, aad
+            forget_locals(error)
+            raise
 
     @overload
     async def decrypt_many(

@@ -7,15 +7,19 @@ from collections.abc import Iterable, Sequence
 
 from kmsbridge import message as wire
 from kmsbridge.aio import streams
+from kmsbridge.aio.pulling import EncryptingReader
 from kmsbridge.aio.threads import shared_load, stoppable
+from kmsbridge.aio.writer import Writer, create_writer
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.aad import Aad, as_aad
 from kmsbridge.cipher.arguments import INLINE, Buffer, text_to_bytes
 from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.many import Value
+from kmsbridge.cipher.unfinished import UnfinishedMessage
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import DataKey, Pairs, context_key
+from kmsbridge.streams import Readable, Writable
 
 
 class AsyncEncryption:
@@ -24,6 +28,7 @@ class AsyncEncryption:
     def __init__(self, core: Encryption) -> None:
         self.core = core
         self.encrypt_at_hand = core.encrypt_at_hand
+        self.encrypt_text_at_hand = core.encrypt_text_at_hand
 
     async def encrypt(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the message that holds `plaintext`; at once where its data key is at hand."""
@@ -60,11 +65,30 @@ class AsyncEncryption:
     ) -> None:
         """Encrypt what `reader` holds to its end into `writer`."""
         aad, keys = as_aad(aad), self.core.data_keys
-        self.core.check_may_stream()
-        data_key = keys.cached(context, 0) or await self._load(context, 0)
+        data_key = await self._stream_key(context)
         encryptor = data_key.body_encryptor(aad)
         await streams.write_all(writer, data_key.header)
         keys.count(data_key, await streams.encrypt_stream(encryptor, reader, writer, keys.check_open))
+
+    async def create(
+        self, target: PathLike | Writable | streams.AsyncWriter, context: Pairs, aad: Aad
+    ) -> Writer:
+        """Return a file that encrypts what is written to it into `target`."""
+        return await create_writer(target, await self._unfinished(context, aad))
+
+    async def encrypting(
+        self, reader: Readable | streams.AsyncReader, context: Pairs, aad: Aad
+    ) -> EncryptingReader:
+        """Return an iterator over the message that holds what `reader` gives."""
+        return EncryptingReader(reader, await self._unfinished(context, aad))
+
+    async def _unfinished(self, context: Pairs, aad: Aad) -> UnfinishedMessage:
+        aad = as_aad(aad)
+        return UnfinishedMessage(await self._stream_key(context), aad, self.core.data_keys)
+
+    async def _stream_key(self, context: Pairs) -> DataKey:
+        self.core.check_may_stream()
+        return self.core.data_keys.cached(context, 0) or await self._load(context, 0)
 
     async def _load(self, pairs: Pairs, size: int) -> DataKey:
         """Return the data key for one more message of `size` bytes, made and wrapped by a thread."""

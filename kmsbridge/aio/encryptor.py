@@ -7,7 +7,9 @@ from typing import Any, Unpack, overload
 
 from kmsbridge.aio.base import AsyncCipher, guarded
 from kmsbridge.aio.encryption import AsyncEncryption
+from kmsbridge.aio.pulling import EncryptingReader
 from kmsbridge.aio.streams import AsyncReader, AsyncWriter
+from kmsbridge.aio.writer import Writer
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.aad import Aad
 from kmsbridge.cipher.arguments import Buffer
@@ -20,6 +22,7 @@ from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import forget_locals
+from kmsbridge.streams import Readable, Writable
 
 
 class EncryptMethods:
@@ -50,13 +53,22 @@ class EncryptMethods:
             forget_locals(error)
             raise
 
-    @guarded
     async def encrypt_text(self, text: str, *, context: Pairs = None, aad: Aad = b"") -> str:
         """Return the message that holds `text` in armored form: for a text column, JSON, an environment.
 
         Raises what `encrypt` raises, and `ValueError` for text that cannot be written as UTF-8.
         """
-        return await self._encryption.encrypt_text(text, context, aad)
+        try:
+            try:  # as in `encrypt`
+                message = self._encryption.encrypt_text_at_hand(text, context, aad)
+                return message or await self._encryption.encrypt_text(text, context, aad)
+            except BaseException as error:
+                self._session.failed(error, context)
+                raise
+        except BaseException as error:
+            del text, aad
+            forget_locals(error)
+            raise
 
     @overload
     async def encrypt_many(
@@ -131,6 +143,32 @@ class EncryptMethods:
         Raises what `encrypt` raises, and `ConfigError` in direct mode.
         """
         await self._encryption.encrypt_stream(reader, writer, context, aad)
+
+    @guarded
+    async def create(
+        self, target: PathLike | Writable | AsyncWriter, *, context: Pairs = None, aad: Aad = b""
+    ) -> Writer:
+        """Return a file that encrypts what is written to it into `target`, to be used with `async with`.
+
+        A path appears whole when the block ends, and not at all where that is by an exception. A writer that
+        is passed in, also one that is awaited, is written as it comes and left open; after an exception its
+        message has no end, so that every reader refuses it. Paths and files of Python's own are written on a
+        thread. Raises what `encrypt` raises, `ConfigError` in direct mode, and `OSError`.
+        """
+        return await self._encryption.create(target, context, aad)
+
+    @guarded
+    async def encrypting(
+        self, reader: Readable | AsyncReader, *, context: Pairs = None, aad: Aad = b""
+    ) -> EncryptingReader:
+        """Return an asynchronous iterator over the message that holds what `reader` gives, encrypted
+        meanwhile.
+
+        For what takes one and pulls, such as an upload. `reader` is read as the result is, and left open: on
+        a thread where it is a file, with `await` where its `read` gives something to await. Raises what
+        `encrypt` raises, and `ConfigError` in direct mode.
+        """
+        return await self._encryption.encrypting(reader, context, aad)
 
 
 class Encryptor(EncryptMethods, AsyncCipher):

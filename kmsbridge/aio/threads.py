@@ -7,7 +7,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Hashable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from kmsbridge.cipher.files import Progress
 from kmsbridge.datakeys import Flight, SingleFlight
@@ -57,6 +57,26 @@ async def _ended(outcome: Outcome[T]) -> None:
     await ended.wait()
 
 
+async def to_its_end(
+    call: Callable[..., T], *args: Any, when_cancelled: Callable[[], None] = lambda: None
+) -> T:
+    """Return the result of `call(*args)`, done on a thread.
+
+    When cancelled, call `when_cancelled` and wait for the end of the call all the same.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(call, *args))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        when_cancelled()
+        while not work.done():  # cancelled again, perhaps
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await asyncio.shield(work)
+        with contextlib.suppress(Exception):
+            work.result()  # an interrupt that ended it comes out instead
+        raise
+
+
 class _Stopped(Exception):
     """Raised on the thread of an operation whose task was cancelled."""
 
@@ -72,11 +92,4 @@ async def stoppable(operation: Callable[[Progress], None], progress: Progress | 
         if progress is not None:
             loop.call_soon_threadsafe(progress, done)
 
-    work = asyncio.ensure_future(asyncio.to_thread(operation, tick))
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stop.set()
-        with contextlib.suppress(Exception):
-            await work
-        raise
+    await to_its_end(operation, tick, when_cancelled=stop.set)

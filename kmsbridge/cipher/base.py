@@ -84,6 +84,27 @@ class Cipher:
 
     @classmethod
     @discreet
+    def from_mapping(
+        cls,
+        settings: Mapping[str, Any],
+        *,
+        profile: str | None = None,
+        env: Mapping[str, str] | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> Self:
+        """Return one for a profile of a mapping that holds what a configuration file would; touches no
+        network.
+
+        For the settings of a web framework. Lists may be tuples, a path an `os.PathLike`, a duration a
+        `datetime.timedelta`; relative paths start from the current folder. The mapping is neither changed nor
+        kept. `profile`, `env` and `observers` as for `from_config`. Raises `ConfigError`, `RoleError` where
+        the profile does not allow this class, and `TypeError` for what is no mapping.
+        """
+        check_observers(observers)
+        return from_profile(cls, config.from_mapping(settings, profile=profile, env=env), observers)
+
+    @classmethod
+    @discreet
     def from_uri(
         cls,
         uri: str,

@@ -95,6 +95,11 @@ class Decryption:
             packed=message[:start],
         )
 
+    def decrypt_text_at_hand(self, text: str, context: Pairs, aad: Aad) -> str | None:
+        """Return the text if a data key at hand decrypts the message, as `decrypt_at_hand` does. Else return None."""
+        plaintext = self.decrypt_at_hand(wire.dearmor(check_text(text)), context, aad)
+        return None if plaintext is None else bytes_to_text(plaintext)
+
     def decrypt(self, message: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the plaintext of `message`, once all of it is verified."""
         if type(message) is not bytes:
@@ -312,12 +317,14 @@ class Decryption:
 def _by_header(group: Group, messages: Sequence[Any]) -> list[Batch]:
     """Return the group's messages by their headers, each parsed once: it costs more than to decrypt a small body."""
     places: dict[bytes, list[int]] = {}
-    packed, same = b"", list[int]()
+    same: list[int] = []
+    known: bytes | tuple[()] = ()  # nothing begins with an empty tuple
     for place in group.places:
         message = messages[place]
         # What begins with a whole header has that header: its length is in it.
-        if len(packed) < wire.FIXED or not message.startswith(packed):
+        if not message.startswith(known):
             packed = message[: int.from_bytes(message[6:8], "big")]
+            known = packed if len(packed) >= wire.FIXED else ()
             same = places.setdefault(packed, [])
         same.append(place)
     return [Batch(group.context, packed, _parsed(messages[each[0]]), each) for packed, each in places.items()]

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
-from kmsbridge.cipher import direct, files, many
+from kmsbridge.cipher import direct, files, many, writing
 from kmsbridge.cipher.aad import MAX_AAD, Aad, as_aad, one_each
 from kmsbridge.cipher.arguments import (
     INLINE,
@@ -21,11 +21,13 @@ from kmsbridge.cipher.arguments import (
 )
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.many import Group, Value
+from kmsbridge.cipher.pulling import EncryptingReader
 from kmsbridge.cipher.session import Session
+from kmsbridge.cipher.unfinished import UnfinishedMessage
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import DataKey, EncryptionKeys, Pairs
 from kmsbridge.errors import ConfigError, KmsBridgeError
-from kmsbridge.streams import write_all
+from kmsbridge.streams import Readable, Writable, write_all
 from kmsbridge.threads import in_parallel
 
 BATCH: Final = 1000
@@ -68,6 +70,11 @@ class Encryption:
         size = len(plaintext)
         data_key = None if self.direct or size > INLINE else self.data_keys.cached(context, size)
         return None if data_key is None else data_key.encrypt(plaintext, aad)
+
+    def encrypt_text_at_hand(self, text: str, context: Pairs, aad: Aad) -> str | None:
+        """Return the armored message if its data key is at hand, as `encrypt_at_hand` does. Else return None."""
+        message = self.encrypt_at_hand(text_to_bytes(text), context, aad)
+        return None if message is None else wire.armor(message)
 
     def encrypt(self, plaintext: Buffer, context: Pairs, aad: Aad) -> bytes:
         """Return the message that holds `plaintext`."""
@@ -131,6 +138,14 @@ class Encryption:
         files.encrypt_stream(encryptor, reader, writer, ticker)
         self.data_keys.count(data_key, ticker.done)
 
+    def create(self, target: PathLike | Writable, context: Pairs, aad: Aad) -> writing.MessageWriter:
+        """Return a file that encrypts what is written to it into `target`, a path or a binary file."""
+        return writing.create_message(target, self._unfinished(context, aad))
+
+    def encrypting(self, reader: Readable, context: Pairs, aad: Aad) -> EncryptingReader:
+        """Return a file of the message that holds what `reader` gives."""
+        return EncryptingReader(reader, self._unfinished(context, aad))
+
     def check_may_stream(self) -> None:
         """Raise `ConfigError` in direct mode, which has no bodies."""
         if self.direct:
@@ -146,6 +161,10 @@ class Encryption:
     def close(self) -> None:
         """Report, and drop every data key; may be repeated."""
         self.data_keys.close()
+
+    def _unfinished(self, context: Pairs, aad: Aad) -> UnfinishedMessage:
+        aad = as_aad(aad)
+        return UnfinishedMessage(self._stream_key(context), aad, self.data_keys)
 
     def _encrypt_groups(self, groups: Sequence[Group], items: Items) -> None:
         """Encrypt the items of these groups. The data keys that are missing are made together."""

@@ -13,10 +13,13 @@ from kmsbridge.cipher.driver_objects import CipherOptions
 from kmsbridge.cipher.encryption import Encryption
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.many import Value
+from kmsbridge.cipher.pulling import EncryptingReader
 from kmsbridge.cipher.session import Session
+from kmsbridge.cipher.writing import MessageWriter
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import forget_locals
+from kmsbridge.streams import Readable, Writable
 
 
 class EncryptMethods:
@@ -142,6 +145,26 @@ class EncryptMethods:
         raises, and `ConfigError` in direct mode.
         """
         self._encryption.encrypt_stream(reader, writer, context, aad, progress)
+
+    @guarded
+    def create(self, target: PathLike | Writable, *, context: Pairs = None, aad: Aad = b"") -> MessageWriter:
+        """Return a binary file that encrypts what is written to it into `target`, a path or a binary file.
+
+        Use it with `with`. A path appears whole when the block ends, and not at all where that is by an
+        exception. A file that is passed in is written as it comes and left open; after an exception its
+        message has no end, so that every reader refuses it. Raises what `encrypt` raises, `ConfigError` in
+        direct mode, and `OSError`.
+        """
+        return self._encryption.create(target, context, aad)
+
+    @guarded
+    def encrypting(self, reader: Readable, *, context: Pairs = None, aad: Aad = b"") -> EncryptingReader:
+        """Return a binary file to read the message from that holds what `reader` gives, encrypted meanwhile.
+
+        For what takes a file and reads it, such as an upload. `reader` is read as the result is, and left
+        open. Raises what `encrypt` raises, and `ConfigError` in direct mode.
+        """
+        return self._encryption.encrypting(reader, context, aad)
 
 
 class Encryptor(EncryptMethods, SyncCipher):

@@ -27,7 +27,7 @@ def payloads_of(values: Iterable[Value]) -> tuple[list[Value], list[Buffer | Non
 
     Raises `TypeError` for a value that is no `Value`, and `ValueError` for text that cannot be written as UTF-8.
     """
-    given = list(values)
+    given = _listed(values, "plaintexts")
     return given, [
         value if type(value) is bytes else _payload(value, f"plaintexts[{place}]")
         for place, value in enumerate(given)
@@ -39,7 +39,7 @@ def messages_of(values: Iterable[Value]) -> tuple[list[Value], list[bytes | Mess
 
     Raises `TypeError` for a value that is no `Value`.
     """
-    given = list(values)
+    given = _listed(values, "messages")
     return given, [
         value if type(value) is bytes else _message(value, f"messages[{place}]")
         for place, value in enumerate(given)
@@ -71,6 +71,13 @@ def groups_of(
             group = groups[context_key(pairs)] = Group(_context(pairs, place), [])
         group.places.append(place)
     return list(groups.values())
+
+
+def _listed(values: Iterable[Value], name: str) -> list[Value]:
+    """Return the values. Raises `TypeError` for one value in the place of many, whose signs would be taken for them."""
+    if isinstance(values, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"{name} must be an iterable of values, not one {type(values).__name__}")
+    return list(values)
 
 
 def text_of(payload: bytes) -> str | MessageError:

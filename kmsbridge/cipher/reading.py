@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from kmsbridge import atomic, journal
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher.binary_file import BinaryFile, name_of
 from kmsbridge.errors import discreet
 from kmsbridge.message import cobblestone
 
@@ -29,7 +29,7 @@ ChunksOf = Callable[[wire.Header, "ReadAt", int], Chunks]
 """(header, how to read the body, the body's length) -> the plaintext's chunks."""
 
 
-class MessageReader(io.BufferedIOBase):
+class MessageReader(BinaryFile):
     """A read-only, seekable binary file of a message's plaintext.
 
     Each chunk that a read touches is verified before any of it is returned; a changed one raises
@@ -38,9 +38,13 @@ class MessageReader(io.BufferedIOBase):
     """
 
     def __init__(
-        self, chunks: Chunks, close: Callable[[], None], check_cipher: Callable[[], None] = lambda: None
+        self,
+        chunks: Chunks,
+        close: Callable[[], None],
+        check_cipher: Callable[[], None] = lambda: None,
+        name: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(name, "rb")
         self._chunks = chunks
         self._close = close
         self._check_cipher = check_cipher
@@ -126,9 +130,6 @@ class MessageReader(io.BufferedIOBase):
             self._close()
         super().close()
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a message reader cannot be pickled or copied: it holds a key")
-
     def _take(self, wanted: int) -> bytes:
         parts, end = [], self._at + wanted
         at = self._at
@@ -161,8 +162,7 @@ class MessageReader(io.BufferedIOBase):
         return self._chunk[skip:]
 
     def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on a closed message")
+        self._check_not_closed()
         self._check_cipher()
 
 
@@ -188,11 +188,11 @@ def open_message(
         except BaseException:
             file.close()
             raise
-        return MessageReader(chunks, file.close, check_cipher)
+        return MessageReader(chunks, file.close, check_cipher, os.fsdecode(source))
     if not hasattr(source, "seek") or not source.seekable():
         raise TypeError("open needs a path or a seekable binary file: use decrypt_stream for streams")
     chunks = _chunks(source, journal.read_header(source), chunks_of)
-    return MessageReader(chunks, lambda: None, check_cipher)
+    return MessageReader(chunks, lambda: None, check_cipher, name_of(source))
 
 
 def _chunks(file: BinaryIO, header: wire.Header, chunks_of: ChunksOf) -> Chunks:

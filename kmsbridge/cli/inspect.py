@@ -58,8 +58,10 @@ def _show(name: str, info: MessageInfo, *, armored: bool) -> None:
         plaintext = _bytes(info.plaintext_length)
     else:
         plaintext = "unknown until unwrapped" if info.kind == "direct" else "invalid: the body was changed"
+    words = [f"version {info.version}", info.kind]
+    words += [info.body] * (info.body != "none") + ["armored"] * armored
     rows = [
-        ("format", f"version {info.version}, {info.kind}{', armored' if armored else ''}"),
+        ("format", ", ".join(words)),
         ("header", _bytes(info.header_length) + (f", {info.padding} of them spare" if info.padding else "")),
         ("body", _bytes(info.body_length)),
         ("plaintext", plaintext),

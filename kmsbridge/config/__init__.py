@@ -1,4 +1,4 @@
-"""Reads a profile from a TOML file, the environment or arguments, and keeps the origin of every value.
+"""Reads a profile from a TOML file, a mapping, the environment or arguments, and keeps the origin of every value.
 
 The only environment variables that are read are `KMSBRIDGE_CONFIG`, `KMSBRIDGE_PROFILE`, `KMSBRIDGE_KEY` and
 those that `env:NAME` values name.
@@ -10,14 +10,33 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kmsbridge.config.document import FILE_NAME, FLAGS, POLICIES, check_key, check_profile, choose, read
+from kmsbridge.config.document import (
+    FILE_NAME,
+    FLAGS,
+    POLICIES,
+    check,
+    check_key,
+    check_profile,
+    choose,
+    plain,
+    read,
+)
 from kmsbridge.config.model import KeyConfig, Profile, Setting
 from kmsbridge.config.profile import build, key_uri
 from kmsbridge.config.source import ARGUMENT, Source, is_reference, read_variable
 from kmsbridge.config.suggestions import dotted_name, prefixed_errors, unknown_option_error
 from kmsbridge.errors import ConfigError, forget_locals
 
-__all__ = ["KeyConfig", "Profile", "Setting", "explain", "from_uri", "load", "unknown_option_error"]
+__all__ = [
+    "KeyConfig",
+    "Profile",
+    "Setting",
+    "explain",
+    "from_mapping",
+    "from_uri",
+    "load",
+    "unknown_option_error",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -57,6 +76,23 @@ def explain(
         raise
 
 
+def from_mapping(
+    settings: Mapping[str, Any], *, profile: str | None = None, env: Mapping[str, str] | None = None
+) -> Profile:
+    """Return the profile to use of a mapping that holds what a configuration file would.
+
+    Tables are mappings, and lists may be tuples. A path may be an `os.PathLike`, and a duration a
+    `datetime.timedelta`. Relative paths start from the current folder. The profile is chosen as by `load`.
+    Nothing of the mapping is changed or kept. Raises `ConfigError`, and `TypeError` for what is no mapping.
+    """
+    try:
+        return _from_mapping(settings, profile, env)
+    except Exception as error:
+        forget_locals(error)
+        del settings, env
+        raise
+
+
 def from_uri(uri: str, *, decrypt_uris: Sequence[str] = (), options: Mapping[str, object]) -> Profile:
     """Return a profile that encrypts to `uri` and decrypts with it and with `decrypt_uris`.
 
@@ -84,12 +120,28 @@ def _load(
     source.note("config", found, origin)
     document = read(found, origin if origin.startswith("environment") else "")
     with prefixed_errors(f"{found}: "):
-        name, origin = choose(document, profile, env)
-        where = "default_profile" if "default_profile" in document else f"profiles.{name}"
-        source.note("profile", name, origin or source.place(where))
-        table = document["profiles"][name]
-        built = build(name, table, dotted_name("profiles", name), document.get("keys", {}), source)
-    return built, source.settings
+        return _chosen(document, profile, source), source.settings
+
+
+def _chosen(document: Mapping[str, Any], profile: str | None, source: Source) -> Profile:
+    """Build the profile to use of a document whose names and types were checked."""
+    name, origin = choose(document, profile, source.env)
+    where = "default_profile" if "default_profile" in document else f"profiles.{name}"
+    source.note("profile", name, origin or source.place(where))
+    table = document["profiles"][name]
+    return build(name, table, dotted_name("profiles", name), document.get("keys", {}), source)
+
+
+def _from_mapping(settings: Mapping[str, Any], profile: str | None, env: Mapping[str, str] | None) -> Profile:
+    if not isinstance(settings, Mapping):
+        raise TypeError(
+            f"settings must be a mapping, not {type(settings).__name__}: use from_config for a path"
+        )
+    source = Source("from_mapping", _absolute("."), os.environ if env is None else env, [])
+    with prefixed_errors("from_mapping: "):
+        document = plain(settings)
+        check(document)
+        return _chosen(document, profile, source)
 
 
 def _locate(path: PathLike | None, env: Mapping[str, str]) -> tuple[str | None, str]:

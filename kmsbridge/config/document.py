@@ -1,13 +1,15 @@
-"""Reads a configuration file, and checks the names and types in it."""
+"""Reads a configuration file or a mapping like it, and checks the names and types in it."""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Any, Final
 
-from kmsbridge.config.source import is_reference, read_file, read_variable
+from kmsbridge.config.source import MAX_DEPTH, is_reference, read_file, read_variable
 from kmsbridge.config.suggestions import check_names, dotted_name, prefixed_errors, suggestion
 from kmsbridge.config.values import convert, flag, text, tunables, wrong_type
 from kmsbridge.errors import ConfigError, quoted
@@ -35,8 +37,47 @@ def read(path: str, named_by: str = "") -> dict[str, Any]:
     what = f"the configuration file {quoted(path)}" + (f" ({named_by})" if named_by else "")
     document = _parse(read_file(path, what, MAX_FILE), what)
     with prefixed_errors(f"{path}: "):
-        _check(document)
+        check(document)
     return document
+
+
+def check(document: Mapping[str, Any]) -> None:
+    """Check the names and types in all tables of a configuration. Raises `ConfigError`."""
+    check_names(document, ("default_profile", "keys", "profiles"), "", "table or setting")
+    keys, profiles = _tables(document, "keys"), _tables(document, "profiles")
+    for name, table in keys.items():
+        check_key(table, dotted_name("keys", name))
+    for name, table in profiles.items():
+        check_profile(table, dotted_name("profiles", name), keys)
+    default = document.get("default_profile")
+    if default is not None and text(default, "default_profile") not in profiles:
+        raise ConfigError(
+            f"default_profile names the profile {quoted(default)}, which does not exist",
+            remedy=suggestion(default, profiles),
+        )
+
+
+def plain(value: Any, name: str = "", depth: int = 0) -> Any:
+    """Return a copy of `value` as a TOML file would give it: tables as `dict`, lists as `list`, paths as text,
+    and time spans as seconds. Raises `ConfigError`.
+    """
+    if depth > MAX_DEPTH + 2:  # of options, which are two levels down
+        raise ConfigError(f"{name} is nested too deeply", remedy=f"use at most {MAX_DEPTH} levels")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise ConfigError(
+                    f"{name or 'the mapping'} has a name of the wrong type ({type(key).__name__})",
+                    remedy="use str for names",
+                )
+        return {key: plain(member, dotted_name(name, key), depth + 1) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, f"{name}[{n}]", depth + 1) for n, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    datetime = sys.modules.get("datetime")  # whoever passes a time span has imported it
+    is_span = datetime is not None and isinstance(value, datetime.timedelta)
+    return value.total_seconds() if is_span else value
 
 
 def check_key(table: Mapping[str, Any], name: str) -> None:
@@ -116,21 +157,6 @@ def _default(name: str | None, profiles: Mapping[str, Any]) -> str:
             remedy="pass the name of one, or set KMSBRIDGE_PROFILE or default_profile",
         )
     return next(iter(profiles))
-
-
-def _check(document: Mapping[str, Any]) -> None:
-    check_names(document, ("default_profile", "keys", "profiles"), "", "table or setting")
-    keys, profiles = _tables(document, "keys"), _tables(document, "profiles")
-    for name, table in keys.items():
-        check_key(table, dotted_name("keys", name))
-    for name, table in profiles.items():
-        check_profile(table, dotted_name("profiles", name), keys)
-    default = document.get("default_profile")
-    if default is not None and text(default, "default_profile") not in profiles:
-        raise ConfigError(
-            f"default_profile names the profile {quoted(default)}, which does not exist",
-            remedy=suggestion(default, profiles),
-        )
 
 
 def _parse(data: bytes, what: str) -> dict[str, Any]:

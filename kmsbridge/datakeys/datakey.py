@@ -38,7 +38,6 @@ MAX_PREFIXES: Final = 64
 
 _DOMAIN: Final = b"kmsbridge/v1\x00"
 _PREFIX: Final = compact.PREFIX
-_decrypt_compact: Final = compact.decrypt
 _KIND_AT: Final = 5
 """The place of the byte with the kind in a message."""
 
@@ -146,7 +145,7 @@ class DataKey:
         if message[_KIND_AT] in COMPACT_KINDS:
             cipher = self._ciphers.get(message[start : start + _PREFIX])
             if cipher is not None:
-                return _decrypt_compact(cipher, message, start, aad)
+                return compact.decrypt(cipher, message, start, aad)
             return self._decrypt_first(message, start, aad)
         return chunked.decrypt(self.secret.reveal(), self._bound + aad, memoryview(message)[start:])
 
@@ -221,8 +220,9 @@ class DataKey:
         cipher = self._compact_cipher(prefix)
         plaintext = compact.decrypt(cipher, message, start, aad)
         # Only now: anybody can make up prefixes, but only who has the data key can make a tag.
-        while len(self._ciphers) >= MAX_PREFIXES:
-            self._ciphers.pop(next(iter(self._ciphers), b""), None)
+        if len(self._ciphers) >= MAX_PREFIXES:
+            for oldest in list(self._ciphers)[: MAX_PREFIXES // 4]:
+                self._ciphers.pop(oldest, None)
         self._ciphers[prefix] = cipher
         return plaintext
 

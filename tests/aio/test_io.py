@@ -12,6 +12,7 @@ from kmsbridge import AuthenticationError, ConfigError, MalformedMessage, aio
 from tests.support import PATIENCE
 
 PLAIN = os.urandom(300_000)
+CONTEXT = {"tenant": "acme"}
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def test_streams_go_through_sockets_and_back(cipher):
         sealed = await through(lambda r, w: cipher.encrypt_stream(r, w, aad=b"1"), PLAIN)
         assert await through(lambda r, w: cipher.decrypt_stream(r, w, aad=b"1"), sealed) == PLAIN
         assert await cipher.decrypt(sealed, aad=b"1") == PLAIN
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("size", (0, 1, 16_385, 65_536))
+def test_a_compact_message_goes_through_sockets(cipher, size):
+    """As what `encrypt` gave, it is decrypted by `decrypt_stream`."""
+
+    async def main():
+        message = await cipher.encrypt(PLAIN[:size], aad=b"1")
+        assert await through(lambda r, w: cipher.decrypt_stream(r, w, aad=b"1"), message) == PLAIN[:size]
 
     asyncio.run(main())
 
@@ -187,12 +199,12 @@ def test_a_stream_in_progress_ends_when_its_cipher_is_closed(cipher, name):
     asyncio.run(main())
 
 
-def test_a_reader_of_a_closed_cipher_raises_closed_error(cipher):
+def test_a_reader_of_a_closed_cipher_raises_closed_error(cipher, message):
     """At every use, though it has the chunk."""
     from kmsbridge import ClosedError
 
     async def main():
-        reader = await cipher.open(io.BytesIO(await cipher.encrypt(b"some text")))
+        reader = await cipher.open(io.BytesIO(message), context=CONTEXT)
         await reader.read(1)
         await cipher.close()
         for use in (lambda: reader.read(1), lambda: reader.read_at(0, 1)):
@@ -220,6 +232,24 @@ def test_a_stream_cut_short_is_refused(cipher, cut):
         with pytest.raises((AuthenticationError, MalformedMessage)):
             await cipher.decrypt_stream(reader_of(bytes(whole.data[:cut])), collector)
         assert PLAIN.startswith(collector.data)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("change", ("cut", "appended", "changed", "aad", "context"))
+def test_nothing_of_a_compact_message_is_written_before_all_of_it_is_verified(cipher, change):
+    """It is one piece; each refusal leaves the writer with nothing."""
+
+    async def main():
+        whole = await cipher.encrypt(PLAIN[:65_536], context=CONTEXT, aad=b"1")
+        changed = whole[:-1] + bytes((whole[-1] ^ 1,))
+        given = {"cut": whole[:-1], "appended": whole + b"x", "changed": changed}.get(change, whole)
+        context = {"tenant": "other"} if change == "context" else CONTEXT
+        aad = b"2" if change == "aad" else b"1"
+        collector = Collector()
+        with pytest.raises((AuthenticationError, MalformedMessage)):
+            await cipher.decrypt_stream(reader_of(given), collector, context=context, aad=aad)
+        assert not collector.data
 
     asyncio.run(main())
 
@@ -318,12 +348,12 @@ def test_a_reader_is_shared_by_tasks_that_take_turns(cipher, paths):
     asyncio.run(main())
 
 
-def test_a_file_that_was_passed_in_is_left_open(cipher):
+def test_a_file_that_was_passed_in_is_left_open(cipher, message):
     """The caller opened it, the caller closes it."""
 
     async def main():
-        file = io.BytesIO(await cipher.encrypt(b"x"))
-        async with await cipher.open(file) as reader:
+        file = io.BytesIO(message)
+        async with await cipher.open(file, context=CONTEXT) as reader:
             assert await reader.read() == b"x"
         assert not file.closed
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kmsbridge import aio
+from kmsbridge import EnvelopeCipher, aio
 from tests.support import PATIENCE
 
 LARGE = 2**20 + 1
@@ -61,12 +61,12 @@ WORK = {
 @pytest.mark.parametrize("warm", (False, True), ids=("cold", "warm"))
 @pytest.mark.parametrize("threads", (1, 2, 6, 32))
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
-def test_nothing_waits_for_what_stands_behind_it(service, work, threads, warm):
+def test_nothing_waits_for_what_stands_behind_it(service, encrypt, work, threads, warm):
     """Operations that lead, and those that wait for them, in whatever order the executor gets them."""
+    with EnvelopeCipher.from_uri("fake:app") as writer:
+        message = encrypt(writer, b"x")
 
     async def main():
-        async with aio.EnvelopeCipher.from_uri("fake:app") as writer:
-            message = await writer.encrypt(b"x")
         async with aio.EnvelopeCipher.from_uri("fake:app") as cipher:
             return await asyncio.gather(*work(cipher, message))
 

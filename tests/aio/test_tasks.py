@@ -38,23 +38,24 @@ def test_a_thousand_tasks_on_a_cold_cache_make_one_wrap(service, cipher):
     assert len(set(messages)) == TASKS
 
 
-def test_a_thousand_tasks_on_a_cold_cache_make_one_unwrap(service, cipher):
+def test_a_thousand_tasks_on_a_cold_cache_make_one_unwrap(service, cipher, message):
     """The same on the way back."""
 
     async def main():
-        message = await cipher.encrypt(b"x", context=CONTEXT)
         return await together(*(cipher.decrypt(message, context=CONTEXT) for _ in range(TASKS)))
 
     assert asyncio.run(main()) == [b"x"] * TASKS
     assert service.app.calls == {"wrap": 1, "unwrap": 1}
 
 
-def test_what_is_at_hand_takes_no_thread(monkeypatch, cipher):
+def test_what_is_at_hand_takes_no_thread(monkeypatch, cipher, message):
     """With the data key cached, every kind of call is done where it is made."""
 
     async def main():
-        message = await cipher.encrypt(b"x", context=CONTEXT)
+        await cipher.encrypt(b"x", context=CONTEXT)
         await cipher.decrypt(message, context=CONTEXT)
+        own = await cipher.encrypt(b"y", context=CONTEXT)
+        await cipher.decrypt(own, context=CONTEXT)
 
         def forbidden(*arguments, **options):
             raise AssertionError("hopped to a thread")
@@ -102,11 +103,10 @@ def test_all_who_waited_get_the_error_each_its_own(service, cipher):
     assert len({id(error) for error in errors}) == 100
 
 
-def test_each_of_many_refusals_is_audited(service, cipher, caplog):
+def test_each_of_many_refusals_is_audited(cipher, message, caplog):
     """50 tasks that share one failed unwrap are 50 refusals: none hides behind another."""
 
     async def main():
-        message = await cipher.encrypt(b"x", context=CONTEXT)
         caplog.set_level("WARNING", "kmsbridge.audit")
         wrong = (cipher.decrypt(message, context={"tenant": "other"}) for _ in range(50))
         return await asyncio.gather(*wrong, return_exceptions=True)
@@ -238,6 +238,23 @@ def test_a_loop_that_ended_while_waiting_harms_nobody(service, cipher):
     assert asyncio.run(cipher.encrypt(b"x"))
 
 
+def test_what_is_at_hand_is_refused_without_a_thread_or_a_call(service, cipher, message):
+    """A changed body, aad or context: the same error warm as cold, and the good message opens after it."""
+
+    async def main():
+        changed = message[:-1] + bytes((message[-1] ^ 1,))
+        for _ in range(2):
+            for attempt, options in ((changed, {}), (message, {"aad": b"other"})):
+                with pytest.raises(AuthenticationError):
+                    await cipher.decrypt(attempt, context=CONTEXT, **options)
+            with pytest.raises(AuthenticationError):
+                await cipher.decrypt(message, context={"tenant": "other"})
+            assert await cipher.decrypt(message, context=CONTEXT) == b"x"
+
+    asyncio.run(main())
+    assert service.app.calls["unwrap"] == 2
+
+
 CALLS = {
     "encrypt": lambda cipher, path: cipher.encrypt(b"x"),
     "encrypt_text": lambda cipher, path: cipher.encrypt_text("x"),
@@ -254,15 +271,16 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_use_after_close_raises(tmp_path, cipher, call):
+def test_use_after_close_raises(tmp_path, cipher, message, call):
     """`ClosedError`, whatever is asked."""
     path = tmp_path / "message"
+    path.write_bytes(message)
 
     async def main():
         async with cipher:
-            path.write_bytes(await cipher.encrypt(b"x"))
-            await cipher.decrypt(path.read_bytes())
-            await cipher.needs_rewrap(path.read_bytes())
+            await cipher.encrypt(b"x")
+            await cipher.decrypt(message, context=CONTEXT)
+            await cipher.needs_rewrap(message)
         with pytest.raises(ClosedError, match="open a new"):
             await call(cipher, path)
 
@@ -290,10 +308,13 @@ def test_wrong_types_are_told(cipher, call, words):
     asyncio.run(main())
 
 
-def test_every_other_operation_gives_what_the_synchronous_one_does(tmp_path, cipher):
+def test_every_other_operation_gives_what_the_synchronous_one_does(cipher, message):
     """Large payloads, many, direct, rewrap."""
 
     async def main():
+        assert await cipher.decrypt_many([message] * 2, context=CONTEXT) == [b"x"] * 2
+        assert await cipher.decrypt(await cipher.rewrap(message, context=CONTEXT), context=CONTEXT) == b"x"
+        assert not await cipher.needs_rewrap(message)
         big = bytes(range(256)) * 8192
         assert await cipher.decrypt(await cipher.encrypt(big, aad=b"1"), aad=b"1") == big
         messages = await cipher.encrypt_many([b"a", b"b"], aads=[b"1", b"2"])
@@ -301,8 +322,8 @@ def test_every_other_operation_gives_what_the_synchronous_one_does(tmp_path, cip
         assert await cipher.decrypt(await cipher.rewrap(messages[0]), aad=b"1") == b"a"
         assert not await cipher.needs_rewrap(messages[0])
         async with aio.EnvelopeCipher.from_uri("fake:app", direct=True) as direct:
-            message = await direct.encrypt(b"x", aad=b"1")
-            assert await cipher.decrypt(message, aad=b"1") == b"x"
+            whole = await direct.encrypt(b"x", aad=b"1")
+            assert await cipher.decrypt(whole, aad=b"1") == b"x"
         async with aio.EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 1}) as alone:
             assert await alone.decrypt(await alone.encrypt(b"x")) == b"x"
 

@@ -2,13 +2,14 @@
 
 `clones.py KEYFILE FOLDER WAY`: it is process 1 of a namespace, as a container's first process is, uses a
 cipher, and is then copied into further namespaces where the copy is process 1 as well. Each copy leaves a
-file in FOLDER with a line for each salt, data key and wrapping that it made. WAY is `fork`, by Python's fork,
+file in FOLDER with a line for each salt, nonce, data key and wrapping that it made. WAY is `fork`, by Python's fork,
 whose hooks run in the child, or `clone`, by the bare system call, of which the library learns nothing.
 Exits with 77 where this machine allows no such namespaces.
 """
 
 import ctypes
 import errno
+import io
 import os
 import platform
 import signal
@@ -19,7 +20,10 @@ CLONE_NEWPID = 0x20000000
 CLONE = {"x86_64": 56, "aarch64": 220}
 REFUSED = 77
 SALT = 24
+NONCE = 24
 MESSAGES = 10_000
+STREAM = 20
+"""So many messages for each stream."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -73,9 +77,14 @@ def draw(cipher, drawn, path):
     for number in range(MESSAGES):
         message = cipher.encrypt(b"x", context={"n": str(number)} if number % 2 else None)
         start = int.from_bytes(message[6:8], "big")
-        drawn.append(message[start : start + SALT])
+        drawn.append(message[start : start + NONCE])
         if number % 2:
             drawn.append(message[:start])
+        elif number % STREAM == 0:
+            stream = io.BytesIO()
+            cipher.encrypt_stream(io.BytesIO(b"x"), stream)
+            body = stream.getvalue()[int.from_bytes(stream.getvalue()[6:8], "big") :]
+            drawn.append(body[:SALT])
     path.write_text("".join(f"{each.hex()}\n" for each in drawn))
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from kmsbridge.drivers.local.keyfile import KeyFile
-from tests.support import cipher, service
+from tests.support import cipher, encrypt, service
 
-__all__ = ["cipher", "service"]
+__all__ = ["cipher", "encrypt", "service"]
 
 
 @pytest.fixture

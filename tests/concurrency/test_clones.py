@@ -12,8 +12,8 @@ from tests.support import PATIENCE
 
 
 @pytest.mark.parametrize(("way", "copies"), (("fork", 2), ("clone", 3)))
-def test_copies_of_a_process_share_no_data_key_salt_or_wrapping(tmp_path, way, copies):
-    """10,000 messages in each; with hooks that tell the library of a fork, and without."""
+def test_copies_of_a_process_share_no_data_key_salt_nonce_or_wrapping(tmp_path, way, copies):
+    """10,000 messages and 500 streams in each; with hooks that tell the library of a fork, and without."""
     KeyFile.create(tmp_path / "keys.json", "app")
     folder = tmp_path / "drawn"
     folder.mkdir()
@@ -26,6 +26,6 @@ def test_copies_of_a_process_share_no_data_key_salt_or_wrapping(tmp_path, way, c
     assert done.returncode == 0, done.stderr.decode()
     drawn = [path.read_text().split() for path in folder.iterdir()]
     assert len(drawn) == copies
-    assert min(map(len, drawn)) >= 2 * clones.MESSAGES
+    assert min(map(len, drawn)) >= 2 * clones.MESSAGES + clones.MESSAGES // clones.STREAM
     everything = [each for one in drawn for each in one]
     assert len(everything) - len(set(everything)) == 0, "what one drew, another drew as well"

@@ -1,49 +1,51 @@
 """Forked children of a process that uses a cipher: they go on, and share nothing with it that must not be shared."""
 
+import functools
+import itertools
 import threading
 
 import pytest
 
 from kmsbridge import EnvelopeCipher
-from tests.support import PATIENCE, Outcome, finish, fork
+from kmsbridge import message as wire
+from tests.support import BODIES, PATIENCE, Outcome, finish, fork, parts
 
 CHILDREN = 16
 SALT = 24
+"""Bytes that a body begins with: the salt of a chunked one, the nonce of a compact one."""
 
 
-def salt_of(message):
-    start = int.from_bytes(message[6:8], "big")
-    return message[start : start + SALT]
-
-
-def write_salts(cipher, count, path):
-    path.write_bytes(b"".join(salt_of(cipher.encrypt(b"x")) for _ in range(count)))
+def write_salts(cipher, payload, count, path):
+    path.write_bytes(b"".join(parts(cipher.encrypt(payload))[1][:SALT] for _ in range(count)))
 
 
 @pytest.mark.torture
-def test_children_of_a_warm_parent_write_no_salt_twice(torture, tmp_path, cipher):
+@pytest.mark.parametrize("payload", (b"x", bytes(65_537)), ids=("compact", "chunked"))
+def test_children_of_a_warm_parent_write_no_salt_or_nonce_twice(torture, tmp_path, cipher, payload):
     """16 children write 10,000 messages each; so does the parent meanwhile."""
     count = torture.times(10_000)
-    cipher.decrypt(cipher.encrypt(b"warm"))
-    children = [fork(lambda n=n: write_salts(cipher, count, tmp_path / str(n))) for n in range(CHILDREN)]
-    write_salts(cipher, count, tmp_path / "parent")
+    cipher.decrypt(cipher.encrypt(payload))
+    write = functools.partial(write_salts, cipher, payload, count)
+    children = [fork(lambda n=n: write(tmp_path / str(n))) for n in range(CHILDREN)]
+    write(tmp_path / "parent")
     finish(children)
     salts = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     each = {salts[start : start + SALT] for start in range(0, len(salts), SALT)}
     assert len(each) == (CHILDREN + 1) * count
 
 
-def test_a_child_makes_a_data_key_of_its_own(tmp_path, cipher):
+def test_a_child_makes_a_data_key_of_its_own(tmp_path, cipher, encrypt):
     """The header, and so the data key, is not the parent's; the parent reads it all the same."""
-    before = cipher.encrypt(b"parent")
-    finish([fork(lambda: (tmp_path / "message").write_bytes(cipher.encrypt(b"child")))])
+    before = encrypt(cipher, b"parent")
+    finish([fork(lambda: (tmp_path / "message").write_bytes(encrypt(cipher, b"child")))])
     message = (tmp_path / "message").read_bytes()
     assert cipher.decrypt(message) == b"child"
-    assert message[: int.from_bytes(message[6:8], "big")] != before[: int.from_bytes(before[6:8], "big")]
+    assert wire.parse(message).recipients != wire.parse(before).recipients
 
 
 def roundtrip(cipher):
-    assert cipher.decrypt(cipher.encrypt(b"child")) == b"child"
+    for encrypt in BODIES.values():
+        assert cipher.decrypt(encrypt(cipher, b"child")) == b"child"
 
 
 LOCKS = {
@@ -60,7 +62,8 @@ def test_a_child_forked_while_a_lock_is_held_does_not_hang(cipher, lock):
 
     def work():
         roundtrip(cipher)
-        assert len(cipher.rewrap(cipher.encrypt(b"x"))) > 0
+        for encrypt in BODIES.values():
+            assert len(cipher.rewrap(encrypt(cipher, b"x"))) > 0
 
     with lock(cipher):
         children = [fork(work)]
@@ -89,8 +92,9 @@ def test_children_forked_while_threads_encrypt_do_not_hang(service, cipher):
     done = threading.Event()
 
     def work():
+        writers = itertools.cycle(BODIES.values())
         for n in range(1_000_000):
-            cipher.encrypt(b"x", context={"n": str(n % 50)})
+            next(writers)(cipher, b"x", context={"n": str(n % 50)})
             if done.is_set():
                 return
 
@@ -127,14 +131,14 @@ def test_closing_in_a_child_leaves_the_parents_driver_open(cipher):
     roundtrip(cipher)
 
 
-def test_local_keys_survive_a_fork(tmp_path):
+def test_local_keys_survive_a_fork(tmp_path, encrypt):
     """The local driver in the child reads the key file anew."""
     from kmsbridge.drivers.local.keyfile import KeyFile
 
     path = tmp_path / "keys.json"
     KeyFile.create(path, "app")
     with EnvelopeCipher.from_uri(f"local:{path}#app") as cipher:
-        message = cipher.encrypt(b"parent")
+        message = encrypt(cipher, b"parent")
         cipher.decrypt(message)
 
         def work():

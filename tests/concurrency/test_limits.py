@@ -17,40 +17,40 @@ def open_with(clock=None, **policy):
     return cipher
 
 
-def test_one_message_for_each_data_key_is_one_call_for_each_message(service):
+def test_one_message_for_each_data_key_is_one_call_for_each_message(service, encrypt):
     """`max_messages = 1`: nothing is shared or kept, on either side."""
     with open_with(max_messages=1) as cipher:
-        messages = [cipher.encrypt(b"x") for _ in range(10)]
+        messages = [encrypt(cipher, b"x") for _ in range(10)]
         for _ in range(2):
             assert [cipher.decrypt(message) for message in messages] == [b"x"] * 10
     assert service.app.calls == {"wrap": 10, "unwrap": 20}
 
 
-def test_decrypt_many_keeps_nothing_where_nothing_is_shared(service):
+def test_decrypt_many_keeps_nothing_where_nothing_is_shared(service, encrypt):
     """With `max_messages = 1` a batch leaves no data key behind for a later decrypt."""
     with open_with(max_messages=1) as cipher:
-        message = cipher.encrypt(b"x")
+        message = encrypt(cipher, b"x")
         cipher.decrypt_many([message])
         cipher.decrypt(message)
     assert service.app.calls == {"wrap": 1, "unwrap_many": 1, "unwrap": 1}
 
 
-def test_the_message_after_the_last_allowed_one_has_a_new_data_key(service):
+def test_the_message_after_the_last_allowed_one_has_a_new_data_key(service, encrypt):
     """`max_messages` of each data key, no more and no fewer."""
     with open_with(max_messages=100) as cipher:
         for _ in range(250):
-            cipher.encrypt(b"x")
+            encrypt(cipher, b"x")
     assert service.app.calls["wrap"] == 3
 
 
 @pytest.mark.parametrize(("age", "wraps"), ((299.9, 1), (300.0, 2)), ids=("just before", "at the limit"))
-def test_a_data_key_is_replaced_at_its_age(service, age, wraps):
+def test_a_data_key_is_replaced_at_its_age(service, encrypt, age, wraps):
     """`max_age`, 5 minutes by default."""
     clock = Clock()
     with open_with(clock) as cipher:
-        cipher.encrypt(b"x")
+        encrypt(cipher, b"x")
         clock.now += age
-        cipher.encrypt(b"x")
+        encrypt(cipher, b"x")
     assert service.app.calls["wrap"] == wraps
 
 
@@ -64,11 +64,11 @@ def test_use_does_not_keep_a_data_key_young(service):
     assert service.app.calls["wrap"] == 4
 
 
-def test_an_unwrapped_data_key_is_asked_for_again_at_its_age(service):
+def test_an_unwrapped_data_key_is_asked_for_again_at_its_age(service, encrypt):
     """A key that was disabled meanwhile is found out."""
     clock = Clock()
     with open_with(clock) as cipher:
-        message = cipher.encrypt(b"x")
+        message = encrypt(cipher, b"x")
         for _ in range(3):
             cipher.decrypt(message)
         clock.now += 300
@@ -76,11 +76,14 @@ def test_an_unwrapped_data_key_is_asked_for_again_at_its_age(service):
     assert service.app.calls["unwrap"] == 2
 
 
-def test_bytes_count_against_the_data_key(service):
+@pytest.mark.parametrize(
+    ("size", "messages"), ((MIB // 4 + 1, 4), (MIB // 32, 32)), ids=("chunked", "compact")
+)
+def test_bytes_count_against_the_data_key(service, size, messages):
     """`max_bytes`: the message that passes the limit still gets out, the next has a new data key."""
     with open_with(max_bytes=MIB) as cipher:
-        for _ in range(8):
-            cipher.encrypt(bytes(MIB // 4 + 1))
+        for _ in range(2 * messages):
+            cipher.encrypt(bytes(size))
     assert service.app.calls["wrap"] == 2
 
 
@@ -121,9 +124,9 @@ def test_contexts_share_no_data_key(service):
     assert service.app.calls["wrap"] == 5
 
 
-def test_the_order_of_a_context_makes_no_difference(service, cipher):
+def test_the_order_of_a_context_makes_no_difference(service, cipher, encrypt):
     """One context, one data key."""
-    message = cipher.encrypt(b"x", context={"a": "1", "b": "2"})
+    message = encrypt(cipher, b"x", context={"a": "1", "b": "2"})
     assert cipher.decrypt(message, context={"b": "2", "a": "1"}) == b"x"
-    cipher.encrypt(b"x", context={"b": "2", "a": "1"})
+    encrypt(cipher, b"x", context={"b": "2", "a": "1"})
     assert service.app.calls["wrap"] == 1

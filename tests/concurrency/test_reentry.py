@@ -112,28 +112,29 @@ def interrupt_everywhere(operation, handler, start, stride):
         yield interrupted[0]
 
 
+@pytest.mark.parametrize("size", (10, 65_537), ids=("compact", "chunked"))
 @pytest.mark.parametrize("warm", (False, True), ids=("cold", "warm"))
 @pytest.mark.parametrize("uri", ("fake:app", "local"))
 def test_a_signal_handler_that_encrypts_and_decrypts_ends_wherever_it_comes(
-    service, key_file, torture, uri, warm
+    service, key_file, torture, uri, warm, size
 ):
     """At every line of encrypt, decrypt and close: it works, or `ReentrantCall` says that it cannot."""
     uri = key_file if uri == "local" else uri
-    opened = []
+    opened, outer, inner = [], b"o" * size, b"i" * size
 
     def operation():
         if not warm or not opened:
             opened.append(EnvelopeCipher.from_uri(uri))
         cipher = opened[-1]
-        assert cipher.decrypt(cipher.encrypt(b"outer", context=CONTEXT), context=CONTEXT) == b"outer"
+        assert cipher.decrypt(cipher.encrypt(outer, context=CONTEXT), context=CONTEXT) == outer
         if not warm:
             cipher.close()
 
     def handler():
         if opened:
             try:
-                message = opened[-1].encrypt(b"inner", context=CONTEXT)
-                assert opened[-1].decrypt(message, context=CONTEXT) == b"inner"
+                message = opened[-1].encrypt(inner, context=CONTEXT)
+                assert opened[-1].decrypt(message, context=CONTEXT) == inner
             except ReentrantCall:
                 outcomes.append("refused")
             except Exception as error:  # noqa: BLE001 - looked at below
@@ -145,7 +146,7 @@ def test_a_signal_handler_that_encrypts_and_decrypts_ends_wherever_it_comes(
     signal.alarm(int(4 * PATIENCE))  # a hang ends the test run, and shows where
     try:
         stride = 1 if torture.scale == 1.0 else 3 if warm else 11
-        start = torture.rng(f"{uri}/{warm}").randrange(stride)
+        start = torture.rng(f"{uri}/{warm}/{size}").randrange(stride)
         points = sum(1 for _ in interrupt_everywhere(operation, handler, start, stride))
     finally:
         signal.alarm(0)

@@ -11,34 +11,34 @@ from kmsbridge import ClosedError, EnvelopeCipher, KmsAccessDenied
 from kmsbridge.clock import Deadline
 from kmsbridge.datakeys import flight
 from kmsbridge.driver import ErrorKind
-from kmsbridge.message import chunked
-from tests.support import PATIENCE, Outcome, crowd, on_threads
+from kmsbridge.message import chunked, compact
+from tests.support import PATIENCE, Outcome, crowd, on_threads, parts
 
 THREADS = 64
 CONTEXT = {"tenant": "acme"}
 SALT = 24
+"""Bytes that a body begins with: the salt of a chunked one, the nonce of a compact one."""
 
 
 def salt_of(message):
-    start = int.from_bytes(message[6:8], "big")
-    return message[start : start + SALT]
+    return parts(message)[1][:SALT]
 
 
-def test_64_threads_on_a_cold_cache_make_one_wrap(monkeypatch, service, cipher):
+def test_64_threads_on_a_cold_cache_make_one_wrap(monkeypatch, service, cipher, encrypt):
     """All of them wait for the first one's call, and get messages of one data key."""
     everyone = crowd(monkeypatch, cipher._encryption.data_keys.flights, THREADS)
     service.before = lambda operation: everyone.wait(PATIENCE)
-    outcomes = on_threads(THREADS, lambda: cipher.encrypt(b"x", context=CONTEXT))
+    outcomes = on_threads(THREADS, lambda: encrypt(cipher, b"x", context=CONTEXT))
     messages = [outcome.value for outcome in outcomes]
     assert service.app.calls == {"wrap": 1}
     assert len({salt_of(message) for message in messages}) == THREADS
     assert {cipher.decrypt(message, context=CONTEXT) for message in messages} == {b"x"}
 
 
-def test_64_threads_on_a_cold_cache_make_one_unwrap(monkeypatch, service, cipher):
+def test_64_threads_on_a_cold_cache_make_one_unwrap(monkeypatch, service, cipher, encrypt):
     """The same on the way back."""
     with EnvelopeCipher.from_uri("fake:app") as writer:
-        message = writer.encrypt(b"x", context=CONTEXT)
+        message = encrypt(writer, b"x", context=CONTEXT)
     everyone = crowd(monkeypatch, cipher._decryption.data_keys.flights, THREADS)
     service.before = lambda operation: everyone.wait(PATIENCE)
     outcomes = on_threads(THREADS, lambda: cipher.decrypt(message, context=CONTEXT))
@@ -148,36 +148,42 @@ def test_an_interrupt_at_any_line_of_a_flight_leaves_nobody_waiting():
     assert nth > 10
 
 
-def test_no_lock_is_held_while_a_body_is_sealed(monkeypatch, cipher):
+SEALING = {"compact": (compact, "encrypt", b"x"), "chunked": (chunked, "encrypt", bytes(65_537))}
+OPENING = {"compact": (compact, "decrypt", b"x"), "chunked": (chunked, "decrypt", bytes(65_537))}
+
+
+@pytest.mark.parametrize(("module", "name", "payload"), SEALING.values(), ids=SEALING)
+def test_no_lock_is_held_while_a_body_is_sealed(monkeypatch, cipher, module, name, payload):
     """A thread inside the cipher does not stop another's encrypt of the same context."""
-    cipher.encrypt(b"warm")
-    blocked, go_on = _block_first(monkeypatch, "encrypt")
-    slow = Outcome(lambda: cipher.encrypt(b"slow"))
+    cipher.encrypt(payload)
+    blocked, go_on = _block_first(monkeypatch, module, name)
+    slow = Outcome(lambda: cipher.encrypt(payload))
     assert blocked.wait(PATIENCE)
-    assert Outcome(lambda: cipher.encrypt(b"quick")).join().value
+    assert Outcome(lambda: cipher.encrypt(payload)).join().value
     go_on.set()
     assert slow.join().value
 
 
-def test_no_lock_is_held_while_a_body_is_opened(monkeypatch, cipher):
+@pytest.mark.parametrize(("module", "name", "payload"), OPENING.values(), ids=OPENING)
+def test_no_lock_is_held_while_a_body_is_opened(monkeypatch, cipher, module, name, payload):
     """The same for decrypt."""
-    message = cipher.encrypt(b"x")
+    message = cipher.encrypt(payload)
     cipher.decrypt(message)
-    blocked, go_on = _block_first(monkeypatch, "decrypt")
+    blocked, go_on = _block_first(monkeypatch, module, name)
     slow = Outcome(lambda: cipher.decrypt(message))
     assert blocked.wait(PATIENCE)
-    assert Outcome(lambda: cipher.decrypt(message)).join().value == b"x"
+    assert Outcome(lambda: cipher.decrypt(message)).join().value == payload
     go_on.set()
-    assert slow.join().value == b"x"
+    assert slow.join().value == payload
 
 
-def _block_first(monkeypatch, name):
-    """Make the first call of this function of `chunked` wait; events for when it does and when it may go on."""
+def _block_first(monkeypatch, module, name):
+    """Make the first call of this function wait; events for when it does and when it may go on."""
     blocked, go_on, first, real = (
         threading.Event(),
         threading.Event(),
         itertools.count(),
-        getattr(chunked, name),
+        getattr(module, name),
     )
 
     def slow(*arguments):
@@ -186,7 +192,7 @@ def _block_first(monkeypatch, name):
             go_on.wait(PATIENCE)
         return real(*arguments)
 
-    monkeypatch.setattr(chunked, name, slow)
+    monkeypatch.setattr(module, name, slow)
     return blocked, go_on
 
 
@@ -198,23 +204,23 @@ def test_a_million_messages_of_one_context_take_one_wrap(torture, service, ciphe
     assert service.app.calls == {"wrap": 1}
 
 
-def test_threads_never_take_more_than_a_data_keys_allowance(service):
+def test_threads_never_take_more_than_a_data_keys_allowance(service, encrypt):
     """64 threads write 100 messages each with 128 to a data key: exactly 50 wraps."""
     with EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 128}) as cipher:
-        outcomes = on_threads(THREADS, lambda: [cipher.encrypt(b"x") for _ in range(100)])
-    headers = [message[: int.from_bytes(message[6:8], "big")] for each in outcomes for message in each.value]
+        outcomes = on_threads(THREADS, lambda: [encrypt(cipher, b"x") for _ in range(100)])
+    headers = [parts(message)[0] for each in outcomes for message in each.value]
     assert {headers.count(header) for header in set(headers)} == {128}
     assert service.app.calls["wrap"] == THREADS * 100 / 128
 
 
-def test_close_while_threads_encrypt_gives_them_messages_or_a_closed_error(service, cipher):
+def test_close_while_threads_encrypt_gives_them_messages_or_a_closed_error(service, cipher, encrypt):
     """No other error, and none of them hangs."""
     started = threading.Semaphore(0)
 
     def work():
         started.release()
         while True:
-            cipher.encrypt(b"x")
+            encrypt(cipher, b"x")
 
     outcomes = [Outcome(work) for _ in range(8)]
     for _ in outcomes:

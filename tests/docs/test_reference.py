@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import re
 import ssl
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from kmsbridge_testing import harness
 import kmsbridge
 from kmsbridge import aio, cipher, config, driver, driverkit, errors, registry, testing
 from kmsbridge.audit import AuditEvent, VerifyResult
-from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.cli import exits
 from kmsbridge.config import document
 from kmsbridge.config.profile import OWN
@@ -60,16 +60,72 @@ def test_every_public_name_is_in_the_api_reference(name: str) -> None:
     assert name in words("reference/api.md")
 
 
+def every_class() -> dict[str, list[type]]:
+    """The classes of the library, by their names."""
+    found: dict[str, list[type]] = {}
+    for module in pkgutil.walk_packages(kmsbridge.__path__, "kmsbridge."):
+        if module.name.endswith("__main__"):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if inspect.isclass(value) and value.__module__ == module.name and not name.startswith("_"):
+                found.setdefault(name, []).append(value)
+    return found
+
+
+def dotted(page: str) -> set[str]:
+    """The names in full that a page has, such as `kmsbridge.audit.verify`, but that of the configuration file."""
+    return set(re.findall(r"\bkmsbridge(?:\.[a-zA-Z_]\w*)+", text(page))) - {
+        "kmsbridge.toml",
+        "kmsbridge.drivers",
+    }
+
+
+PAGES_OF_NAMES = ["reference/api.md", "reference/drivers.md", "reference/observers.md", "reference/errors.md"]
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [(page, name) for page in PAGES_OF_NAMES for name in sorted(dotted(page))]
+)
+def test_every_name_in_full_can_be_imported(page: str, name: str) -> None:
+    """A module, or what is in one."""
+    assert imported(name) is not None
+
+
+def imported(name: str) -> object:
+    """What a dotted name stands for."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, last = name.rpartition(".")
+        return getattr(imported(module), last)
+
+
+def test_every_class_in_the_api_reference_can_be_imported_from_where_it_says() -> None:
+    """From `kmsbridge`, from `kmsbridge.aio`, or from a module that the page names in full."""
+    modules = [imported(name) for name in dotted("reference/api.md")]
+    places = [kmsbridge, *(module for module in modules if inspect.ismodule(module))]
+    places += [sys.modules[each.__module__] for each in modules if hasattr(each, "__module__")]
+    named = {name: found for name, found in every_class().items() if name in words("reference/api.md")}
+    assert {"MessageWriter", "VerifyResult", "Cost", "RecipientInfo"} <= set(named)
+    missing = {
+        name
+        for name, found in named.items()
+        if not any(getattr(place, name, None) in found for place in places)
+    }
+    assert missing == set()
+
+
 @pytest.mark.parametrize(
     "cls",
     [
-        *(cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher, MessageReader),
-        *(aio.Encryptor, aio.Decryptor, aio.EnvelopeCipher, aio.Reader),
+        *(cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher),
+        *(kmsbridge.MessageReader, kmsbridge.MessageWriter, kmsbridge.EncryptingReader),
+        *(aio.Encryptor, aio.Decryptor, aio.EnvelopeCipher, aio.Reader, aio.Writer, aio.EncryptingReader),
     ],
     ids=lambda cls: f"{cls.__module__}.{cls.__name__}",
 )
 def test_every_public_method_is_in_the_api_reference(cls: type) -> None:
-    """Of the three classes, the same for asyncio, and what `open` gives."""
+    """Of the three classes, the same for asyncio, and the files that they give."""
     assert public_methods(cls) <= words("reference/api.md")
 
 

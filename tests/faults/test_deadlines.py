@@ -7,7 +7,7 @@ import pytest
 from kmsbridge import EnvelopeCipher, KmsError, KmsTimeout, KmsUnavailable
 from kmsbridge import message as wire
 from kmsbridge.message import Recipient
-from tests.support import PATIENCE, on_threads
+from tests.support import PATIENCE, on_threads, with_recipients
 
 KEYS = 16
 DEADLINE = 1.0
@@ -35,9 +35,9 @@ def open_with(service, tmp_path):
 
 
 @pytest.fixture
-def message(open_with, service):
+def message(open_with, service, encrypt):
     with open_with() as cipher:
-        return cipher.encrypt(b"x")
+        return encrypt(cipher, b"x")
 
 
 def seconds(call):
@@ -82,12 +82,8 @@ def test_who_waits_for_anothers_call_waits_no_longer_than_its_own_deadline(open_
 
 def test_a_message_for_keys_that_are_not_ours_costs_no_time(open_with, message):
     """Sixteen recipients that nobody here can unwrap, beside one that somebody can."""
-    header = wire.parse(message)
-    recipients = (
-        header.recipients[0],
-        *(Recipient(f"fake:stranger-{n}", "1", b"x" * 100) for n in range(15)),
-    )
-    spliced = wire.inline(recipients).encode() + message[header.length :]
+    strangers = (Recipient(f"fake:stranger-{n}", "1", b"x" * 100) for n in range(15))
+    spliced = with_recipients(message, wire.parse(message).recipients[0], *strangers)
     with open_with() as cipher:
         start = time.monotonic()
         assert cipher.decrypt(spliced) == b"x"

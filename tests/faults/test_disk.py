@@ -69,21 +69,31 @@ def test_a_disk_full_while_rewrapping_by_a_copy_keeps_the_message_whole(files, s
     """A last write of which only a part fits must not pass for a whole one."""
     with EnvelopeCipher.from_uri("fake:other") as other, open(files / "message", "wb") as target:
         other.encrypt_stream(io.BytesIO((files / "plain").read_bytes()), target)
+    assert_rewrapping_keeps_it(files, missing)
+
+
+@pytest.mark.parametrize("missing", (1, 100, 4095, 65_000), ids="{} bytes too few".format)
+def test_a_disk_full_while_rewrapping_a_compact_message_keeps_it_whole(files, service, cipher, missing):
+    """Of which the copy is no shorter either."""
+    with EnvelopeCipher.from_uri("fake:other") as other:
+        (files / "message").write_bytes(other.encrypt(bytes(65_536)))
+    assert_rewrapping_keeps_it(files, missing)
+
+
+def assert_rewrapping_keeps_it(files, missing):
+    """Rewrap the message of key other, with room for all but so many bytes of it."""
     with EnvelopeCipher.from_uri("fake:app", decrypt_uris=["fake:other"]) as mover:
-        mover._encryption.data_keys.wrap, wrap = None, mover._encryption.data_keys.wrap
-        mover._encryption.data_keys.wrap = lambda *a, **o: _longer(wrap(*a, **o))
-        whole = len((files / "message").read_bytes()) + 1024
+        rewrap = mover._encryption.data_keys.rewrap
+        mover._encryption.data_keys.rewrap = lambda *given: [_longer(new) for new in rewrap(*given)]
+        whole = (files / "message").stat().st_size
         before = snapshot(files)
-        limited(whole - missing - 1024, lambda: mover.rewrap_file(files / "message"))
+        limited(whole - missing, lambda: mover.rewrap_file(files / "message"))
         assert snapshot(files) == before
 
 
-def _longer(header):
-    """The header with a wrapped key that is too long to go in the old one's place."""
-    from kmsbridge import message as wire
-
-    first = header.recipients[0]
-    return wire.inline((first._replace(wrapped=first.wrapped + bytes(50)),))
+def _longer(recipients):
+    """The first of them, with a wrapped key that is too long to go in the old one's place."""
+    return (recipients[0]._replace(wrapped=recipients[0].wrapped + bytes(50)),)
 
 
 def test_a_disk_full_while_rewrapping_in_place_keeps_the_message(files, service, cipher):

@@ -39,9 +39,9 @@ def both(open_profile):
         yield cipher
 
 
-def test_a_message_for_two_keys_opens_with_either(service, both, open_profile):
+def test_a_message_for_two_keys_opens_with_either(service, both, open_profile, encrypt):
     """One service down: the other is asked."""
-    message = both.encrypt(b"x")
+    message = encrypt(both, b"x")
     assert [each.key_id for each in inspect(message).recipients] == ["fake:app", "fake:other"]
     for down in (service.app, service.other):
         down.fail("unwrap", ErrorKind.UNAVAILABLE)
@@ -51,16 +51,16 @@ def test_a_message_for_two_keys_opens_with_either(service, both, open_profile):
 
 
 @pytest.mark.parametrize("kind", ErrorKind, ids=lambda kind: kind.name)
-def test_no_failure_of_the_first_key_keeps_the_second_from_being_tried(service, both, kind):
+def test_no_failure_of_the_first_key_keeps_the_second_from_being_tried(service, both, kind, encrypt):
     """Whatever class it is of."""
-    message = both.encrypt(b"x")
+    message = encrypt(both, b"x")
     service.app.fail("unwrap", kind)
     assert both.decrypt(message) == b"x"
 
 
-def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeypatch, service, both):
+def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeypatch, service, both, encrypt):
     """An alias that must be resolved at a service that is down."""
-    message = both.encrypt(b"x")
+    message = encrypt(both, b"x")
     app = both._session.keys["app"]
     app._identity.key_id = ""
     monkeypatch.setattr(type(app.driver), "resolve", _unreachable)
@@ -69,9 +69,9 @@ def test_a_key_that_cannot_tell_its_id_does_not_keep_others_from_opening(monkeyp
     assert both.decrypt_many([message]) == [b"x"]
 
 
-def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, service, both, caplog):
+def test_a_key_that_may_not_tell_its_id_is_in_the_audit_trail(monkeypatch, service, both, caplog, encrypt):
     """Though another key helps."""
-    message = both.encrypt(b"x")
+    message = encrypt(both, b"x")
     both._session.keys["app"]._identity.key_id = ""
     monkeypatch.setattr(type(both._session.keys["app"].driver), "resolve", _unreachable)
     both._session.keys["other"]._identity.key_id = "fake:other"
@@ -87,9 +87,9 @@ def _unreachable(driver, *, timeout):
     raise FakeError(ErrorKind.UNAVAILABLE)
 
 
-def test_where_no_key_could_tell_its_id_the_failure_is_told(monkeypatch, service, both):
+def test_where_no_key_could_tell_its_id_the_failure_is_told(monkeypatch, service, both, encrypt):
     """`KmsUnavailable`, not `NoMatchingKey`: it may match."""
-    message = both.encrypt(b"x")
+    message = encrypt(both, b"x")
     for key in both._session.keys.values():
         key._identity.key_id = ""
     monkeypatch.setattr(type(both._session.keys["app"].driver), "resolve", _unreachable)
@@ -97,9 +97,9 @@ def test_where_no_key_could_tell_its_id_the_failure_is_told(monkeypatch, service
         both.decrypt(message)
 
 
-def test_where_all_fail_the_services_failure_comes_first_and_the_others_are_noted(service, both):
+def test_where_all_fail_the_services_failure_comes_first_and_the_others_are_noted(service, both, encrypt):
     """One that is down is more likely the cause than a message that is not authentic."""
-    message = both.encrypt(b"x")
+    message = encrypt(both, b"x")
     service.app.fail("unwrap", ErrorKind.NOT_AUTHENTIC)
     service.other.fail("unwrap", ErrorKind.ACCESS_DENIED)
     with pytest.raises(KmsAccessDenied) as caught:
@@ -114,19 +114,19 @@ def test_a_wrap_that_cannot_reach_every_key_fails(service, both):
         both.encrypt(b"x")
 
 
-def test_decrypt_with_is_tried_in_its_order(service, both, open_profile):
+def test_decrypt_with_is_tried_in_its_order(service, both, open_profile, encrypt):
     """Not in the message's."""
-    message = both.encrypt(b"x")
+    message = encrypt(both, b"x")
     with open_profile(EnvelopeCipher, ["app"], ["other", "app"]) as reader:
         reader.decrypt(message)
     assert service.other.calls["unwrap"] == 1
     assert service.app.calls["unwrap"] == 0
 
 
-def test_a_key_that_is_not_in_decrypt_with_is_never_contacted(service, both, open_profile):
+def test_a_key_that_is_not_in_decrypt_with_is_never_contacted(service, both, open_profile, encrypt):
     """A message cannot make this host connect anywhere; the error names both sides."""
     with Encryptor.from_uri("fake:other") as writer:
-        message = writer.encrypt(b"x")
+        message = encrypt(writer, b"x")
     service.other.calls.clear()
     reader = open_profile(EnvelopeCipher, ["app", "other"], ["app"])
     with reader, pytest.raises(NoMatchingKey, match="'fake:other'.*'fake:app'") as caught:
@@ -136,9 +136,9 @@ def test_a_key_that_is_not_in_decrypt_with_is_never_contacted(service, both, ope
     assert not service.app.calls
 
 
-def test_a_message_wrapped_with_another_context_is_not_authentic_with_any_key(both):
+def test_a_message_wrapped_with_another_context_is_not_authentic_with_any_key(both, encrypt):
     """Two refusals are still one class and one wording."""
-    message = both.encrypt(b"x", context={"a": "b"})
+    message = encrypt(both, b"x", context={"a": "b"})
     with pytest.raises(AuthenticationError):
         both.decrypt(message, context={"a": "c"})
 
@@ -170,9 +170,9 @@ def recording(threads, call):
 
 
 @pytest.mark.parametrize("kind", [ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT], ids=lambda kind: kind.name)
-def test_an_unreachable_key_costs_one_attempt_and_then_nothing(service, patient, kind):
+def test_an_unreachable_key_costs_one_attempt_and_then_nothing(service, patient, kind, encrypt):
     """Many readers later it has been asked once."""
-    message = patient.encrypt(b"x")
+    message = encrypt(patient, b"x")
     service.app.fail("unwrap", kind)
     for _ in range(100):
         assert patient.decrypt(message) == b"x"
@@ -180,9 +180,9 @@ def test_an_unreachable_key_costs_one_attempt_and_then_nothing(service, patient,
     assert service.other.calls["unwrap"] == 100
 
 
-def test_a_key_that_throttles_costs_few_calls_and_no_wait(service, patient):
+def test_a_key_that_throttles_costs_few_calls_and_no_wait(service, patient, encrypt):
     """It is asked now and then, once by a reader, and the next key serves meanwhile."""
-    message = patient.encrypt(b"x")
+    message = encrypt(patient, b"x")
     service.app.fail("unwrap", ErrorKind.THROTTLED)
     began = time.monotonic()
     for _ in range(100):
@@ -192,9 +192,9 @@ def test_a_key_that_throttles_costs_few_calls_and_no_wait(service, patient):
     assert time.monotonic() - began < PATIENCE
 
 
-def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch, service, patient):
+def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch, service, patient, encrypt):
     """By a probe on another thread, when its time has come; then it is the first again."""
-    message = patient.encrypt(b"x")
+    message = encrypt(patient, b"x")
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     assert patient.decrypt(message) == b"x"
     service.app.heal()
@@ -215,9 +215,9 @@ def test_a_key_that_answers_again_is_found_without_a_reader_waiting(monkeypatch,
     assert service.other.calls["unwrap"] == asked
 
 
-def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patient):
+def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patient, encrypt):
     """What was found failing by many readers is found well again, too."""
-    message = patient.encrypt(b"x")
+    message = encrypt(patient, b"x")
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     app = patient._session.keys["app"]
     for _ in range(40):
@@ -232,9 +232,9 @@ def test_an_open_breaker_does_not_keep_the_probe_from_the_service(service, patie
     assert not app.unhealthy
 
 
-def test_a_denial_is_told_though_another_key_helps(service, patient, caplog):
+def test_a_denial_is_told_though_another_key_helps(service, patient, caplog, encrypt):
     """In the audit trail; and it does not make the key one that is passed over."""
-    message = patient.encrypt(b"x")
+    message = encrypt(patient, b"x")
     service.app.fail("unwrap", ErrorKind.ACCESS_DENIED)
     caplog.set_level("INFO", "kmsbridge.audit")
     assert [patient.decrypt(message), patient.decrypt(message)] == [b"x", b"x"]
@@ -244,9 +244,9 @@ def test_a_denial_is_told_though_another_key_helps(service, patient, caplog):
     assert outcomes == ["KmsAccessDenied", "ok"] * 2
 
 
-def test_a_denial_is_raised_before_an_outage(service, patient):
+def test_a_denial_is_raised_before_an_outage(service, patient, encrypt):
     """It will not pass by itself."""
-    message = patient.encrypt(b"x")
+    message = encrypt(patient, b"x")
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     service.other.fail("unwrap", ErrorKind.ACCESS_DENIED)
     with pytest.raises(KmsAccessDenied) as caught:
@@ -261,9 +261,9 @@ def test_several_keys_wrap_at_the_same_time(service, patient):
     assert patient.decrypt(patient.encrypt(b"x")) == b"x"
 
 
-def test_the_last_key_gets_every_attempt(service, patient):
+def test_the_last_key_gets_every_attempt(service, patient, encrypt):
     """There is no other to turn to."""
-    message = patient.encrypt(b"x")
+    message = encrypt(patient, b"x")
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     service.other.fail("unwrap", ErrorKind.UNAVAILABLE, times=2)
     assert patient.decrypt(message) == b"x"

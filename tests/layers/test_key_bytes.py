@@ -1,6 +1,7 @@
 """A data key's bytes stay with the data key: nobody else reveals them, and nobody else lends them to the cipher."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ TAKES_A_KEY = {
     "chunk_reader.ChunkReader",
     "cobblestone.commits",
     "cobblestone.derive",
+    "compact.cipher",
+    "compact.derive",
+    "xaes.derive",
 }
 LENDS = ("message/", "datakeys/", "drivers/", "testing/")
 
@@ -53,6 +57,13 @@ def test_nobody_else_reveals_a_secret(name):
 @pytest.mark.parametrize("name", modules(LENDS))
 def test_nobody_else_lends_a_key_to_the_cipher(name):
     assert not calls(modules(LENDS)[name].read_text()) & TAKES_A_KEY
+
+
+@pytest.mark.parametrize("name", sorted(TAKES_A_KEY))
+def test_what_takes_a_key_has_this_name(name):
+    """Else its callers would go unseen."""
+    module, _, function = name.partition(".")
+    assert callable(getattr(importlib.import_module(f"kmsbridge.message.{module}"), function))
 
 
 @pytest.mark.parametrize(

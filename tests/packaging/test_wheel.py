@@ -43,6 +43,89 @@ with EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
     decryptor: Decryptor = cipher.decryptor
 """
 
+FILES = """
+import asyncio
+import csv
+import gzip
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+from typing import IO, Any, BinaryIO, Protocol, assert_type
+
+from kmsbridge import EncryptingReader, EnvelopeCipher, MessageReader, MessageWriter, aio
+from kmsbridge.drivers.local.keyfile import KeyFile
+
+
+class SupportsRead(Protocol):
+    def read(self, n: int = ..., /) -> bytes: ...
+
+
+def upload_fileobj(Fileobj: IO[Any], Bucket: str, Key: str) -> bytes:
+    return bytes(Fileobj.read(100))
+
+
+def put(data: SupportsRead | IO[bytes]) -> bytes:
+    return data.read(100)
+
+
+KeyFile.create("files.json", "app").close()
+with EnvelopeCipher.from_uri("local:files.json#app") as cipher:
+    with cipher.create("text.kmsb") as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        assert_type(file, MessageWriter)
+        csv.writer(text).writerow(["a", 1])
+    with cipher.create(io.BytesIO()) as file, io.TextIOWrapper(file) as text:
+        json.dump({"a": 1}, text)
+    with cipher.create("zip.kmsb") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("member", b"text")
+    with cipher.create("tar.kmsb") as file, tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("member"))
+    with cipher.create("gzip.kmsb") as file, gzip.open(file, "wt") as packed:
+        packed.write("text")
+    with cipher.create("buffered.kmsb") as file, io.BufferedWriter(file) as buffered:
+        buffered.write(b"text")
+
+    with cipher.open("text.kmsb") as reader, io.TextIOWrapper(reader, "utf-8", newline="") as lines:
+        assert_type(reader, MessageReader)
+        assert next(csv.reader(lines)) == ["a", "1"]
+    with cipher.open("zip.kmsb") as reader, zipfile.ZipFile(reader) as archive:
+        assert archive.read("member") == b"text"
+    with cipher.open("tar.kmsb") as reader, tarfile.open(fileobj=reader) as tar:
+        assert tar.getnames() == ["member"]
+    with cipher.open("gzip.kmsb") as reader, gzip.open(reader, "rt") as packed:
+        assert packed.read() == "text"
+    with cipher.open("buffered.kmsb") as reader, cipher.create("copy.kmsb") as file:
+        shutil.copyfileobj(reader, file)
+    with cipher.open("copy.kmsb") as reader, io.BufferedReader(reader) as again:
+        assert again.read() == b"text"
+
+    with open("text.kmsb", "rb") as plain, gzip.open(io.BytesIO(gzip.compress(b"x"))) as unpacked:
+        assert_type(cipher.encrypting(plain), EncryptingReader)
+        assert upload_fileobj(cipher.encrypting(plain), "bucket", "key")
+        assert put(cipher.encrypting(unpacked))
+        shutil.copyfileobj(cipher.encrypting(plain), io.BytesIO())
+    files: list[BinaryIO] = [cipher.open("copy.kmsb"), cipher.create(io.BytesIO()), cipher.encrypting(io.BytesIO())]
+    for each in files:
+        each.close()
+
+
+async def main() -> None:
+    async with aio.EnvelopeCipher.from_uri("local:files.json#app") as cipher:
+        async with await cipher.create("async.kmsb") as file:
+            assert_type(file, aio.Writer)
+            await file.write(b"text")
+        with open("async.kmsb", "rb") as plain:
+            blocks = [block async for block in await cipher.encrypting(plain)]
+        assert_type(blocks, list[bytes])
+        stream = asyncio.StreamReader()
+        stream.feed_eof()
+        assert await cipher.decrypt(await (await cipher.encrypting(stream)).read()) == b""
+
+
+asyncio.run(main())
+"""
+
 FAKE = """
 from kmsbridge import EnvelopeCipher
 from kmsbridge.testing import CallLog, FakeDriver, FakeError, FakeKey, FakeService, UnboundFakeDriver, counted, installed
@@ -59,6 +142,8 @@ WRONG = {
     "a decryptor that rewraps": ("Decryptor.from_config().rewrap(b'')", "attr-defined"),
     "a context of numbers": ('cipher.encrypt(b"", context={"tenant": 7})', "dict-item"),
     "text from bytes": ('text: str = cipher.decrypt(b"")', "assignment"),
+    "text to a file of bytes": ('cipher.create("x").write("text")', "arg-type"),
+    "text read from a file of bytes": ('line: str = cipher.open("x").readline()', "assignment"),
 }
 
 
@@ -194,6 +279,13 @@ def check_types(python, source, folder):
 def test_a_users_right_code_passes_mypy(installed, tmp_path):
     done = check_types(installed, RIGHT, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_are_files_to_mypy_and_to_python(installed, tmp_path):
+    """What Python and clients take files with takes those of `open`, `create` and `encrypting`."""
+    done = check_types(installed, FILES, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run(installed, "-I", "-W", "error", "consumer.py", cwd=tmp_path)
 
 
 def test_a_users_tests_pass_mypy_without_the_suite(installed, tmp_path):

@@ -4,7 +4,11 @@ import base64
 import pickle
 import traceback
 
+from kmsbridge.context import EncryptionContext
+from kmsbridge.message import compact
 from kmsbridge.testing.fakes.fake import FakeDriver
+
+CONTEXT = {"tenant": "acme"}
 
 SHORTEST = 12
 """A leak is this many bytes in a row of a canary, at its beginning, in its middle or at its end."""
@@ -52,7 +56,11 @@ class Canary:
 PLAINTEXT = Canary("plaintext", b"canary plaintext: +1 555 0100 is nobody's number")
 DATA_KEY = Canary("data key", bytes((37 * n + 11) % 256 for n in range(32)))
 PASSPHRASE = Canary("passphrase", b"canary passphrase: correct horse battery staple")
-CANARIES = (PLAINTEXT, DATA_KEY, PASSPHRASE)
+DERIVED_KEY = Canary(
+    "derived key", compact.derive(DATA_KEY.reveal(), EncryptionContext.of(CONTEXT).canonical())[0]
+)
+"""Of compact bodies of that data key and context."""
+CANARIES = (PLAINTEXT, DATA_KEY, DERIVED_KEY, PASSPHRASE)
 
 
 def assert_clean(data, where):

@@ -13,10 +13,13 @@ import traceback
 import pytest
 
 from kmsbridge import EnvelopeCipher, aio
+from kmsbridge import message as wire
 from kmsbridge.driver import ErrorKind
-from kmsbridge.message import chunked, cobblestone
+from kmsbridge.message import chunked, cobblestone, compact
 from tests.secrets.canaries import (
+    CONTEXT,
     DATA_KEY,
+    DERIVED_KEY,
     PASSPHRASE,
     PLAINTEXT,
     Quoting,
@@ -24,9 +27,7 @@ from tests.secrets.canaries import (
     assert_discreet,
     failure_of,
 )
-from tests.support import PATIENCE, Outcome, crowd, install, on_threads
-
-CONTEXT = {"tenant": "acme"}
+from tests.support import PATIENCE, Outcome, crowd, encrypt_chunked, install, on_threads
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +59,10 @@ class Bench:
             self.message = writer.encrypt(PLAINTEXT.reveal(), context=CONTEXT)
             self.text = writer.encrypt_text(PLAINTEXT.text(), context=CONTEXT)
             writer.encrypt_file(self.plain, self.sealed, context=CONTEXT)
+            self.chunked = encrypt_chunked(writer, PLAINTEXT.reveal(), context=CONTEXT)
+            self.chunked_text = wire.armor(self.chunked)
+        self.compact = folder / "compact"
+        self.compact.write_bytes(self.message)
         self.direct_message = self.direct.encrypt(PLAINTEXT.reveal(), context=CONTEXT)
 
     def open(self):
@@ -118,24 +123,54 @@ async def stream_in(cipher, **options):
     await cipher.encrypt_stream(await drained(), AsyncSink(), **options)
 
 
-async def stream_out(bench, **options):
+def write_to_file(bench, /, **options):
+    with bench.cipher.create(bench.target, **options) as file:
+        file.write(PLAINTEXT.reveal())
+        file.write(PLAINTEXT.reveal() * 4000)
+        file.flush()
+
+
+async def write_to_async_file(bench, **options):
+    async with await bench.aio.create(AsyncSink(), **options) as file:
+        await file.write(PLAINTEXT.reveal())
+        await file.write(PLAINTEXT.reveal() * 4000)
+        await file.flush()
+
+
+def pull(bench, /, **options):
+    with bench.cipher.encrypting(bench.plain_stream(), **options) as file:
+        file.read(1000)
+        return file.read()
+
+
+async def pull_async(bench, **options):
+    file = await bench.aio.encrypting(await drained(), **options)
+    await file.read(1000)
+    return await file.read()
+
+
+async def stream_out(cipher, message, **options):
     reader = asyncio.StreamReader()
-    reader.feed_data(bench.message)
+    reader.feed_data(message)
     reader.feed_eof()
-    await bench.aio.decrypt_stream(reader, AsyncSink(), **options)
+    await cipher.decrypt_stream(reader, AsyncSink(), **options)
 
 
-async def open_and_close(bench, **options):
-    async with await bench.aio.open(bench.sealed, **options):
+async def open_and_close(cipher, path, **options):
+    async with await cipher.open(path, **options):
         pass
 
 
 WRITES = {
     "encrypt": lambda b, **o: b.cipher.encrypt(PLAINTEXT.reveal(), **o),
     "encrypt_text": lambda b, **o: b.cipher.encrypt_text(PLAINTEXT.text(), **o),
+    "encrypt of much": lambda b, **o: b.cipher.encrypt(PLAINTEXT.reveal() * 2000, **o),
+    "encrypt_text of much": lambda b, **o: b.cipher.encrypt_text(PLAINTEXT.text() * 2000, **o),
     "encrypt_many": lambda b, **o: b.cipher.encrypt_many([PLAINTEXT.reveal()] * 3, **o),
     "encrypt_file": lambda b, **o: b.cipher.encrypt_file(b.plain, b.target, **o),
     "encrypt_stream": lambda b, **o: b.cipher.encrypt_stream(b.plain_stream(), io.BytesIO(), **o),
+    "create": write_to_file,
+    "encrypting": pull,
     "direct encrypt": lambda b, **o: b.direct.encrypt(PLAINTEXT.reveal(), **o),
     "direct encrypt_text": lambda b, **o: b.direct.encrypt_text(PLAINTEXT.text(), **o),
     "async encrypt": lambda b, **o: run(b.aio.encrypt(PLAINTEXT.reveal(), **o)),
@@ -144,6 +179,8 @@ WRITES = {
     "async encrypt_many": lambda b, **o: run(b.aio.encrypt_many([PLAINTEXT.reveal()] * 3, **o)),
     "async encrypt_file": lambda b, **o: run(b.aio.encrypt_file(b.plain, b.target, **o)),
     "async encrypt_stream": lambda b, **o: run(stream_in(b.aio, **o)),
+    "async create": lambda b, **o: run(write_to_async_file(b, **o)),
+    "async encrypting": lambda b, **o: run(pull_async(b, **o)),
 }
 READS = {
     "decrypt": lambda b, **o: b.cipher.decrypt(b.message, **o),
@@ -152,19 +189,33 @@ READS = {
     "decrypt_file": lambda b, **o: b.cipher.decrypt_file(b.sealed, b.target, **o),
     "decrypt_stream": lambda b, **o: b.cipher.decrypt_stream(io.BytesIO(b.message), io.BytesIO(), **o),
     "open": lambda b, **o: b.cipher.open(b.sealed, **o).close(),
+    "decrypt, chunked": lambda b, **o: b.cipher.decrypt(b.chunked, **o),
+    "decrypt_text, chunked": lambda b, **o: b.cipher.decrypt_text(b.chunked_text, **o),
+    "decrypt_many, chunked": lambda b, **o: b.cipher.decrypt_many([b.chunked, b.message], **o),
+    "decrypt_file, compact": lambda b, **o: b.cipher.decrypt_file(b.compact, b.target, **o),
+    "decrypt_stream, chunked": lambda b, **o: b.cipher.decrypt_stream(
+        io.BytesIO(b.chunked), io.BytesIO(), **o
+    ),
+    "open, compact": lambda b, **o: b.cipher.open(b.compact, **o).close(),
     "direct decrypt": lambda b, **o: b.direct.decrypt(b.direct_message, **o),
     "async decrypt": lambda b, **o: run(b.aio.decrypt(b.message, **o)),
     "async direct decrypt": lambda b, **o: run(b.aio.decrypt(b.direct_message, **o)),
     "async decrypt_text": lambda b, **o: run(b.aio.decrypt_text(b.text, **o)),
     "async decrypt_many": lambda b, **o: run(b.aio.decrypt_many([b.message], **o)),
     "async decrypt_file": lambda b, **o: run(b.aio.decrypt_file(b.sealed, b.target, **o)),
-    "async decrypt_stream": lambda b, **o: run(stream_out(b, **o)),
-    "async open": lambda b, **o: run(open_and_close(b, **o)),
+    "async decrypt_stream": lambda b, **o: run(stream_out(b.aio, b.message, **o)),
+    "async open": lambda b, **o: run(open_and_close(b.aio, b.sealed, **o)),
+    "async decrypt, chunked": lambda b, **o: run(b.aio.decrypt(b.chunked, **o)),
+    "async decrypt_stream, chunked": lambda b, **o: run(stream_out(b.aio, b.chunked, **o)),
+    "async decrypt_file, compact": lambda b, **o: run(b.aio.decrypt_file(b.compact, b.target, **o)),
+    "async open, compact": lambda b, **o: run(open_and_close(b.aio, b.compact, **o)),
 }
 REWRAPS = {
     "rewrap": lambda b, **o: b.cipher.rewrap(b.message, **o),
     "direct rewrap": lambda b, **o: b.direct.rewrap(b.direct_message, **o),
     "rewrap_file": lambda b, **o: b.cipher.rewrap_file(b.sealed, **o),
+    "rewrap, chunked": lambda b, **o: b.cipher.rewrap(b.chunked, **o),
+    "rewrap_file, compact": lambda b, **o: b.cipher.rewrap_file(b.compact, **o),
     "async rewrap": lambda b, **o: run(b.aio.rewrap(b.message, **o)),
     "async rewrap_file": lambda b, **o: run(b.aio.rewrap_file(b.sealed, **o)),
 }
@@ -225,7 +276,7 @@ def test_a_wrong_context_shows_no_secret(bench, call):
     assert_fails_discreetly(lambda: call(bench, context={"tenant": "other"}))
 
 
-@each({name: call for name, call in READS.items() if name != "open"})
+@each(READS)
 def test_a_wrong_aad_shows_no_secret(bench, call):
     """With the data key at hand."""
     assert_fails_discreetly(lambda: call(bench, context=CONTEXT, aad=b"wrong"))
@@ -261,7 +312,8 @@ WRONG_TYPES = {
     "str to encrypt": lambda b: b.cipher.encrypt(PLAINTEXT.text()),
     "list to encrypt": lambda b: b.cipher.encrypt([*PLAINTEXT.reveal()]),
     "strided buffer to encrypt": lambda b: b.cipher.encrypt(memoryview(PLAINTEXT.reveal())[::1][::2]),
-    "str among many": lambda b: b.cipher.encrypt_many([b"", PLAINTEXT.text()]),
+    "list among many": lambda b: b.cipher.encrypt_many([b"", [PLAINTEXT.text()]]),
+    "surrogates among many": lambda b: b.cipher.encrypt_many([b"", PLAINTEXT.text() + "\ud800"]),
     "one str for many": lambda b: b.cipher.encrypt_many(PLAINTEXT.text()),
     "bytes as text": lambda b: b.cipher.encrypt_text(PLAINTEXT.reveal()),
     "surrogates": lambda b: b.cipher.encrypt_text(PLAINTEXT.text() + "\ud800"),
@@ -269,7 +321,7 @@ WRONG_TYPES = {
     "too much for direct": lambda b: b.direct.encrypt(PLAINTEXT.reveal() * 1000),
     "str to encrypt, async": lambda b: run(b.aio.encrypt(PLAINTEXT.text())),
     "list to encrypt, async": lambda b: run(b.aio.encrypt([*PLAINTEXT.reveal()])),
-    "str among many, async": lambda b: run(b.aio.encrypt_many([b"", PLAINTEXT.text()])),
+    "list among many, async": lambda b: run(b.aio.encrypt_many([b"", [PLAINTEXT.text()]])),
     "bytes as text, async": lambda b: run(b.aio.encrypt_text(PLAINTEXT.reveal())),
     "surrogates, async": lambda b: run(b.aio.encrypt_text(PLAINTEXT.text() + "\ud800")),
     "a reader of text": lambda b: b.cipher.encrypt_stream(io.StringIO(PLAINTEXT.text()), io.BytesIO()),
@@ -288,34 +340,67 @@ def test_a_payload_of_a_wrong_type_is_not_shown(bench, call, warm):
 
 def test_a_payload_that_is_no_text_is_not_shown(bench):
     """`decrypt_text` of what `encrypt` made; Python's own error would hold the plaintext."""
-    from kmsbridge import message as wire
-
     binary = bench.cipher.encrypt(PLAINTEXT.reveal() + b"\xff", context=CONTEXT)
     for call in (bench.cipher.decrypt_text, lambda *a, **o: run(bench.aio.decrypt_text(*a, **o))):
         error = assert_fails_discreetly(lambda call=call: call(wire.armor(binary), context=CONTEXT))
         assert isinstance(error, ValueError)
 
 
-@each(
-    {
-        name: ALL[name]
-        for name in ("encrypt", "encrypt_text", "encrypt_many", "async encrypt", "decrypt", "async decrypt")
-    }
+def broken(*arguments):
+    copy = list(arguments)
+    raise MemoryError(len(copy))
+
+
+COMPACT_WRITES = ("encrypt", "encrypt_text", "encrypt_many", "async encrypt")
+COMPACT_READS = ("decrypt", "decrypt_many", "async decrypt")
+IN_MEMORY = (
+    *COMPACT_WRITES,
+    *COMPACT_READS,
+    *("encrypt of much", "encrypt_text of much", "async encrypt of much"),
+    *("decrypt, chunked", "decrypt_text, chunked", "decrypt_many, chunked", "async decrypt, chunked"),
 )
+
+
+@each({name: ALL[name] for name in IN_MEMORY})
 def test_a_failure_inside_the_cipher_shows_no_secret(monkeypatch, bench, call):
     """Out of memory where key and plaintext are arguments."""
-
-    def broken(key, context, payload, prefix=b""):
-        copy = [key, payload]
-        raise MemoryError(len(copy))
-
     bench.cipher.encrypt(b"warm", context=CONTEXT)
     run(bench.aio.encrypt(b"warm", context=CONTEXT))
-    bench.cipher.decrypt(bench.message, context=CONTEXT)
-    run(bench.aio.decrypt(bench.message, context=CONTEXT))
+    for message in (bench.message, bench.chunked):
+        bench.cipher.decrypt(message, context=CONTEXT)
+        run(bench.aio.decrypt(message, context=CONTEXT))
     with monkeypatch.context() as patch:
-        patch.setattr(chunked, "encrypt", broken)
-        patch.setattr(chunked, "decrypt", broken)
+        for module, name in (
+            (chunked, "encrypt"),
+            (chunked, "decrypt"),
+            (compact, "encrypt"),
+            (compact, "encrypt_many"),
+            (compact, "decrypt"),
+            (compact, "decrypt_many"),
+        ):
+            patch.setattr(module, name, broken)
+        assert isinstance(assert_fails_discreetly(lambda: call(bench, context=CONTEXT)), MemoryError)
+
+
+@each({name: ALL[name] for name in (*COMPACT_WRITES, *COMPACT_READS)})
+@pytest.mark.parametrize(
+    ("module", "name"),
+    (
+        (compact, "derive"),
+        (compact, "cipher"),
+        (compact.xaes, "derive"),
+        (compact.xaes, "_doubled"),
+        (compact.xaes, "AESGCM"),
+        (compact.hmac, "digest"),
+    ),
+    ids=lambda each: each if isinstance(each, str) else each.__name__.rpartition(".")[2],
+)
+def test_a_failure_while_the_keys_of_a_compact_body_are_derived_shows_no_secret(
+    monkeypatch, bench, call, module, name
+):
+    """Out of memory where the data key, or one made from it, is an argument; no data key is at hand."""
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, broken)
         assert isinstance(assert_fails_discreetly(lambda: call(bench, context=CONTEXT)), MemoryError)
 
 
@@ -366,6 +451,8 @@ def failing_progress(done):
 
 STREAMS = {
     "source fails": lambda b: b.cipher.encrypt_stream(BrokenSource(PLAINTEXT.reveal()), io.BytesIO()),
+    "source of encrypting fails": lambda b: b.cipher.encrypting(BrokenSource(PLAINTEXT.reveal())).read(),
+    "target of a file fails": lambda b: b.cipher.create(BrokenSink(1)).write(PLAINTEXT.reveal() * 1000),
     "target of ciphertext fails": lambda b: b.cipher.encrypt_stream(b.plain_stream(), BrokenSink(1)),
     "target of plaintext fails": lambda b: b.cipher.decrypt_stream(
         io.BytesIO(b.sealed.read_bytes()), BrokenSink(), context=CONTEXT
@@ -508,7 +595,7 @@ def test_use_after_close_shows_no_secret(bench):
     """Every operation on a closed cipher."""
     bench.close()
     for name, call in ALL.items():
-        if name not in ("async open", "open"):
+        if not name.startswith(("async open", "open")):
             assert_discreet(failure_of(lambda call=call: call(bench, context=CONTEXT)))
 
 
@@ -520,7 +607,13 @@ def soft_limit(number, frame):
     raise SoftLimit
 
 
-ENTRIES = ("guarded.<locals>.guard", "EncryptMethods.encrypt")
+ENTRIES = (
+    "guarded.<locals>.guard",
+    "EncryptMethods.encrypt",
+    "EncryptMethods.encrypt_text",
+    "discreet.<locals>.guarded",
+    "discreet.<locals>.guard",
+)
 """The frames that a user's call of a method that writes begins with."""
 
 
@@ -529,7 +622,9 @@ def interrupted(call, nth):
     steps, raised = itertools.count(), []
 
     def trace(frame, event, argument):
-        if "kmsbridge/" not in frame.f_code.co_filename or "testing" in frame.f_code.co_filename:
+        code = frame.f_code
+        # What is raised in a finalizer is dropped by Python.
+        if "kmsbridge/" not in code.co_filename or "testing" in code.co_filename or code.co_name == "__del__":
             return None
         # An interpreter takes no interrupt between a with block and the release of its lock.
         can_be = event == "line" and "with " not in linecache.getline(
@@ -596,13 +691,17 @@ def test_the_search_finds_what_leaks():
     def leaking_text():
         raise ValueError(DATA_KEY.reveal())
 
+    def leaking_derived_key():
+        key = DERIVED_KEY.reveal()
+        raise ValueError(len(key))
+
     def leaking_hidden_context():
         try:
             raise KeyError(PASSPHRASE.text())
         except KeyError:
             raise ValueError("hidden") from None
 
-    for leak in (leaking_frame, leaking_text, leaking_hidden_context):
+    for leak in (leaking_frame, leaking_text, leaking_derived_key, leaking_hidden_context):
         error = failure_of(leak)
         with pytest.raises(AssertionError):
             assert_discreet(error)

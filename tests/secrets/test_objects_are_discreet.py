@@ -10,11 +10,13 @@ import pickle
 import pytest
 
 from kmsbridge import EnvelopeCipher, aio
+from kmsbridge.cipher.files import read_start
 from kmsbridge.driver import Options
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.message import chunked, cobblestone
 from kmsbridge.secret import Secret
 from tests.secrets.canaries import DATA_KEY, PASSPHRASE, PLAINTEXT, assert_clean
+from tests.support import encrypt_chunked
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +35,23 @@ def objects(service, tmp_path):
     direct = EnvelopeCipher.from_uri("fake:app", direct=True)
     asynchronous = aio.EnvelopeCipher.from_uri("fake:app", token=PASSPHRASE.text())
     message = fake.encrypt(PLAINTEXT.reveal())
-    files = [io.BytesIO(message), io.BytesIO(direct.encrypt(PLAINTEXT.reveal()))]
+    chunks = encrypt_chunked(fake, PLAINTEXT.reveal())
+    files = [io.BytesIO(each) for each in (message, chunks, direct.encrypt(PLAINTEXT.reveal()))]
     readers = [fake.open(file) for file in files]
     for reader in readers:
         reader.read(1)
+    writer, pulled = fake.create(io.BytesIO()), fake.encrypting(io.BytesIO(PLAINTEXT.reveal()))
+    writer.write(PLAINTEXT.reveal())
+    pulled.read(1)
     fake.rewrap(message)
     local.encrypt(PLAINTEXT.reveal())
-    sealer, opener = (
+    decryptor, sealer, opener = (
+        fake._decryption.body_decryptor(*read_start(io.BytesIO(message)), None, b""),
         chunked.BodyEncryptor(DATA_KEY.reveal(), b""),
         chunked.BodyDecryptor(DATA_KEY.reveal(), b""),
     )
-    yield [*ours(), sealer, opener, asynchronous]
+    yield [*ours(), decryptor, sealer, opener, asynchronous]
+    writer.abandon()
     asyncio.run(asynchronous.close())
     for cipher in (fake, local, direct):
         cipher.close()
@@ -65,6 +73,10 @@ def test_no_repr_shows_a_secret(objects):
         "DataKey",
         "EncryptionKeys",
         "MessageReader",
+        "MessageWriter",
+        "EncryptingReader",
+        "PayloadReader",
+        "BodyDecryptor",
         "Options",
         "KeyFile",
     } <= kinds

@@ -6,7 +6,7 @@ import pytest
 
 from kmsbridge import AuthenticationError
 from kmsbridge.errors import forget_locals
-from kmsbridge.message import chunked
+from kmsbridge.message import chunked, compact
 
 
 def locals_of(error, name):
@@ -14,12 +14,12 @@ def locals_of(error, name):
     return next(f.f_locals for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_name == name)
 
 
-def test_the_callers_locals_are_kept(cipher):
+def test_the_callers_locals_are_kept(cipher, encrypt):
     """Every frame above the library, even finished ones."""
 
     def inner():
         mine = "kept inside"
-        cipher.decrypt(cipher.encrypt(b"x"), aad=mine.encode())
+        cipher.decrypt(encrypt(cipher, b"x"), aad=mine.encode())
 
     def outer():
         also_mine = "kept outside"
@@ -64,12 +64,17 @@ def test_the_chain_of_an_exception_being_handled_is_kept(cipher):
     assert earlier.__suppress_context__
 
 
-def test_our_own_frames_stay_in_the_traceback_without_their_locals(cipher):
+@pytest.mark.parametrize(
+    ("payload", "innermost_of"),
+    ((b"x", compact.decrypt), (bytes(65_537), chunked.decrypt)),
+    ids=("compact", "chunked"),
+)
+def test_our_own_frames_stay_in_the_traceback_without_their_locals(cipher, payload, innermost_of):
     """File and line are told: only values are cleared."""
     with pytest.raises(AuthenticationError) as caught:
-        cipher.decrypt(cipher.encrypt(b"x"), aad=b"other")
+        cipher.decrypt(cipher.encrypt(payload), aad=b"other")
     *_, innermost = (frame for frame, _ in traceback.walk_tb(caught.value.__traceback__))
-    assert innermost.f_code is chunked.decrypt.__code__
+    assert innermost.f_code is innermost_of.__code__
     assert innermost.f_locals == {}
 
 

@@ -1,5 +1,5 @@
 """The key service in memory, for these tests."""
 
-from tests.support import cipher, service
+from tests.support import cipher, encrypt, service
 
-__all__ = ["cipher", "service"]
+__all__ = ["cipher", "encrypt", "service"]

@@ -7,6 +7,7 @@ import pytest
 
 from kmsbridge import EnvelopeCipher, LimitExceeded, aio
 from kmsbridge.cipher.aad import MAX_AAD
+from tests.support import encrypt_chunked
 
 LONGEST = bytes(MAX_AAD)
 PLAIN = b"payload"
@@ -18,9 +19,12 @@ def cipher(service, request):
         yield opened
 
 
-@pytest.fixture
-def bound(cipher):
+@pytest.fixture(params=("compact or direct", "chunked"))
+def bound(cipher, request):
     """A message that is bound to the longest aad."""
+    if request.param == "chunked":
+        with EnvelopeCipher.from_uri("fake:app") as writer:
+            return encrypt_chunked(writer, PLAIN, aad=LONGEST)
     return cipher.encrypt(PLAIN, aad=LONGEST)
 
 

@@ -12,7 +12,7 @@ from kmsbridge.driver import ErrorDetails, ErrorKind
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import MAX_CODE, MAX_MESSAGE, MAX_REMEDY
 from kmsbridge.testing.fakes.fake import FakeDriver
-from tests.support import install
+from tests.support import install, with_recipients
 
 LONGEST = MAX_MESSAGE + len("; ") + MAX_REMEDY
 SIGNS = {"ASCII": "x", "control characters": "\0", "unassigned characters": "\U0010ffff"}
@@ -29,12 +29,13 @@ def told(call):
     return error
 
 
-def hostile(sign):
-    """A message whose 16 recipients have names and versions as long as may be."""
+def hostile(sign, kind):
+    """A message of this kind whose 16 recipients have names and versions as long as may be."""
     most = (wire.MAX_KEY_ID - 4) // len(sign.encode())
     version = sign * (wire.MAX_KEY_VERSION // len(sign.encode()))
     recipients = tuple(wire.Recipient(f"x:{n:x}" + sign * most, version, b"w") for n in range(16))
-    return wire.inline(recipients).encode() + bytes(72)
+    commitment = bytes(32) if kind in wire.COMPACT_KINDS else b""
+    return wire.inline(recipients, kind=kind, commitment=commitment).encode() + bytes(72)
 
 
 READ = {
@@ -50,10 +51,11 @@ READ = {
 
 
 @every_sign
+@pytest.mark.parametrize("kind", (wire.Kind.INLINE, wire.Kind.INLINE_COMPACT), ids=("chunked", "compact"))
 @pytest.mark.parametrize("way", READ)
-def test_a_message_for_sixteen_others_names_three_of_them(cipher, tmp_path, sign, way):
+def test_a_message_for_sixteen_others_names_three_of_them(cipher, tmp_path, sign, kind, way):
     """16 KB of key ids made an error of 41,025 characters."""
-    message, path = hostile(sign), tmp_path / "message"
+    message, path = hostile(sign, kind), tmp_path / "message"
     path.write_bytes(message)
     assert len(message) > 16_000
     error = told(lambda: READ[way](cipher, message, path))
@@ -65,12 +67,12 @@ def test_a_message_for_sixteen_others_names_three_of_them(cipher, tmp_path, sign
     )
 
 
-def test_a_profile_of_many_keys_names_three_of_them(service, cipher):
+def test_a_profile_of_many_keys_names_three_of_them(service, cipher, encrypt):
     """And each of several failures that are told together is short."""
     names = [f"key{n}" + "k" * 100 for n in range(16)]
     for name in names:
         service.create(name)
-    message = cipher.encrypt(b"x")
+    message = encrypt(cipher, b"x")
     uris = [f"fake:{name}" for name in names]
     with EnvelopeCipher.from_uri(uris[0], decrypt_uris=uris[1:]) as many:
         error = told(lambda: many.decrypt(message))
@@ -90,14 +92,14 @@ class Wordy(FakeDriver):
 @pytest.mark.parametrize(
     "kind", (ErrorKind.ACCESS_DENIED, ErrorKind.INVALID_REQUEST, ErrorKind.KEY_NOT_FOUND)
 )
-def test_a_provider_that_answers_with_megabytes_makes_a_short_error(service, monkeypatch, kind):
+def test_a_provider_that_answers_with_megabytes_makes_a_short_error(service, encrypt, monkeypatch, kind):
     """Its code, its request id and its remedy; of one key as of several."""
     monkeypatch.setattr(Wordy, "service", service)
     install(monkeypatch, Wordy)
     with EnvelopeCipher.from_uri("wordy:app", decrypt_uris=["wordy:other"]) as cipher:
-        message = cipher.encrypt(b"x")
-        first, rest = wire.parse(message).recipients[0], message[wire.parse(message).length :]
-        both = wire.inline((first, first._replace(key_id="wordy:other"))).encode() + rest
+        message = encrypt(cipher, b"x")
+        (first,) = wire.parse(message).recipients
+        both = with_recipients(message, first, first._replace(key_id="wordy:other"))
         service.app.fail("wrap", kind)
         for key in (service.app, service.other):
             key.fail("unwrap", kind)

@@ -14,11 +14,10 @@ import pytest
 from cryptography.cobblestone import Cobblestone256Encryptor
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from kmsbridge import AuthenticationError, EnvelopeCipher
+from kmsbridge import AuthenticationError, EnvelopeCipher, inspect
 from kmsbridge import message as wire
 from kmsbridge.cipher.reading import MessageReader
 from kmsbridge.drivers.local.keyfile import KeyFile
@@ -26,6 +25,8 @@ from kmsbridge.message import chunked, cobblestone
 from kmsbridge.message.chunk_reader import ChunkReader
 from kmsbridge.message.chunked import BodyDecryptor, decrypt
 from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK, OVERHEAD
+from tests.gcm import Gcm, for_both
+from tests.support import BODIES, encrypt_chunked
 
 PUBLISHED = json.loads(files("cryptography_vectors").joinpath("chunked-encryption/vectors.json").read_text())
 USABLE = [each for each in PUBLISHED["vectors"] if each["aead"] == "AEAD_AES_256_GCM"]
@@ -237,12 +238,13 @@ def cipher(tmp_path_factory):
         yield opened_cipher
 
 
+@pytest.mark.parametrize("encrypt", BODIES.values(), ids=BODIES)
 @pytest.mark.parametrize("length", LENGTHS)
-def test_random_ranges_of_a_message(length, cipher, torture):
+def test_random_ranges_of_a_message(length, encrypt, cipher, torture):
     """`Decryptor.open` reads any range as a slice of the plaintext, and `inspect` knows the length."""
     rng = torture.rng(f"ranges of {length}")
-    message = cipher.encrypt(DATA[:length], context={"a": "b"}, aad=b"aad")
-    assert wire.plaintext_length(len(message) - wire.parse(message).length) == length
+    message = encrypt(cipher, DATA[:length], context={"a": "b"}, aad=b"aad")
+    assert inspect(message).plaintext_length == length
     edges = [at for at in range(length + 2) if at % CHUNK in (0, 1, CHUNK - 1) or at >= length - 1]
     starts = edges + [rng.randrange(length + 1) for _ in range(10)]
     with cipher.open(io.BytesIO(message), context={"a": "b"}, aad=b"aad") as file:
@@ -374,66 +376,6 @@ def test_another_key_or_context_is_refused(opened):
 
 # --- a body for two keys ------------------------------------------------------------------------------
 
-# GF(2^128) as SP 800-38D has it: the first bit of a block is the coefficient of x^0.
-ONE, POLYNOMIAL = 1 << 127, 0xE1 << 120
-
-
-def times(a, b):
-    """The product of two blocks."""
-    product = 0
-    for bit in range(127, -1, -1):
-        if a >> bit & 1:
-            product ^= b
-        b = b >> 1 ^ (POLYNOMIAL if b & 1 else 0)
-    return product
-
-
-def power(a, exponent):
-    """`a` to that power; 2**128 - 2 inverts."""
-    result = ONE
-    while exponent:
-        if exponent & 1:
-            result = times(result, a)
-        a, exponent = times(a, a), exponent >> 1
-    return result
-
-
-class Gcm:
-    """What AES-GCM under one key and nonce makes of a ciphertext, apart from the keystream."""
-
-    def __init__(self, key, nonce):
-        self.aead, self.nonce = AESGCM(key), nonce
-        empty = AESGCM(key).encrypt(nonce, b"", None)  # GHASH of nothing is zero, so this is the tag's mask
-        self.mask = int.from_bytes(empty, "big")
-        keystream = AESGCM(key).encrypt(nonce, bytes(16), None)
-        block, tag = (int.from_bytes(part, "big") for part in (keystream[:16], keystream[16:]))
-        self.h = hash_key(key)
-        assert self.tag([block]) == tag
-
-    def tag(self, blocks):
-        """The tag of these ciphertext blocks."""
-        digest = 0
-        for block in [*blocks, len(blocks) * 128]:
-            digest = times(digest ^ block, self.h)
-        return digest ^ self.mask
-
-
-def hash_key(key):
-    """H of SP 800-38D, the encrypted zero block."""
-    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
-    return int.from_bytes(encryptor.update(bytes(16)), "big")
-
-
-def for_both(one, two, blocks):
-    """A ciphertext and tag that both accept: the last of `blocks` is chosen so that the tags are equal."""
-    blocks = [*blocks, 0]
-    difference = one.tag(blocks) ^ two.tag(blocks)
-    factor = times(one.h, one.h) ^ times(two.h, two.h)
-    blocks[-1] = times(difference, power(factor, 2**128 - 2))
-    tag = one.tag(blocks)
-    assert tag == two.tag(blocks)
-    return b"".join(block.to_bytes(16, "big") for block in [*blocks, tag])
-
 
 def test_a_body_that_raw_gcm_opens_under_two_keys_opens_under_one_at_most():
     """AES-GCM accepts one ciphertext under two keys; the commitment tells which key a body is for."""
@@ -470,7 +412,7 @@ def test_two_keys_one_nonce_in_a_message(cipher):
     nonce = rng.randbytes(12)
     chunk = for_both(Gcm(KEY, nonce), Gcm(KEY[::-1], nonce), [rng.getrandbits(128) for _ in range(4)])
     assert one.decrypt(nonce, chunk, None) != two.decrypt(nonce, chunk, None)
-    message = cipher.encrypt(b"x" * (len(chunk) - 16))
+    message = encrypt_chunked(cipher, b"x" * (len(chunk) - 16))
     body = wire.parse(message).length
     for start in (message[: body + OVERHEAD], message[:body] + rng.randbytes(OVERHEAD)):
         with pytest.raises(AuthenticationError):

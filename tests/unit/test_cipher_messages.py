@@ -18,11 +18,15 @@ from kmsbridge import (
     UnsupportedMessage,
     inspect,
 )
+from kmsbridge import message as wire
 from kmsbridge.driver import Capability, ErrorKind
 from kmsbridge.testing import installed
 from kmsbridge.testing.fakes.fake import FakeDriver
+from tests.support import BODIES, encrypt_chunked
 
 CONTEXT = {"tenant": "acme", "purpose": "Rückzahlung"}
+SIZES = {"compact": 1, "chunked": 20_000}
+"""Times that a small payload is repeated, to have each format of body from `encrypt`."""
 
 
 @pytest.fixture
@@ -31,14 +35,15 @@ def direct(service):
         yield cipher
 
 
-@pytest.mark.parametrize("size", (0, 1, 100, 16383, 16384, 16385, 100_000))
+@pytest.mark.parametrize("size", (0, 1, 100, 16383, 16384, 16385, 65535, 65536, 65537, 100_000))
 def test_what_is_encrypted_comes_back(cipher, size):
-    """At and around the edges of chunks."""
+    """At and around the edges of chunks, and of compact bodies."""
     plaintext = bytes(n % 251 for n in range(size))
-    message = cipher.encrypt(plaintext, context=CONTEXT, aad=b"users/42")
-    assert type(message) is bytes
-    for _ in range(2):
-        assert cipher.decrypt(message, context=CONTEXT, aad=b"users/42") == plaintext
+    binding = {"context": CONTEXT, "aad": b"users/42"}
+    for message in (cipher.encrypt(plaintext, **binding), encrypt_chunked(cipher, plaintext, **binding)):
+        assert type(message) is bytes
+        for _ in range(2):
+            assert cipher.decrypt(message, **binding) == plaintext
 
 
 @pytest.mark.parametrize(
@@ -46,12 +51,12 @@ def test_what_is_encrypted_comes_back(cipher, size):
     (bytes, bytearray, memoryview, lambda b: array.array("B", b)),
     ids=("bytes", "bytearray", "memoryview", "array"),
 )
-def test_any_contiguous_buffer_will_do(cipher, kind):
+def test_any_contiguous_buffer_will_do(cipher, direct, kind):
     """As plaintext, aad and message, direct or not."""
-    for each in (cipher, EnvelopeCipher.from_uri("fake:app", direct=True)):
-        message = each.encrypt(kind(b"payload"), aad=kind(b"aad"))
+    for each, payload in ((cipher, b"payload"), (cipher, b"payload" * 10_000), (direct, b"payload")):
+        message = each.encrypt(kind(payload), aad=kind(b"aad"))
         for _ in range(2):
-            assert each.decrypt(kind(message), aad=kind(b"aad")) == b"payload"
+            assert each.decrypt(kind(message), aad=kind(b"aad")) == payload
 
 
 @pytest.mark.parametrize(
@@ -67,22 +72,23 @@ def test_any_contiguous_buffer_will_do(cipher, kind):
 )
 def test_any_other_context_or_aad_is_refused_in_one_wording(cipher, direct, wrong):
     """Which of them was wrong is not told."""
-    for each in (cipher, direct):
-        message = each.encrypt(b"x", context=CONTEXT, aad=b"users/42")
+    binding = {"context": CONTEXT, "aad": b"users/42"}
+    messages = [(cipher, encrypt(cipher, b"x", **binding)) for encrypt in BODIES.values()]
+    for each, message in (*messages, (direct, direct.encrypt(b"x", **binding))):
         each.decrypt(message, context=CONTEXT, aad=b"users/42")
         with pytest.raises(AuthenticationError) as caught:
             each.decrypt(message, **({"context": CONTEXT, "aad": b"users/42"} | wrong))
         assert str(caught.value) == str(AuthenticationError())
 
 
-@pytest.mark.parametrize("kind", ("inline", "direct"))
+@pytest.mark.parametrize("kind", (*BODIES, "direct"))
 def test_no_changed_byte_gives_another_plaintext(service, cipher, kind):
     """In the header or the body, with the data key cached or not; an error is one of the tree.
 
     A changed version in the header can be harmless: it is there to be read, the ciphertext has its own.
     """
     with EnvelopeCipher.from_uri("fake:app", direct=kind == "direct") as writer:
-        message = writer.encrypt(b"payload")
+        message = BODIES.get(kind, EnvelopeCipher.encrypt)(writer, b"payload")
     cipher.decrypt(message)
     for n in range(len(message)):
         changed = bytearray(message)
@@ -131,11 +137,9 @@ TELLING = {
         lambda c, m: c.encrypt(b"x", context={"id": []}),
         "context must map str to str",
     ),
-    "one str for many": (lambda c, m: c.encrypt_many("ab"), r"plaintexts\[0\] must be bytes-like"),
-    "str among many": (
-        lambda c, m: c.decrypt_many([m, "x"]),
-        r"messages\[1\] must be bytes-like, not str: use decrypt_text",
-    ),
+    "one str for many": (lambda c, m: c.encrypt_many("ab"), "plaintexts must be an iterable .* not one str"),
+    "one message for many": (lambda c, m: c.decrypt_many(m), "messages must be an iterable .* not one bytes"),
+    "int among many": (lambda c, m: c.decrypt_many([m, 7]), r"messages\[1\] must be bytes-like, not int"),
     "too few aads": (lambda c, m: c.encrypt_many([b"x", b"y"], aads=[b"1"]), "aads must be a sequence of 2"),
     "bytes as aads": (lambda c, m: c.encrypt_many([b"x"], aads=b"1"), "aads must be a sequence of 1"),
     "str among aads": (lambda c, m: c.decrypt_many([m], aads=["1"]), r"aads\[0\] must be bytes-like"),
@@ -145,10 +149,10 @@ TELLING = {
 
 @pytest.mark.parametrize(("call", "words"), TELLING.values(), ids=TELLING)
 @pytest.mark.parametrize("warm", (False, True), ids=("cold", "warm"))
-def test_a_wrong_type_is_told_by_name(service, cipher, call, words, warm):
+def test_a_wrong_type_is_told_by_name(service, cipher, encrypt, call, words, warm):
     """`TypeError`, the same with a data key at hand and without, and no call is made."""
     with EnvelopeCipher.from_uri("fake:app") as writer:
-        message = writer.encrypt(b"x")
+        message = encrypt(writer, b"x")
     if warm:
         cipher.encrypt(b"x")
         cipher.decrypt(message)
@@ -170,9 +174,9 @@ def test_a_wrong_type_is_told_by_name(service, cipher, call, words, warm):
     ),
     ids=("empty name", "empty value", "reserved", "surrogate", "65 pairs", "4 KiB"),
 )
-def test_a_context_that_cannot_be_is_refused_before_any_call(service, cipher, context, error):
+def test_a_context_that_cannot_be_is_refused_before_any_call(service, cipher, encrypt, context, error):
     """Everywhere, with a remedy."""
-    message = cipher.encrypt(b"x")
+    message = encrypt(cipher, b"x")
     service.app.calls.clear()
     for call in (
         lambda: cipher.encrypt(b"x", context=context),
@@ -185,7 +189,9 @@ def test_a_context_that_cannot_be_is_refused_before_any_call(service, cipher, co
 
 
 @pytest.mark.parametrize(
-    "text", ("", "plain", "Grüße, 世界, مرحبا, 🔑", "\0\n"), ids=("empty", "ascii", "scripts", "controls")
+    "text",
+    ("", "plain", "Grüße, 世界, مرحبا, 🔑", "\0\n", "long, " * 20_000),
+    ids=("empty", "ascii", "scripts", "controls", "long"),
 )
 def test_text_goes_through_text(cipher, text):
     """The armored form survives white space around it."""
@@ -205,29 +211,29 @@ def test_text_goes_through_text(cipher, text):
     ),
     ids=("cut", "junk behind", "space inside", "no prefix", "nothing"),
 )
-def test_damaged_text_is_told(cipher, damage, words):
+@pytest.mark.parametrize("times", SIZES.values(), ids=SIZES)
+def test_damaged_text_is_told(cipher, damage, words, times):
     """`MalformedMessage`, or not authentic."""
     with pytest.raises((MalformedMessage, AuthenticationError), match=words):
-        cipher.decrypt_text(damage(cipher.encrypt_text("text")))
+        cipher.decrypt_text(damage(cipher.encrypt_text("text" * times)))
 
 
-def test_an_armored_message_as_bytes_is_told(cipher):
+@pytest.mark.parametrize("times", SIZES.values(), ids=SIZES)
+def test_an_armored_message_as_bytes_is_told(cipher, times):
     """Pointing to `decrypt_text`."""
     with pytest.raises(MalformedMessage, match="armored.*decrypt_text"):
-        cipher.decrypt(cipher.encrypt_text("x").encode())
+        cipher.decrypt(cipher.encrypt_text("text" * times).encode())
 
 
-def test_bytes_that_are_no_text_are_told(cipher):
+def test_bytes_that_are_no_text_are_told(cipher, encrypt):
     """`decrypt_text` of what `encrypt` made of anything."""
-    from kmsbridge.message import armor
-
     with pytest.raises(ValueError, match="not text: use decrypt"):
-        cipher.decrypt_text(armor(cipher.encrypt(b"\xff")))
+        cipher.decrypt_text(wire.armor(encrypt(cipher, b"\xff")))
 
 
-def test_later_versions_and_kinds_are_told_apart_from_junk(cipher):
+def test_later_versions_and_kinds_are_told_apart_from_junk(cipher, encrypt):
     """`UnsupportedMessage` says to upgrade."""
-    message = cipher.encrypt(b"x")
+    message = encrypt(cipher, b"x")
     for changed in (message[:4] + b"\2" + message[5:], message[:5] + b"\7" + message[6:]):
         with pytest.raises(UnsupportedMessage, match="upgrade"):
             cipher.decrypt(changed)
@@ -237,12 +243,13 @@ def test_later_versions_and_kinds_are_told_apart_from_junk(cipher):
 
 
 def test_many_take_few_calls_and_keep_their_order(service, cipher):
-    """1,000 messages of 5 data keys: one batch."""
+    """1,000 messages of 5 data keys, with both formats of body: one batch."""
     messages = []
     for n in range(5):
         with EnvelopeCipher.from_uri("fake:app") as writer:
             batch = [f"{n}/{i}".encode() for i in range(200)]
-            messages += writer.encrypt_many(batch, aads=batch)
+            messages += writer.encrypt_many(batch[:100], aads=batch[:100])
+            messages += [encrypt_chunked(writer, each, aad=each) for each in batch[100:]]
     plaintexts = [f"{n}/{i}".encode() for n in range(5) for i in range(200)]
     service.app.calls.clear()
     assert cipher.decrypt_many(messages, aads=plaintexts) == plaintexts
@@ -251,7 +258,7 @@ def test_many_take_few_calls_and_keep_their_order(service, cipher):
     assert cipher.encrypt_many([]) == cipher.decrypt_many([]) == []
 
 
-def test_many_ask_the_keys_in_their_order(tmp_path, service):
+def test_many_ask_the_keys_in_their_order(tmp_path, service, encrypt):
     """A later key with batches is not asked for what an earlier one without can open."""
     config = tmp_path / "kmsbridge.toml"
     config.write_text(
@@ -268,17 +275,18 @@ def test_many_ask_the_keys_in_their_order(tmp_path, service):
         },
     )
     with installed(single), EnvelopeCipher.from_config(config) as both:
-        messages = both.encrypt_many([b"1", b"2"])
+        messages = [encrypt(both, b"1"), encrypt(both, b"2")]
         assert both.decrypt_many(messages) == [b"1", b"2"]
     assert service.other.calls["unwrap"] == 1
     assert not service.app.calls["unwrap_many"]
 
 
 def test_many_count_each_message_for_the_audit_trail(service, caplog):
-    """1,000 messages of one data key are a count of 1,000."""
+    """1,000 messages of one data key are a count of 1,000, whatever their bodies are."""
     caplog.set_level("INFO", "kmsbridge.audit")
     with EnvelopeCipher.from_uri("fake:app") as many:
-        many.decrypt_many(many.encrypt_many([b"x"] * 1000))
+        chunked = [encrypt_chunked(many, b"x") for _ in range(400)]
+        many.decrypt_many([*many.encrypt_many([b"x"] * 600), *chunked])
     counts = [record.kmsbridge for record in caplog.records if record.kmsbridge["source"] == "cache"]
     assert {(event["operation"], event["messages"]) for event in counts} == {
         ("encrypt", 1000),
@@ -286,9 +294,9 @@ def test_many_count_each_message_for_the_audit_trail(service, caplog):
     }
 
 
-def test_one_bad_message_among_many_is_an_error(service, cipher):
+def test_one_bad_message_among_many_is_an_error(service, cipher, encrypt):
     """All or none; a failing batch falls back to single calls."""
-    good = cipher.encrypt(b"x")
+    good = encrypt(cipher, b"x")
     with pytest.raises(AuthenticationError):
         cipher.decrypt_many([good, good[:-1] + bytes([good[-1] ^ 1])])
     with EnvelopeCipher.from_uri("fake:app") as reader:
@@ -308,11 +316,10 @@ def test_direct_messages_have_no_data_key_and_their_limit_is_told(direct, cipher
         direct.encrypt_file("a", "b")
 
 
-def test_a_wrapped_data_key_cannot_be_passed_off_as_a_direct_message(cipher):
+def test_a_wrapped_data_key_cannot_be_passed_off_as_a_direct_message(cipher, encrypt):
     """Else the data key would be handed out as a plaintext."""
-    message = cipher.encrypt(b"x")
-    length = int.from_bytes(message[6:8], "big")
-    forged = message[:5] + b"\2" + message[6:length]
+    message = encrypt(cipher, b"x")
+    forged = wire.inline(wire.parse(message).recipients, kind=wire.Kind.DIRECT).encode()
     with pytest.raises(AuthenticationError):
         cipher.decrypt(forged)
 
@@ -336,10 +343,10 @@ CLOSED = {
 @pytest.mark.parametrize(
     "options", ({}, {"direct": True}, {"data_keys": {"max_messages": 1}}), ids=("shared", "direct", "alone")
 )
-def test_use_after_close_raises(service, tmp_path, call, options):
+def test_use_after_close_raises(service, encrypt, tmp_path, call, options):
     """`ClosedError`, also with everything warm before; closing again is nothing."""
     with EnvelopeCipher.from_uri("fake:app", **options) as cipher:
-        message = cipher.encrypt(b"x")
+        message = cipher.encrypt(b"x") if "direct" in options else encrypt(cipher, b"x")
         cipher.decrypt(message)
         cipher.rewrap(message)
         cipher.needs_rewrap(message)
@@ -353,18 +360,19 @@ def test_use_after_close_raises(service, tmp_path, call, options):
     assert path.read_bytes() == message
 
 
-def test_the_caller_may_reuse_a_buffer_after_the_call(cipher):
+@pytest.mark.parametrize("times", SIZES.values(), ids=SIZES)
+def test_the_caller_may_reuse_a_buffer_after_the_call(cipher, times):
     """Nothing of a mutable buffer is kept."""
-    buffer = bytearray(b"first")
+    buffer = bytearray(b"first" * times)
     message = cipher.encrypt(buffer)
-    buffer[:] = b"other"
-    assert cipher.decrypt(message) == b"first"
+    buffer[:] = b"other" * times
+    assert cipher.decrypt(message) == b"first" * times
 
 
-def test_an_unbound_provider_gets_the_context_bound_for_it(service):
+def test_an_unbound_provider_gets_the_context_bound_for_it(service, encrypt):
     """Through the whole API."""
     with EnvelopeCipher.from_uri("fake-unbound:app") as cipher:
-        message = cipher.encrypt(b"x", context=CONTEXT)
+        message = encrypt(cipher, b"x", context=CONTEXT)
     with EnvelopeCipher.from_uri("fake-unbound:app") as cipher:
         assert cipher.decrypt(message, context=CONTEXT) == b"x"
         with pytest.raises(AuthenticationError):
@@ -384,13 +392,13 @@ def reader(request, service):
         yield reader
 
 
-def test_one_bad_message_does_not_lose_the_rest(service, reader, direct):
+def test_one_bad_message_does_not_lose_the_rest(service, reader, encrypt, direct):
     """With `errors="return"` each error stands in its message's place, whatever is wrong with it."""
     with EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 1}) as writer:
-        good = writer.encrypt_many([b"0", b"1", b"2"], context=CONTEXT)
-        moved = writer.encrypt(b"x", context={"another": "context"})
+        good = [encrypt(writer, payload, context=CONTEXT) for payload in (b"0", b"1", b"2")]
+        moved = encrypt(writer, b"x", context={"another": "context"})
     with EnvelopeCipher.from_uri("fake:other") as foreign:
-        elsewhere = foreign.encrypt(b"x", context=CONTEXT)
+        elsewhere = encrypt(foreign, b"x", context=CONTEXT)
     changed = good[0][:-1] + bytes([good[0][-1] ^ 1])
     whole = direct.encrypt(b"3", context=CONTEXT)
     results = reader.decrypt_many(
@@ -407,9 +415,9 @@ def test_one_bad_message_does_not_lose_the_rest(service, reader, direct):
     ]
 
 
-def test_the_first_error_in_the_messages_order_is_raised(reader, cipher):
+def test_the_first_error_in_the_messages_order_is_raised(reader, cipher, encrypt):
     """By default, and whichever turned up first."""
-    good = cipher.encrypt(b"x")
+    good = encrypt(cipher, b"x")
     changed = good[:-1] + bytes([good[-1] ^ 1])
     with pytest.raises(AuthenticationError):
         reader.decrypt_many([good, changed, b"no message"])
@@ -417,19 +425,19 @@ def test_the_first_error_in_the_messages_order_is_raised(reader, cipher):
         reader.decrypt_many([good, b"no message", changed])
 
 
-def test_returned_refusals_are_audited(reader, cipher, caplog):
+def test_returned_refusals_are_audited(reader, cipher, encrypt, caplog):
     """As raised ones are."""
     caplog.set_level("INFO", "kmsbridge.audit")
-    good = cipher.encrypt(b"x")
+    good = encrypt(cipher, b"x")
     reader.decrypt_many([good, good[:-1] + bytes([good[-1] ^ 1])], errors="return")
     refusals = [each.kmsbridge for each in caplog.records if each.kmsbridge["operation"] == "refusal"]
     assert [each["outcome"] for each in refusals] == ["AuthenticationError"]
 
 
-def test_a_service_that_is_down_fails_each_message_after_few_calls(service, reader):
+def test_a_service_that_is_down_fails_each_message_after_few_calls(service, reader, encrypt):
     """Not one call for each of them, one after the other."""
     with EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 1}) as writer:
-        messages = writer.encrypt_many([b"x"] * 100)
+        messages = [encrypt(writer, b"x") for _ in range(100)]
     service.app.fail("unwrap", ErrorKind.UNAVAILABLE)
     service.app.fail("unwrap_many", ErrorKind.UNAVAILABLE)
     results = reader.decrypt_many(messages, errors="return")
@@ -437,12 +445,12 @@ def test_a_service_that_is_down_fails_each_message_after_few_calls(service, read
     assert service.app.calls["unwrap"] + service.app.calls["unwrap_many"] <= 60
 
 
-def test_many_wrapped_keys_are_unwrapped_side_by_side(service, cipher):
+def test_many_wrapped_keys_are_unwrapped_side_by_side(service, cipher, encrypt):
     """Sixteen at a time where the provider has no batches."""
     without = FakeDriver.capabilities - {Capability.BATCH_UNWRAP}
     driver = type("Driver", (FakeDriver,), {"capabilities": without, "service": service})
     with EnvelopeCipher.from_uri("fake:app", data_keys={"max_messages": 1}) as writer:
-        messages = writer.encrypt_many([bytes([n]) for n in range(16)])
+        messages = [encrypt(writer, bytes([n])) for n in range(16)]
     together = threading.Barrier(16)
     service.before = lambda operation: together.wait(30)
     with installed(driver), Decryptor.from_uri("fake:app") as reader:

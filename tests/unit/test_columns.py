@@ -246,7 +246,11 @@ def test_direct_payloads_have_contexts_too(service):
     """Each is wrapped by a call, in its own."""
     with EnvelopeCipher.from_uri("fake:app", direct=True) as direct:
         messages = direct.encrypt_many(["a", None, b"c"], contexts=TENANTS[:3], aads=[b"1", b"2", b"3"])
-        assert direct.decrypt_many(messages, contexts=TENANTS[:3], aads=[b"1", b"2", b"3"]) == ["a", None, b"c"]
+        assert direct.decrypt_many(messages, contexts=TENANTS[:3], aads=[b"1", b"2", b"3"]) == [
+            "a",
+            None,
+            b"c",
+        ]
         again = direct.rewrap_many(messages, contexts=TENANTS[:3], aads=[b"1", b"2", b"3"])
         assert direct.decrypt_many(again, contexts=TENANTS[:3], aads=[b"1", b"2", b"3"]) == ["a", None, b"c"]
         with pytest.raises(AuthenticationError) as caught:

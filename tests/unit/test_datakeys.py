@@ -52,7 +52,7 @@ def test_a_data_key_that_is_too_old_is_not_used_though_it_was_not_swept_yet(cloc
     """By its name, by its alias, or by whoever holds it."""
     cache = KeyCache(DataKeyPolicy(max_age=10.0), clock=clock)
     entry = put(cache, "a")
-    cache.give_alias(entry, "alias", 5)
+    cache.give_alias(entry, "alias", 5, Kind.INLINE)
     clock.now += 9.9
     assert cache.peek("a") is cache.use("a", 1) is cache.use_alias("alias", 1) is entry
     assert cache.use_entry(entry, 1) is entry

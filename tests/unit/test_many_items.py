@@ -15,8 +15,8 @@ from kmsbridge.driver import ErrorKind
 
 
 @pytest.fixture
-def messages(cipher):
-    return cipher.encrypt_many([b"%d" % n for n in range(5)])
+def messages(cipher, encrypt):
+    return [encrypt(cipher, b"%d" % n) for n in range(5)]
 
 
 def damaged(message):

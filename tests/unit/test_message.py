@@ -34,18 +34,24 @@ INLINE = st.builds(
     lambda recipients, padded: wire.inline(recipients, padded=padded), RECIPIENTS, st.booleans()
 )
 DIRECT = RECIPIENTS.map(lambda recipients: wire.inline(recipients[:1], kind=Kind.DIRECT))
+HASH = st.binary(min_size=32, max_size=32)
 STORED = st.builds(
     lambda data_key_id, padding: Header(Kind.STORED, 40 + padding, (), data_key_id),
-    st.binary(min_size=32, max_size=32),
+    HASH,
     st.integers(0, 600),
 )
+INLINE_COMPACT = st.builds(
+    lambda recipients, commitment: wire.inline(recipients, kind=Kind.INLINE_COMPACT, commitment=commitment),
+    RECIPIENTS,
+    HASH,
+)
+STORED_COMPACT = HASH.map(lambda data_key_id: Header(Kind.STORED_COMPACT, 40, (), data_key_id))
+HEADERS = st.one_of(INLINE, DIRECT, STORED, INLINE_COMPACT, STORED_COMPACT)
 
 
 def structured():
     """Byte strings that come far into the parser: valid messages with a few bytes replaced."""
-    whole = st.one_of(INLINE, DIRECT, STORED).map(
-        lambda header: header.encode() + (b"" if header.kind is Kind.DIRECT else BODY)
-    )
+    whole = HEADERS.map(lambda header: header.encode() + (b"" if header.kind is Kind.DIRECT else BODY))
     return st.builds(
         _edited,
         whole,
@@ -73,10 +79,10 @@ def test_any_bytes_are_a_message_or_a_message_error(data):
     assert inspect(data).header_length == header.length
 
 
-@given(st.binary(max_size=200), st.integers(0, 100))
-def test_the_kind_of_buffer_does_not_matter(data, cut):
+@given(st.sampled_from(Kind), st.binary(max_size=200), st.integers(0, 100))
+def test_the_kind_of_buffer_does_not_matter(kind, data, cut):
     """bytes and memoryviews of them parse alike, or fail alike."""
-    data = (b"KMSB\1\0" + data)[: cut + 20]
+    data = (b"KMSB\1" + bytes((kind,)) + data)[: cut + 20]
     results: list[object] = []
     for buffer in (data, memoryview(data)):
         try:
@@ -86,7 +92,7 @@ def test_the_kind_of_buffer_does_not_matter(data, cut):
     assert results[0] == results[1]
 
 
-@given(st.one_of(INLINE, DIRECT, STORED))
+@given(HEADERS)
 def test_what_is_written_is_read_back(header):
     """Whatever is within the limits survives, of every kind."""
     encoded = header.encode()
@@ -103,12 +109,24 @@ def test_padding_is_as_files_need_it(recipients):
     assert 512 <= padded.padding < 1024
 
 
+@pytest.mark.parametrize("kind", [Kind.STORED, Kind.STORED_COMPACT], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("length", [0, 16, 31, 33, 64])
-def test_an_id_of_a_stored_data_key_has_32_bytes(length):
+def test_an_id_of_a_stored_data_key_has_32_bytes(length, kind):
     """No other length is written, and what has one is no message."""
     with pytest.raises(LimitExceeded, match=f"data key id of {length} bytes"):
-        Header(Kind.STORED, 8 + length, (), bytes(length)).encode()
-    header = b"KMSB\1\1" + (8 + length).to_bytes(2, "big") + b"i" * length
+        Header(kind, 8 + length, (), bytes(length)).encode()
+    header = b"KMSB\1" + bytes((kind,)) + (8 + length).to_bytes(2, "big") + b"i" * length
+    with pytest.raises(MalformedMessage):
+        wire.parse(header + BODY)
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33, 64])
+def test_a_commitment_has_32_bytes(length):
+    """No other length is written, and what has one is no message."""
+    with pytest.raises(LimitExceeded, match=f"commitment of {length} bytes"):
+        wire.inline((MINE,), kind=Kind.INLINE_COMPACT, commitment=b"c" * length)
+    bare = wire.inline((MINE,), kind=Kind.INLINE_COMPACT, commitment=bytes(32)).encode()[:-32]
+    header = bare[:6] + (len(bare) + length).to_bytes(2, "big") + bare[8:] + b"c" * length
     with pytest.raises(MalformedMessage):
         wire.parse(header + BODY)
 
@@ -125,21 +143,50 @@ def test_a_direct_message_has_one_recipient(count):
         wire.parse(header)
 
 
+UNPADDED = {
+    "direct": wire.inline((MINE,), kind=Kind.DIRECT).encode(),
+    "inline, compact": wire.inline((MINE,), kind=Kind.INLINE_COMPACT, commitment=b"c" * 32).encode(),
+    "stored, compact": Header(Kind.STORED_COMPACT, 40, (), b"i" * 32).encode(),
+}
+
+
+@pytest.mark.parametrize("bare", UNPADDED.values(), ids=UNPADDED)
 @pytest.mark.parametrize("padding", [b"\0", bytes(512), b"\1"], ids=("one byte", "as in a file", "not zero"))
-def test_a_direct_message_has_no_padding(padding):
-    """What could be put after its recipient is no part of it, so nothing may be."""
-    bare = wire.inline((MINE,), kind=Kind.DIRECT).encode()
-    assert wire.parse(bare).padding == 0
+def test_direct_and_compact_messages_have_no_padding(padding, bare):
+    """What could be put after the header's content is no part of it, so nothing may be."""
+    body = b"" if bare[5] == Kind.DIRECT else bytes(40)
+    assert wire.parse(bare + body).padding == 0
     length = (len(bare) + len(padding)).to_bytes(2, "big")
     with pytest.raises(MalformedMessage, match="padding"):
-        wire.parse(bare[:6] + length + bare[8:] + padding)
+        wire.parse(bare[:6] + length + bare[8:] + padding + body)
 
 
-@pytest.mark.parametrize("length", range(len(wire.inline((MINE,)).encode()) + 72))
-def test_every_truncation_is_malformed(length):
+SHORTEST = {
+    "inline, chunked": wire.inline((MINE,)).encode() + BODY,
+    "stored, chunked": Header(Kind.STORED, 40, (), bytes(32)).encode() + BODY,
+    **{name: bare + (b"" if name == "direct" else bytes(40)) for name, bare in UNPADDED.items()},
+}
+
+
+@pytest.mark.parametrize("message", SHORTEST.values(), ids=SHORTEST)
+def test_every_truncation_is_malformed(message):
     """No start of a message with an empty payload is a message."""
-    with pytest.raises(MalformedMessage):
-        wire.parse((wire.inline((MINE,)).encode() + BODY)[:length])
+    assert wire.parse(message)
+    for length in range(len(message)):
+        with pytest.raises(MalformedMessage):
+            wire.parse(message[:length])
+
+
+@pytest.mark.parametrize("kind", sorted(wire.COMPACT_KINDS), ids=lambda kind: Kind(kind).name)
+def test_a_compact_body_has_40_to_65576_bytes(kind):
+    """One byte less or more is no message, and is told apart."""
+    message = next(bare for bare in UNPADDED.values() if bare[5] == kind)
+    assert inspect(message + bytes(40)).plaintext_length == 0
+    assert inspect(message + bytes(65_576)).plaintext_length == 65_536
+    with pytest.raises(MalformedMessage, match="39 bytes, fewer than"):
+        wire.parse(message + bytes(39))
+    with pytest.raises(MalformedMessage, match="more than 65576 bytes"):
+        wire.parse(message + bytes(65_577))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +195,7 @@ def test_every_truncation_is_malformed(length):
         pytest.param(b"KMSB\0\0\0\0", MalformedMessage, id="version 0"),
         pytest.param(b"KMSB\2\0\0\0", UnsupportedMessage, id="version 2"),
         pytest.param(b"KMSB\xff\xff\0\0", UnsupportedMessage, id="version 255"),
-        pytest.param(b"KMSB\1\3\0\0", UnsupportedMessage, id="kind 3"),
+        pytest.param(b"KMSB\1\5\0\0", UnsupportedMessage, id="kind 5"),
         pytest.param(b"KMSB\1\xff\0\0", UnsupportedMessage, id="kind 255"),
         pytest.param(b"XMSB\2\0\0\0", MalformedMessage, id="wrong magic comes before the version"),
         pytest.param(b"KMSB\2\0\0", MalformedMessage, id="seven bytes"),
@@ -207,13 +254,14 @@ def test_a_padded_header_that_would_be_too_long_is_not_written():
 @pytest.mark.parametrize("plaintext", [0, 1, 16383, 16384, 16385, 32767, 32768, 10**12])
 def test_the_plaintext_s_length_follows_from_the_body_s(plaintext):
     """What the message module computes undoes what the body module does."""
-    assert wire.plaintext_length(encrypted_length(plaintext)) == plaintext
+    for kind in (Kind.INLINE, Kind.STORED):
+        assert wire.plaintext_length(kind, encrypted_length(plaintext)) == plaintext
 
 
 @given(st.integers(72, 10**7))
 def test_a_body_length_means_one_plaintext_length_or_none(body):
     """Lengths that no body has are told apart."""
-    plaintext = wire.plaintext_length(body)
+    plaintext = wire.plaintext_length(Kind.INLINE, body)
     assert plaintext is None or encrypted_length(plaintext) == body
     if plaintext is None:
         assert (body - 56) % 16400 < 16

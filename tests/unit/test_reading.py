@@ -10,6 +10,7 @@ import zipfile
 import pytest
 
 from kmsbridge import AuthenticationError, ClosedError, EnvelopeCipher, MalformedMessage
+from tests.support import BODIES
 
 PLAIN = b"".join(b"line %06d of the text\n" % n for n in range(5000))
 
@@ -158,11 +159,12 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-@pytest.mark.parametrize("direct", (False, True), ids=("chunks", "direct"))
-def test_a_reader_of_a_closed_cipher_raises_closed_error(service, use, direct):
+@pytest.mark.parametrize("kind", (*BODIES, "direct"))
+def test_a_reader_of_a_closed_cipher_raises_closed_error(service, use, kind):
     """Also where it has the chunk already; to close it is still in order."""
-    cipher = EnvelopeCipher.from_uri("fake:app", direct=direct)
-    reader = cipher.open(io.BytesIO(cipher.encrypt(b"some\nlines\n")))
+    cipher = EnvelopeCipher.from_uri("fake:app", direct=kind == "direct")
+    write = BODIES.get(kind, EnvelopeCipher.encrypt)
+    reader = cipher.open(io.BytesIO(write(cipher, b"some\nlines\n")))
     reader.read(1)
     cipher.close()
     with pytest.raises(ClosedError):
@@ -209,9 +211,9 @@ def test_a_direct_message_is_a_file_too(service, cipher):
         assert reader.read() == b"payload"
 
 
-def test_an_empty_message_is_an_empty_file(cipher):
+def test_an_empty_message_is_an_empty_file(cipher, encrypt):
     """Of size 0."""
-    with cipher.open(io.BytesIO(cipher.encrypt(b""))) as reader:
+    with cipher.open(io.BytesIO(encrypt(cipher, b""))) as reader:
         assert (reader.size, reader.read(), reader.readline()) == (0, b"", b"")
 
 

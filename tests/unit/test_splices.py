@@ -9,6 +9,7 @@ from kmsbridge import message as wire
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import data_key_context
 from kmsbridge.driver import ErrorKind
+from tests.support import CHUNKED, COMPACT, with_recipients
 
 CONTEXT = {"tenant": "acme"}
 AAD = b"users/42"
@@ -21,23 +22,37 @@ def both(service):
         yield cipher
 
 
-def written(uri, payload, aad=AAD):
-    with EnvelopeCipher.from_uri(uri) as writer:
-        return writer.encrypt(payload, context=CONTEXT, aad=aad)
+@pytest.fixture
+def written(service, encrypt):
+    """Writes a message for the key of this URI, with each format of body in turn."""
+
+    def write(uri, payload):
+        with EnvelopeCipher.from_uri(uri) as writer:
+            return encrypt(writer, payload, context=CONTEXT, aad=AAD)
+
+    return write
 
 
-def spliced(body_of, *headers_of):
-    """The body of one message behind the recipients of these."""
-    recipients = [recipient for message in headers_of for recipient in wire.parse(message).recipients]
-    start = wire.parse(body_of).length
-    return wire.inline(tuple(recipients)).encode() + body_of[start:]
+def spliced(body_of, *recipients_of):
+    """One message, its commitment too, with the recipients of these."""
+    return with_recipients(
+        body_of, *(recipient for message in recipients_of for recipient in wire.parse(message).recipients)
+    )
 
 
 @pytest.fixture
-def wrong_first(service):
+def wrong_first(written):
     """app's recipient holds another data key; other's is sound."""
     sound = written("fake:other", b"payload")
     return spliced(sound, written("fake:app", b"decoy"), sound)
+
+
+@pytest.fixture
+def none_fits(written):
+    """Each of two recipients holds a data key, and neither is the body's."""
+    return spliced(
+        written("fake:app", b"body"), written("fake:app", b"decoy"), written("fake:other", b"decoy")
+    )
 
 
 def opened_file(cipher, message, path):
@@ -62,7 +77,7 @@ WAYS = {
 
 @pytest.mark.parametrize("first", ("wrong", "not authentic", "short"))
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_a_sound_recipient_is_tried_after_one_that_is_not(service, both, tmp_path, way, first):
+def test_a_sound_recipient_is_tried_after_one_that_is_not(service, both, written, tmp_path, way, first):
     """Whether the first holds another data key, is damaged, or holds something that is no data key."""
     sound = written("fake:other", b"payload")
     (decoy,) = wire.parse(written("fake:app", b"decoy")).recipients
@@ -71,21 +86,17 @@ def test_a_sound_recipient_is_tried_after_one_that_is_not(service, both, tmp_pat
     if first == "short":
         context = data_key_context(EncryptionContext.of(CONTEXT))
         decoy = decoy._replace(wrapped=service.app.seal(bytes(31), context.canonical()))
-    header = wire.inline((decoy, *wire.parse(sound).recipients))
-    message = header.encode() + sound[wire.parse(sound).length :]
+    message = with_recipients(sound, decoy, *wire.parse(sound).recipients)
     for _ in range(2):  # cold and warm
         assert way(both, message, tmp_path / "message") == b"payload"
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_what_no_recipient_fits_is_refused_cold_and_warm(both, tmp_path, way):
-    """Each of two holds a data key, and neither is the body's."""
-    message = spliced(
-        written("fake:app", b"body"), written("fake:app", b"decoy"), written("fake:other", b"decoy")
-    )
+def test_what_no_recipient_fits_is_refused_cold_and_warm(both, none_fits, tmp_path, way):
+    """The first time as the second."""
     for _ in range(2):
         with pytest.raises(AuthenticationError):
-            way(both, message, tmp_path / "message")
+            way(both, none_fits, tmp_path / "message")
 
 
 def test_asyncio_tries_the_second_recipient_too(service, wrong_first):
@@ -98,8 +109,8 @@ def test_asyncio_tries_the_second_recipient_too(service, wrong_first):
     assert asyncio.run(main()) == [b"payload"] * 2
 
 
-def test_one_header_before_two_bodies_opens_both_whatever_came_first(service, both):
-    """A header that leads to two data keys: what is cached never decides what is accepted."""
+def test_one_list_of_recipients_before_two_bodies_opens_both_whatever_came_first(both, written):
+    """It leads to two data keys: what is cached never decides what is accepted."""
     for_app, for_other = written("fake:app", b"for app"), written("fake:other", b"for other")
     first, second = spliced(for_app, for_app, for_other), spliced(for_other, for_app, for_other)
     for message, payload in ((first, b"for app"), (second, b"for other"), (first, b"for app")):
@@ -124,19 +135,40 @@ def test_rewrapping_takes_the_data_key_that_fits_the_body(mover, wrong_first):
     assert mover.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
 
 
+@CHUNKED
 def test_without_the_aad_recipients_that_disagree_are_refused(mover, wrong_first):
     """Keeping the wrong data key would make the message unreadable; the error says what to do."""
     with pytest.raises(AuthenticationError, match="pass the aad"):
         mover.rewrap(wrong_first, context=CONTEXT)
 
 
-def test_without_the_aad_recipients_that_agree_are_rewrapped(service, mover):
+@COMPACT
+def test_without_the_aad_the_commitment_tells_the_data_key(mover, wrong_first):
+    """It stands in the header, and does not depend on the aad."""
+    moved = mover.rewrap(wrong_first, context=CONTEXT)
+    assert mover.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
+
+
+@pytest.mark.parametrize("options", ({}, {"aad": AAD}), ids=("without the aad", "with the aad"))
+def test_what_no_recipient_fits_is_not_rewrapped(mover, none_fits, tmp_path, options):
+    """In memory or in a file, which stays as it is; the first time as the second."""
+    path = tmp_path / "message"
+    path.write_bytes(none_fits)
+    for _ in range(2):
+        for rewrap in (
+            lambda: mover.rewrap(none_fits, context=CONTEXT, **options),
+            lambda: mover.rewrap_file(path, context=CONTEXT, **options),
+        ):
+            with pytest.raises(AuthenticationError):
+                rewrap()
+    assert path.read_bytes() == none_fits
+
+
+def test_without_the_aad_recipients_that_agree_are_rewrapped(mover, written):
     """As any message that was written to both."""
-    with EnvelopeCipher.from_uri("fake:other") as writer:
-        message = writer.encrypt(b"payload", context=CONTEXT, aad=AAD)
+    message = written("fake:other", b"payload")
     with EnvelopeCipher.from_uri("fake:app", decrypt_uris=["fake:other"]) as once:
-        other = wire.parse(once.rewrap(message, context=CONTEXT, aad=AAD))
-    two = spliced(message, message, other.encode() + message[wire.parse(message).length :])
+        two = spliced(message, message, once.rewrap(message, context=CONTEXT, aad=AAD))
     moved = mover.rewrap(two, context=CONTEXT)
     assert mover.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
 
@@ -152,30 +184,64 @@ def test_without_the_aad_nothing_is_given_up_while_a_service_is_down(service, wr
             mover.rewrap(wrong_first, context=CONTEXT)
 
 
-def test_a_file_is_rewrapped_by_the_data_key_that_fits(mover, wrong_first, tmp_path):
-    """And left alone where that is not known."""
+@CHUNKED
+def test_a_file_is_left_alone_where_the_data_key_is_not_known(mover, wrong_first, tmp_path):
+    """Without the aad."""
     path = tmp_path / "message"
     path.write_bytes(wrong_first)
     with pytest.raises(AuthenticationError):
         mover.rewrap_file(path, context=CONTEXT)
     assert path.read_bytes() == wrong_first
+
+
+def test_a_file_is_rewrapped_by_the_data_key_that_fits(mover, wrong_first, tmp_path):
+    """The aad tells which."""
+    path = tmp_path / "message"
+    path.write_bytes(wrong_first)
     mover.rewrap_file(path, context=CONTEXT, aad=AAD)
     assert mover.decrypt(path.read_bytes(), context=CONTEXT, aad=AAD) == b"payload"
 
 
-def test_a_service_rewraps_each_recipient_for_itself_or_not_at_all(service, wrong_first):
-    """One recipient of two is given up only after both were unwrapped and compared."""
-    with EnvelopeCipher.from_uri("fake:app", decrypt_uris=["fake:other"]) as narrower:
-        with pytest.raises(AuthenticationError):
-            narrower.rewrap(wrong_first, context=CONTEXT)
-        moved = narrower.rewrap(wrong_first, context=CONTEXT, aad=AAD)
-        assert narrower.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
+@COMPACT
+def test_a_compact_file_is_rewrapped_without_the_aad(mover, wrong_first, tmp_path):
+    """The commitment tells which."""
+    path = tmp_path / "message"
+    path.write_bytes(wrong_first)
+    mover.rewrap_file(path, context=CONTEXT)
+    assert mover.decrypt(path.read_bytes(), context=CONTEXT, aad=AAD) == b"payload"
 
 
-def test_a_service_rewraps_two_recipients_where_both_are_kept(service, tmp_path):
+@pytest.fixture
+def narrower(service):
+    """Encrypts to app, whose service rewraps; decrypts with app and other."""
+    with EnvelopeCipher.from_uri("fake:app", decrypt_uris=["fake:other"]) as cipher:
+        yield cipher
+
+
+@CHUNKED
+def test_without_the_aad_no_recipient_of_two_is_given_up_for_a_rewrap_by_the_service(narrower, wrong_first):
+    """Both are unwrapped and compared; they disagree."""
+    with pytest.raises(AuthenticationError):
+        narrower.rewrap(wrong_first, context=CONTEXT)
+
+
+@COMPACT
+def test_without_the_aad_the_sound_recipient_of_two_is_kept(service, narrower, wrong_first):
+    """Both are unwrapped; the service, which would rewrap the other one unseen, is not asked to."""
+    moved = narrower.rewrap(wrong_first, context=CONTEXT)
+    assert narrower.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
+    assert not service.app.calls["rewrap"]
+
+
+def test_a_service_rewraps_each_recipient_for_itself_or_not_at_all(narrower, wrong_first):
+    """One recipient of two is given up only after both were unwrapped and compared with the body."""
+    moved = narrower.rewrap(wrong_first, context=CONTEXT, aad=AAD)
+    assert narrower.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
+
+
+def test_a_service_rewraps_two_recipients_where_both_are_kept(service, written, tmp_path):
     """Each by itself: nothing is compared, and nothing is given up."""
-    with EnvelopeCipher.from_uri("fake:app", decrypt_uris=["fake:other"]) as writer:
-        message = writer.encrypt(b"payload", context=CONTEXT, aad=AAD)
+    message = written("fake:app", b"payload")
     with EnvelopeCipher.from_uri("fake:other", decrypt_uris=["fake:app"]) as once:
         other = once.rewrap(message, context=CONTEXT, aad=AAD)
     two = spliced(message, message, other)
@@ -193,7 +259,7 @@ def test_a_service_rewraps_two_recipients_where_both_are_kept(service, tmp_path)
         assert keeper.decrypt(moved, context=CONTEXT, aad=AAD) == b"payload"
 
 
-def test_one_header_before_two_bodies_is_rewrapped_for_each(mover):
+def test_one_list_of_recipients_before_two_bodies_is_rewrapped_for_each(mover, written):
     """What was rewrapped before does not decide which data key the next message keeps."""
     for_app, for_other = written("fake:app", b"for app"), written("fake:other", b"for other")
     messages = [spliced(body, for_app, for_other) for body in (for_app, for_other, for_app)]

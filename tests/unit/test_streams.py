@@ -188,12 +188,12 @@ class NeverReady(Reluctant):
 
 
 @pytest.mark.parametrize("side", ("reader", "writer"))
-def test_a_stream_that_cannot_be_waited_for_is_told(cipher, side):
+def test_a_stream_that_cannot_be_waited_for_is_told(cipher, encrypt, side):
     """`BlockingIOError` that names the side, instead of a stream with a hole."""
     ends = (NeverReady(), io.BytesIO()) if side == "reader" else (io.BytesIO(b"x"), NeverReady())
     for operation in (cipher.encrypt_stream, cipher.decrypt_stream):
         if side == "writer" and operation == cipher.decrypt_stream:
-            ends = (io.BytesIO(cipher.encrypt(b"x")), NeverReady())
+            ends = (io.BytesIO(encrypt(cipher, b"x")), NeverReady())
         with pytest.raises(BlockingIOError, match=side):
             operation(*ends)
 
@@ -258,9 +258,9 @@ def test_what_a_writer_does_not_take_is_offered_again(cipher, most):
     ),
     ids=repr,
 )
-def test_a_writer_that_gives_no_count_is_told_whose_fault_it_is(cipher, answer, error):
+def test_a_writer_that_gives_no_count_is_told_whose_fault_it_is(cipher, encrypt, answer, error):
     """By name, with what it should give."""
-    message = cipher.encrypt(b"x")
+    message = encrypt(cipher, b"x")
     for operation, source in ((cipher.encrypt_stream, PLAIN), (cipher.decrypt_stream, message)):
         with pytest.raises(error, match=r"the writer .* must return None or the number of bytes it took"):
             operation(io.BytesIO(source), Keeping(lambda data: answer))
