@@ -1,4 +1,4 @@
-"""A large file: throughput beside a bare loop, peak memory, and reads at random."""
+"""A large file: throughput beside a bare loop on one thread, peak memory, and reads at random."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import os
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +21,7 @@ from kmsbridge import EnvelopeCipher
 from kmsbridge.message import cobblestone
 
 READ = 4096
+COMMAND = "kmsbridge"
 
 _PEAK = """
 import sys
@@ -48,22 +51,40 @@ def make_source(path: str, size: int) -> None:
         file.writelines(block[: size - start] for start in range(0, size, MIB))
 
 
+def _command(uri: str, operation: str) -> Callable[[str, str], object]:
+    """`kmsbridge encrypt` or `kmsbridge decrypt` as a process of its own."""
+    command, environment = (
+        [sys.executable, "-m", "kmsbridge", operation],
+        {**os.environ, "KMSBRIDGE_KEY": uri},
+    )
+
+    def step(source: str, target: str) -> None:
+        subprocess.run([*command, source, "-o", target], check=True, env=environment)
+
+    return step
+
+
 def worker(sizes: Sizes, folder: str) -> Values:
     """Seconds a file, and a read."""
     uri, path = keys.uri(folder), partial(os.path.join, folder)
     source, sealed, bare_sealed, opened = path("source"), path("sealed"), path("bare"), path("opened")
     if not os.path.exists(source):
         make_source(source, sizes.file_bytes)
+    nothing, sealed_nothing = path("nothing"), path("sealed-nothing")
+    make_source(nothing, 0)
+    encrypt, decrypt = _command(uri, "encrypt"), _command(uri, "decrypt")
     with EnvelopeCipher.from_uri(uri) as cipher:
-        values = _take_turns(
-            {
-                "bare encrypt": (bare.encrypt_file, source, bare_sealed),
-                "encrypt_file": (cipher.encrypt_file, source, sealed),
-                "bare decrypt": (bare.decrypt_file, bare_sealed, opened),
-                "decrypt_file": (cipher.decrypt_file, sealed, opened),
-            },
-            sizes.file_rounds,
-        )
+        steps = {
+            "bare encrypt": (bare.encrypt_file, source, bare_sealed),
+            "encrypt_file": (cipher.encrypt_file, source, sealed),
+            f"{COMMAND} encrypt": (encrypt, source, sealed),
+            "start of encrypt": (encrypt, nothing, sealed_nothing),
+            "bare decrypt": (bare.decrypt_file, bare_sealed, opened),
+            "decrypt_file": (cipher.decrypt_file, sealed, opened),
+            f"{COMMAND} decrypt": (decrypt, sealed, opened),
+            "start of decrypt": (decrypt, sealed_nothing, path("opened-nothing")),
+        }
+        values = _take_turns(steps, sizes.file_rounds)
         assert filecmp.cmp(source, opened, shallow=False), "what came back is not what was put in"
         os.unlink(opened)
         values |= _read_at_random(cipher, sealed, sizes)
@@ -73,15 +94,21 @@ def worker(sizes: Sizes, folder: str) -> Values:
 
 
 def _take_turns(steps: dict[str, tuple[Callable[[str, str], object], str, str]], rounds: int) -> Values:
-    """Each direction's two steps in either order, since the second finds warmer memory than the first."""
+    """Each direction's steps in any order, since the later ones find warmer memory than the first.
+
+    What a command takes for an empty file, its start, is taken off.
+    """
     values: Values = {name: [] for name in steps}
     names = list(steps)
     for number in range(rounds + 1):
-        for pair in (names[:2], names[2:]):
-            for name in random.sample(pair, 2):
+        for direction in (names[:4], names[4:]):
+            for name in random.sample(direction, 4):
                 seconds = _time(*steps[name])
                 if number:  # a machine's first touch of its memory is not what is measured
                     values[name].append(seconds)
+    for operation in ("encrypt", "decrypt"):
+        name, starts = f"{COMMAND} {operation}", values.pop(f"start of {operation}")
+        values[name] = [max(whole - start, 1e-6) for whole, start in zip(values[name], starts, strict=True)]
     return values
 
 
@@ -138,8 +165,11 @@ def _peaks(uri: str, source: str, sealed: str, opened: str) -> Values:
 def lines(runs: list[Values], sizes: Sizes) -> list[Line]:
     """The table's lines."""
     part = f"File of {sizes.file_bytes // MIB:,} MiB"
-    found = [_speed(part, runs, name, sizes) for name in ("encrypt_file", "bare encrypt")]
-    found += [_speed(part, runs, name, sizes) for name in ("decrypt_file", "bare decrypt")]
+    found = [
+        _speed(part, runs, name, sizes)
+        for operation in ("encrypt", "decrypt")
+        for name in (f"{operation}_file", f"{COMMAND} {operation}", f"bare {operation}")
+    ]
     for name in ("encrypt_file", "decrypt_file"):
         peak = max(values[f"{name} bytes"][0] for values in runs) / MIB
         found.append(Line(part, f"{name}, peak memory above the interpreter", peak, "MiB", limit=64))
@@ -149,11 +179,12 @@ def lines(runs: list[Values], sizes: Sizes) -> list[Line]:
 def _speed(part: str, runs: list[Values], name: str, sizes: Sizes) -> Line:
     figure = sizes.file_bytes / 1e6 / statistics.median(s for values in runs for s in values[name])
     if name.startswith("bare"):
-        return Line(part, f"{name}, read and write in a loop", figure, "MB/s")
-    base = f"bare {name.removesuffix('_file')}"
+        return Line(part, f"{name}, read and write in a loop on one thread", figure, "MB/s")
+    base = f"bare {'encrypt' if 'encrypt' in name else 'decrypt'}"
     pairs = [pair for values in runs for pair in zip(values[base], values[name], strict=True)]
     ratio = statistics.median(alone / ours for alone, ours in pairs)
-    return Line(part, name, figure, "MB/s", ratio=ratio, limit=0.75, at_least=True)
+    shown = f"{name}, without its start" if name.startswith(COMMAND) else name
+    return Line(part, shown, figure, "MB/s", ratio=ratio, limit=1.5, at_least=True)
 
 
 def _read_lines(part: str, runs: list[Values], sizes: Sizes) -> list[Line]:

@@ -11,7 +11,6 @@ from itertools import repeat
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from benchmarks import keys
-from benchmarks.files import make_source
 from benchmarks.report import Line
 from benchmarks.sizes import Sizes
 from benchmarks.workers import Values, middle, ratio
@@ -21,33 +20,25 @@ ALONE = "one thread"
 BARE = "AESGCM.encrypt with os.urandom(12)"
 PLAINTEXT = bytes(100)
 
-Job = Callable[[int], None]
+Job = Callable[[], None]
 
 
 def worker(sizes: Sizes, folder: str) -> Values:
     """Seconds in which each of the workers did the whole of a job."""
-    source = os.path.join(folder, "shared-source")
-    make_source(source, sizes.peer_bytes)
     with EnvelopeCipher.from_uri(keys.uri(folder)) as cipher:
 
         def many(call: Callable[[], object]) -> Job:
-            return lambda _number: consume(call, sizes.shared_messages)
+            return lambda: consume(call, sizes.shared_messages)
 
         message, aead = cipher.encrypt(PLAINTEXT), AESGCM(bytes(32))
-
-        def file(number: int) -> None:
-            cipher.encrypt_file(source, os.path.join(folder, f"shared-{number}"))
-
         values: Values = {}
         jobs = {
             "encrypt": many(lambda: cipher.encrypt(PLAINTEXT)),
             "decrypt": many(lambda: cipher.decrypt(message)),
             BARE: many(lambda: aead.encrypt(os.urandom(12), PLAINTEXT, None)),
-            "encrypt_file": file,
         }
         for name, job in jobs.items():
-            job(0)  # warm
-            job(1)
+            job()  # warm
             for _ in range(sizes.shared_rounds):
                 for way, run in (
                     ("one thread", _alone),
@@ -67,11 +58,11 @@ def consume(call: Callable[[], object], times: int) -> None:
 
 
 def _alone(job: Job) -> None:
-    job(0)
+    job()
 
 
 def _threads(job: Job) -> None:
-    threads = [threading.Thread(target=job, args=(number,)) for number in range(2)]
+    threads = [threading.Thread(target=job) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -79,18 +70,18 @@ def _threads(job: Job) -> None:
 
 
 def _forks(job: Job) -> None:
-    children = [_fork(job, number) for number in range(2)]
+    children = [_fork(job) for _ in range(2)]
     for child in children:
         _, status = os.waitpid(child, 0)
         assert status == 0, "a forked child failed"
 
 
-def _fork(job: Job, number: int) -> int:
+def _fork(job: Job) -> int:
     child = os.fork()
     if not child:
         status = 1
         try:
-            job(number)
+            job()
             status = 0
         finally:
             os._exit(status)
@@ -103,13 +94,9 @@ def lines(runs: list[Values], sizes: Sizes) -> list[Line]:
     found = []
     for name in runs[0]:
         job, _, way = name.partition(", ")
-        done = (1 if way == ALONE else 2) * (
-            sizes.peer_bytes if job == "encrypt_file" else sizes.shared_messages
-        )
-        unit = "MB/s" if job == "encrypt_file" else "k/s"
-        rate = done / middle(runs, name) / (1e6 if job == "encrypt_file" else 1e3)
+        rate = (1 if way == ALONE else 2) * sizes.shared_messages / middle(runs, name) / 1e3
         times = 1.0 if way == ALONE else _gain(runs, job, way)
-        found.append(Line(part, name, rate, unit, ratio=times, limit=_limit(runs, job, way), at_least=True))
+        found.append(Line(part, name, rate, "k/s", ratio=times, limit=_limit(runs, job, way), at_least=True))
     return found
 
 

@@ -33,8 +33,10 @@ from kmsbridge.errors import (
 
 if TYPE_CHECKING:
     from kmsbridge.cipher import Decryptor, Encryptor, EnvelopeCipher
+    from kmsbridge.cipher.health import CacheHealth, Health, KeyHealth
     from kmsbridge.cipher.pulling import EncryptingReader
     from kmsbridge.cipher.reading import MessageReader
+    from kmsbridge.cipher.sharing import shared
     from kmsbridge.cipher.writing import MessageWriter
     from kmsbridge.hardening import harden_process
     from kmsbridge.inspection import MessageInfo, RecipientInfo, inspect, inspect_file
@@ -44,12 +46,15 @@ __version__: Final = "0.1.0"
 __all__ = [
     "AuditError",
     "AuthenticationError",
+    "CacheHealth",
     "ClosedError",
     "ConfigError",
     "Decryptor",
     "EncryptingReader",
     "Encryptor",
     "EnvelopeCipher",
+    "Health",
+    "KeyHealth",
     "KmsAccessDenied",
     "KmsBridgeError",
     "KmsCredentialMisused",
@@ -77,13 +82,17 @@ __all__ = [
     "harden_process",
     "inspect",
     "inspect_file",
+    "shared",
 ]
 
 _LATE = {
+    "CacheHealth": "kmsbridge.cipher.health",
     "Decryptor": "kmsbridge.cipher",
     "EncryptingReader": "kmsbridge.cipher.pulling",
     "Encryptor": "kmsbridge.cipher",
     "EnvelopeCipher": "kmsbridge.cipher",
+    "Health": "kmsbridge.cipher.health",
+    "KeyHealth": "kmsbridge.cipher.health",
     "MessageInfo": "kmsbridge.inspection",
     "MessageReader": "kmsbridge.cipher.reading",
     "MessageWriter": "kmsbridge.cipher.writing",
@@ -91,6 +100,7 @@ _LATE = {
     "harden_process": "kmsbridge.hardening",
     "inspect": "kmsbridge.inspection",
     "inspect_file": "kmsbridge.inspection",
+    "shared": "kmsbridge.cipher.sharing",
 }
 
 

@@ -1,4 +1,4 @@
-"""Reading from and writing to the streams of an application.
+"""Reading from and writing to the streams of an application, and places in regular files.
 
 An application may pass any object with a `read` or a `write`, and these differ in what they return. They receive
 bytes that they may keep, their results are checked, and the error for an invalid result says which side is
@@ -11,7 +11,7 @@ import errno
 import io
 import os
 from collections.abc import Awaitable
-from typing import Any, Final, NoReturn, Protocol, TypeGuard
+from typing import Any, BinaryIO, Final, NoReturn, Protocol, TypeGuard
 
 _PIECE: Final = 64 * 1024
 """Bytes to write at a time to a writer that did not take all at once."""
@@ -64,6 +64,32 @@ def read_into(reader: Any, buffer: memoryview) -> int:
     while (count := _read(reader, buffer)) is None:
         _wait(reader, "reader")
     return count
+
+
+def read_at(file: BinaryIO, buffer: memoryview, offset: int) -> int:
+    """Read from `offset` of a regular file into `buffer`; return the number of bytes, fewer only at the file's end.
+
+    Neither uses nor moves the file's position, so threads may share the file.
+    """
+    done = 0
+    while done < len(buffer):
+        if hasattr(os, "preadv"):
+            count = os.preadv(file.fileno(), [buffer[done:]], offset + done)
+        else:
+            data = os.pread(file.fileno(), len(buffer) - done, offset + done)
+            count = len(data)
+            buffer[done : done + count] = data
+        if not count:
+            break
+        done += count
+    return done
+
+
+def write_at(file: BinaryIO, data: memoryview, offset: int) -> None:
+    """Write all of `data` to a regular file from `offset` on, as `read_at` reads."""
+    done = 0
+    while done < len(data):
+        done += count_written(os.pwrite(file.fileno(), data[done:], offset + done), len(data) - done)
 
 
 def count_written(result: object, length: int) -> int:

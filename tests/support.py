@@ -133,6 +133,17 @@ class Outcome:
         return self
 
 
+def threads_in(function):
+    """The threads that are in this function, or in what it has called."""
+    return [ident for ident, frame in sys._current_frames().items() if function.__code__ in _codes(frame)]
+
+
+def _codes(frame):
+    while frame is not None:
+        yield frame.f_code
+        frame = frame.f_back
+
+
 def on_threads(count, work):
     """The outcomes of `work()` on so many threads that start together."""
     start = threading.Barrier(count)

@@ -6,10 +6,14 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
 
 from kmsbridge.cipher.base import Cipher, context_of
+from kmsbridge.datakeys import Pairs
 from kmsbridge.errors import forget_locals
+
+if TYPE_CHECKING:
+    from kmsbridge.cipher.health import Health
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,7 +63,17 @@ def discreet(function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
 
 
 class AsyncCipher(Cipher):
-    """Closing, for the classes that are for asyncio. One object may serve several event loops."""
+    """Checking and closing, for the classes that are for asyncio. One object may serve several event loops."""
+
+    @guarded
+    async def check(self, *, probe: bool = False, context: Pairs = None) -> Health:
+        """Return how the keys and caches do, as the `check` of the classes that are not for asyncio.
+
+        With `probe` it is done on a thread. Raises `ClosedError`, and `AuditError`.
+        """
+        if not probe:
+            return self._health(probe=False, context=context)
+        return await asyncio.to_thread(self._health, probe=True, context=context)
 
     async def close(self) -> None:
         """Drop every data key and connection; may be repeated. Any other use afterwards raises

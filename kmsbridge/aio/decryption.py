@@ -26,6 +26,7 @@ class AsyncDecryption:
 
     def __init__(self, core: Decryption) -> None:
         self.core = core
+        self.data_keys = core.data_keys
         self.decrypt_at_hand = core.decrypt_at_hand
         self.decrypt_text_at_hand = core.decrypt_text_at_hand
         # By header and context: which keys a message takes, one after the other, shows on the way.

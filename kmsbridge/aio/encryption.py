@@ -27,6 +27,7 @@ class AsyncEncryption:
 
     def __init__(self, core: Encryption) -> None:
         self.core = core
+        self.data_keys = core.data_keys
         self.encrypt_at_hand = core.encrypt_at_hand
         self.encrypt_text_at_hand = core.encrypt_text_at_hand
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import sys
 from typing import Any
 
@@ -40,12 +41,11 @@ class EncryptingReader:
         read failed or was cancelled.
         """
         left = sys.maxsize if size < 0 else size
-        parts = []
+        data = io.BytesIO()  # joining parts would copy all of it once more
         async with self._turn:
             while left and (part := await self._take(left)):
-                parts.append(part)
-                left -= len(part)
-        return b"".join(parts)
+                left -= data.write(part)
+        return data.getvalue()
 
     async def close(self) -> None:
         """Forget the key; the source stays open."""
@@ -59,19 +59,19 @@ class EncryptingReader:
     @discreet
     async def __anext__(self) -> bytes:
         async with self._turn:
-            block = await self._take(sys.maxsize)
+            block = bytes(await self._take(sys.maxsize))
         if not block:
             raise StopAsyncIteration
         return block
 
-    async def _take(self, most: int) -> bytes:
-        """Return at most `most` bytes; b"" at the end."""
+    async def _take(self, most: int) -> memoryview:
+        """Return at most `most` bytes, valid until the next call; none at the end."""
         if self._closed:
             raise ValueError("I/O operation on a closed message")
         self._message.check()
         while not self._encrypted and not self._at_end:
             await self._encrypt_more()
-        part, self._encrypted = bytes(self._encrypted[:most]), self._encrypted[most:]
+        part, self._encrypted = self._encrypted[:most], self._encrypted[most:]
         return part
 
     async def _encrypt_more(self) -> None:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, Protocol, Self, TypeVar, cast
 
 from kmsbridge import config, message
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.driver_objects import CipherOptions, check_drivers, check_observers, profile_of
 from kmsbridge.cipher.session import Session
 from kmsbridge.config import Profile
+from kmsbridge.context import EncryptionContext
+from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import RoleError, discreet, forget_locals
 from kmsbridge.observer import Observer
 
+if TYPE_CHECKING:
+    from kmsbridge.cipher.health import Health
+
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 CipherT = TypeVar("CipherT", bound="Cipher")
+
+
+_CORES: Final = {"encrypt_to": "_encryption", "decrypt_with": "_decryption"}
+"""The attribute that holds the core for each list of a profile that a class uses."""
 
 
 class Closable(Protocol):
@@ -123,6 +132,15 @@ class Cipher:
         found = config.from_uri(uri, decrypt_uris=decrypt_uris, options=options)
         return from_profile(cls, found, observers)
 
+    def _health(self, *, probe: bool, context: Pairs) -> Health:
+        from kmsbridge.cipher import health
+
+        keys = {setting: getattr(self, _CORES[setting]).data_keys for setting in self._uses}
+        for each in keys.values():
+            each.check_open()
+        caches = {setting: each.cache for setting, each in keys.items()}
+        return health.check(self._session, caches, probe=probe, context=EncryptionContext.of(context))
+
     def _begin(self, session: Session) -> None:
         """Begin to work with the keys of `session`."""
         raise NotImplementedError
@@ -135,7 +153,19 @@ class Cipher:
 
 
 class SyncCipher(Cipher):
-    """Closing, for the classes that are not for asyncio."""
+    """Checking and closing, for the classes that are not for asyncio."""
+
+    @guarded
+    def check(self, *, probe: bool = False, context: Pairs = None) -> Health:
+        """Return how the keys and caches do, for a readiness probe: what `kmsbridge doctor` says of them.
+
+        Without `probe` it says what earlier calls have told: no call, no waiting. With it each key is tried,
+        up to 16 at a time and within the profile's deadline for all of it: a probe, 32 random bytes that are
+        bound to `context` and to the reserved pair `kmsbridge` = `probe`, is wrapped and unwrapped, as far as
+        the key is for that. What does not work is in the result, and not raised. Raises `ClosedError`, and
+        `AuditError`.
+        """
+        return self._health(probe=probe, context=context)
 
     def close(self) -> None:
         """Drop every data key and connection; may be repeated. Any other use afterwards raises
@@ -156,6 +186,11 @@ def from_profile(cls: type[CipherT], profile: Profile, observers: Sequence[Obser
     """Return a `cls` for `profile`. Raises `RoleError` where the profile does not allow it, and
     `ConfigError`.
     """
+    return make_cipher(cls, profile_session(cls, profile, observers))
+
+
+def profile_session(cls: type[Cipher], profile: Profile, observers: Sequence[Observer] = ()) -> Session:
+    """Return a session with the keys of `profile` that a `cls` uses. Raises `RoleError` and `ConfigError`."""
     for setting in cls._uses:
         if not getattr(profile, setting):
             raise RoleError(
@@ -163,7 +198,7 @@ def from_profile(cls: type[CipherT], profile: Profile, observers: Sequence[Obser
                 remedy=f"use another profile, or add {setting}",
             )
     keys = {setting: getattr(profile, setting) for setting in cls._uses}
-    return make_cipher(cls, Session(profile, **keys, observers=observers))
+    return Session(profile, **keys, observers=observers)
 
 
 def driver_session(options: CipherOptions, **drivers: Sequence[KeyDriver]) -> Session:

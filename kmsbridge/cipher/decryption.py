@@ -160,7 +160,7 @@ class Decryption:
         """
         aad = as_aad(aad)
         files.decrypt_file(
-            lambda header, start: self.body_decryptor(header, start, context, aad),
+            lambda header, read_at, size: self._chunks(header, context, aad, read_at, size),
             source,
             target,
             files.Ticker(progress, self.data_keys.check_open),

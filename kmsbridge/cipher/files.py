@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
-from collections.abc import Callable
-from typing import Any, BinaryIO, Protocol
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from kmsbridge import atomic
 from kmsbridge import message as wire
 from kmsbridge.atomic import PathLike
+from kmsbridge.cipher import parallel
 from kmsbridge.datakeys import DataKey
+from kmsbridge.errors import AuthenticationError
 from kmsbridge.message import chunked, cobblestone
-from kmsbridge.streams import read_into, write_all
+from kmsbridge.streams import read_at, read_into, write_all, write_at
 
-STEP = 64 * cobblestone.CHUNK
-"""Bytes of plaintext in one step. The buffers are reused: fresh pages cost more than the cipher."""
-ENCRYPTED_STEP = 64 * cobblestone.ENCRYPTED_CHUNK
+if TYPE_CHECKING:
+    from kmsbridge.cipher.reading import ChunksOf
+    from kmsbridge.message.chunk_reader import ChunkReader
+
+STEP_CHUNKS = 64
+"""Chunks in one step. The buffers of a step are reused: fresh pages cost more than the cipher."""
+STEP = STEP_CHUNKS * cobblestone.CHUNK
+ENCRYPTED_STEP = STEP_CHUNKS * cobblestone.ENCRYPTED_CHUNK
 Progress = Callable[[int], None]
 
 
@@ -58,39 +67,98 @@ class Ticker:
 
 
 def encrypt_file(data_key: DataKey, aad: bytes, source: PathLike, target: PathLike, ticker: Ticker) -> None:
-    """Encrypt `source` into `target`, with room in the header to rewrap it in place."""
+    """Encrypt `source` into `target`, with room in the header to rewrap it in place.
+
+    The full steps that `source` has at the start are done by several threads. What is behind them is read as a
+    stream, so the message ends where the file does by then.
+    """
     header = wire.inline(wire.parse_header(data_key.header).recipients, padded=True)
+    encryptor = data_key.body_encryptor(aad)
     with atomic.open_regular(source) as reader, atomic.replacing(target) as writer:
-        write_all(writer, header.encode())
-        encrypt_stream(data_key.body_encryptor(aad), reader, writer, ticker)
+        write_all(writer, header.encode() + encryptor.update(b""))
+        steps, rest = divmod(os.fstat(reader.fileno()).st_size, STEP)
+        _encrypt_steps(encryptor, steps, reader, writer, ticker)
+        encrypt_stream(encryptor, reader, writer, ticker, rest // cobblestone.CHUNK + 1)
 
 
-def decrypt_file(
-    decryptor: Callable[[wire.Header, bytes], StreamDecryptor],
-    source: PathLike,
-    target: PathLike,
-    ticker: Ticker,
+def _encrypt_steps(
+    encryptor: chunked.BodyEncryptor, steps: int, reader: BinaryIO, writer: BinaryIO, ticker: Ticker
 ) -> None:
-    """Decrypt `source` into `target`, which only its owner may read.
+    """Encrypt the first `steps` steps of `reader`, and move both files behind them."""
+    start, first = writer.tell(), encryptor.reserve(steps * STEP_CHUNKS)
 
-    `decryptor` is given the header and the body's first bytes.
+    def work(numbers: Iterator[int]) -> Iterator[int]:
+        step = chunked.Step(STEP_CHUNKS)
+        for number in numbers:
+            if read_at(reader, step.plain, number * STEP) < STEP:
+                raise OSError(errno.EBUSY, "the file was cut short while it was read", str(reader.name))
+            encryptor.encrypt_reserved(first + number * STEP_CHUNKS, step.chunks)
+            write_at(writer, step.encrypted, start + number * ENCRYPTED_STEP)
+            yield STEP
+
+    parallel.run(work, steps, ticker.add)
+    reader.seek(steps * STEP)
+    writer.seek(start + steps * ENCRYPTED_STEP)
+
+
+def decrypt_file(chunks_of: ChunksOf, source: PathLike, target: PathLike, ticker: Ticker) -> None:
+    """Decrypt `source` into `target`, which only its owner may read. Full steps are done by several threads.
+
+    The last chunk is verified first: `chunks_of` does it.
     """
     from kmsbridge import journal
+    from kmsbridge.cipher import reading
+    from kmsbridge.message.chunk_reader import ChunkReader
 
     with atomic.open_regular(source) as reader:
-        header = journal.header_of(source, reader)
-        reader.seek(header.length)
-        start = journal.read_exactly(reader, wire.min_body(header.kind))
-        reader.seek(header.length)
+        header, end = journal.header_of(source, reader), os.fstat(reader.fileno()).st_size
+        chunks = reading.chunks_in(reader, header, chunks_of)
         with atomic.replacing(target, mode=0o600) as writer:
-            decrypt_stream(decryptor(header, start), reader, writer, ticker)
+            first = 0
+            if isinstance(chunks, ChunkReader):
+                first = _decrypt_steps(chunks, reader, header.length + cobblestone.OVERHEAD, writer, ticker)
+            for number in range(first, chunks.size // cobblestone.CHUNK + 1):
+                plaintext = chunks.chunk(number)
+                write_all(writer, plaintext)
+                ticker.add(len(plaintext))
+            if os.fstat(reader.fileno()).st_size != end:
+                raise AuthenticationError  # what was added is no part of the message
+            ticker.done = max(ticker.done, end - header.length)
+            ticker.end()
+
+
+def _decrypt_steps(
+    chunks: ChunkReader, reader: BinaryIO, start: int, writer: BinaryIO, ticker: Ticker
+) -> int:
+    """Decrypt the full steps of `reader`, whose chunks begin at `start`, and move `writer` behind them.
+
+    Return the number of the chunk that comes next.
+    """
+    steps = chunks.size // STEP
+
+    def work(numbers: Iterator[int]) -> Iterator[int]:
+        step = chunked.Step(STEP_CHUNKS)
+        for number in numbers:
+            if read_at(reader, step.encrypted, start + number * ENCRYPTED_STEP) < ENCRYPTED_STEP:
+                raise AuthenticationError  # it was cut short meanwhile
+            chunks.decrypt_step(number * STEP_CHUNKS, step)
+            write_at(writer, step.plain, number * STEP)
+            yield ENCRYPTED_STEP
+
+    parallel.run(work, steps, ticker.add)
+    writer.seek(steps * STEP)
+    return steps * STEP_CHUNKS
 
 
 def encrypt_stream(
-    encryptor: chunked.BodyEncryptor, reader: BinaryIO, writer: BinaryIO, ticker: Ticker
+    encryptor: chunked.BodyEncryptor,
+    reader: BinaryIO,
+    writer: BinaryIO,
+    ticker: Ticker,
+    chunks: int = STEP_CHUNKS,
 ) -> None:
-    """Encrypt what `reader` holds into `writer`."""
-    step = chunked.Step(STEP // cobblestone.CHUNK)
+    """Encrypt what `reader` holds into `writer`, `chunks` chunks in one step."""
+    step = chunked.Step(chunks)
     while count := read_into(reader, step.plain):
         write_all(writer, encryptor.encrypt_step(step, count))
         ticker.add(count)

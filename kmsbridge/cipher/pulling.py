@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from kmsbridge.cipher.binary_file import BinaryFile, name_of
@@ -41,19 +42,18 @@ class EncryptingReader(BinaryFile):
         """
         self._check_not_closed()
         left = sys.maxsize if size is None or size < 0 else size
-        parts = []
+        data = io.BytesIO()  # joining parts would copy all of it once more
         with self._message.turn():
             while left and (part := self._take(left)):
-                parts.append(part)
-                left -= len(part)
-        return b"".join(parts)
+                left -= data.write(part)
+        return data.getvalue()
 
     @discreet
     def read1(self, size: int = -1, /) -> bytes:
         """Return some bytes of the message, at most `size` where it is not negative; b"" at its end."""
         self._check_not_closed()
         with self._message.turn():
-            return self._take(sys.maxsize if size < 0 else size) if size else b""
+            return bytes(self._take(sys.maxsize if size < 0 else size)) if size else b""
 
     def close(self) -> None:
         """Forget the key; the source stays open."""
@@ -67,11 +67,11 @@ class EncryptingReader(BinaryFile):
             raise StopIteration
         return block
 
-    def _take(self, most: int) -> bytes:
-        """Return at most `most` bytes; b"" at the end."""
+    def _take(self, most: int) -> memoryview:
+        """Return at most `most` bytes, valid until the next call; none at the end."""
         while not self._encrypted and not self._at_end:
             self._encrypt_more()
-        part, self._encrypted = bytes(self._encrypted[:most]), self._encrypted[most:]
+        part, self._encrypted = self._encrypted[:most], self._encrypted[most:]
         return part
 
     def _encrypt_more(self) -> None:

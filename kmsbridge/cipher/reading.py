@@ -184,18 +184,20 @@ def open_message(
     if isinstance(source, (str, bytes, os.PathLike)):
         file = atomic.open_regular(source)
         try:
-            chunks = _chunks(file, journal.header_of(source, file), chunks_of)
+            chunks = chunks_in(file, journal.header_of(source, file), chunks_of)
         except BaseException:
             file.close()
             raise
         return MessageReader(chunks, file.close, check_cipher, os.fsdecode(source))
     if not hasattr(source, "seek") or not source.seekable():
         raise TypeError("open needs a path or a seekable binary file: use decrypt_stream for streams")
-    chunks = _chunks(source, journal.read_header(source), chunks_of)
+    chunks = chunks_in(source, journal.read_header(source), chunks_of)
     return MessageReader(chunks, lambda: None, check_cipher, name_of(source))
 
 
-def _chunks(file: BinaryIO, header: wire.Header, chunks_of: ChunksOf) -> Chunks:
+def chunks_in(file: BinaryIO, header: wire.Header, chunks_of: ChunksOf) -> Chunks:
+    """Return the chunks of the message in an open file. Reading them moves the file's position."""
+
     def read_at(offset: int, length: int) -> bytes:
         file.seek(header.length + offset)
         return journal.read_exactly(file, length)

@@ -76,6 +76,11 @@ class Session:
             self.close()
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
+
     def add_part(
         self, kind: Callable[Concatenate[Session, P], PartT], *args: P.args, **kwargs: P.kwargs
     ) -> PartT:

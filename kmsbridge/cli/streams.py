@@ -28,6 +28,7 @@ _REMEDIES: Final = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "check where its symbolic links lead",
     errno.EIO: "check the disk",
+    errno.EBUSY: "try again when no other program writes to it",
     errno.EROFS: "choose a place that is writable",
     errno.EEXIST: "choose another name, or pass --force to replace it",
 }

@@ -61,6 +61,18 @@ def load(
         raise
 
 
+def identify(profile: str | None = None) -> tuple[str, str | None]:
+    """Return which configuration `load(profile=profile)` reads now, and which profile is asked for.
+
+    The configuration is the absolute path of a file, or a key URI. The profile is None where its choice is the
+    configuration's. Raises `ConfigError` where there is none.
+    """
+    found, _ = _locate(None, os.environ)
+    if profile is None:
+        profile = read_variable(os.environ, "KMSBRIDGE_PROFILE")
+    return os.environ[_KEY] if found is None else _absolute(found), profile
+
+
 def explain(
     path: PathLike | None = None, *, profile: str | None = None, env: Mapping[str, str] | None = None
 ) -> list[Setting]:

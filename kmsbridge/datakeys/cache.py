@@ -176,6 +176,12 @@ class KeyCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def oldest(self) -> float:
+        """Return the age in seconds of the oldest data key; 0.0 where there is none."""
+        now, max_age = self._clock(), self.policy.max_age
+        left = min((entry.expires_in(now) for entry in list(self._entries.values())), default=max_age)
+        return max(0.0, max_age - left)
+
     def after_fork(self) -> None:
         """Drop every data key: a forked child starts with none of its parent's."""
         self._lock = threading.RLock()

@@ -56,6 +56,7 @@ class DataKey:
         "_ciphers",
         "_compact",
         "_expires",
+        "_forgotten",
         "_header",
         "_max_messages",
         "_numbers",
@@ -94,6 +95,7 @@ class DataKey:
         self._compact: tuple[Secret, bytes] | None = None
         self._ciphers: dict[bytes, compact.BodyCipher] = {}
         self._writer: tuple[bytes, compact.BodyCipher] | None = None
+        self._forgotten = 0
         # Two headers of about one length, and three copies of the context at most: its pairs, its canonical form,
         # and a part of the name.
         self.weight = (2 * header.length if header else 0) + 3 * len(self._bound) + len(self.key_id)
@@ -202,6 +204,7 @@ class DataKey:
 
     def forget_writer(self) -> None:
         """Have the next message begin with a new prefix of nonces: a forked child must not use its parent's."""
+        self._forgotten += 1  # first, so that `_new_writer` cannot miss it
         self._writer = None
 
     def _goes_on(self, number: int) -> bool:
@@ -230,8 +233,12 @@ class DataKey:
         """Draw a prefix for the nonces of the next messages. Return what they begin with, and their cipher."""
         recipients = () if self._header is None else self._header.recipients
         header = inline(recipients, kind=Kind.INLINE_COMPACT, commitment=self.commitment)
-        prefix = urandom(compact.PREFIX)
+        forgotten, prefix = self._forgotten, urandom(compact.PREFIX)
         self._writer = writer = header.encode() + prefix, self._compact_cipher(prefix)
+        if (
+            self._forgotten != forgotten
+        ):  # by another thread, or by a fork in a signal handler, since it was drawn
+            self._writer = None
         return writer
 
     def _compact_cipher(self, prefix: bytes) -> compact.BodyCipher:
@@ -271,7 +278,10 @@ class DataKey:
             return int(self.take(sizes[0], now))
         numbers = list(itertools.islice(self._numbers, len(sizes)))
         if numbers[-1] >= self._pause:
-            numbers = [number for number in numbers if number < self._pause or self._goes_on(number)]
+            # All have the prefix that the first one begins, because they are encrypted together.
+            numbers = [number for number in numbers if number < self._max_messages]
+            if numbers:
+                self._goes_on(numbers[0])
         self._bytes_left -= sum(sizes[: len(numbers)])
         self._taken += len(numbers)
         return len(numbers)

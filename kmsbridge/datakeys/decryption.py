@@ -18,7 +18,6 @@ from kmsbridge.datakeys.usage import usage_reporter
 from kmsbridge.errors import (
     AuthenticationError,
     KmsBridgeError,
-    UnsupportedMessage,
 )
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Header, Recipient
@@ -183,7 +182,6 @@ class DecryptionKeys:
         While there is another key to try, one gets a single attempt and its share of the time. Failures are
         added to `failures` and, by name, to `known`.
         """
-        _check_inline(header)
         tried = set()
         for entry in self._entries_at_hand(header, context, size, known):
             tried.add(entry.key_id)
@@ -240,6 +238,11 @@ class DecryptionKeys:
     def check_open(self) -> None:
         """Raises `ClosedError` after `close`."""
         self._cache.check_open()
+
+    @property
+    def cache(self) -> KeyCache:
+        """The data keys in memory."""
+        return self._cache
 
     def report(self) -> None:
         """Tell the observer how many messages each data key has served since it was last told."""
@@ -308,10 +311,3 @@ class DecryptionKeys:
             self.refusals.add(name)
             raise
         return self.keep(name, unwrapped, match[1], context)
-
-
-def _check_inline(header: Header) -> None:
-    if not header.has_recipients_data_key:
-        raise UnsupportedMessage(
-            "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
-        )

@@ -130,6 +130,11 @@ class EncryptionKeys:
         """Raises `ClosedError` after `close`."""
         self._cache.check_open()
 
+    @property
+    def cache(self) -> KeyCache:
+        """The data keys in memory."""
+        return self._cache
+
     def report(self) -> None:
         """Tell the observer how many messages each data key has served since it was last told."""
         self._cache.report()

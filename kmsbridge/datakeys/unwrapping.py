@@ -19,6 +19,7 @@ from kmsbridge.errors import (
     KmsUnavailable,
     LimitExceeded,
     NoMatchingKey,
+    UnsupportedMessage,
     listed,
 )
 from kmsbridge.keys import ManagedKey
@@ -45,8 +46,12 @@ class Unwrapping:
         """Return our keys that the message is for, healthy ones first; and the errors of those whose id could
         not be found.
 
-        Raise `NoMatchingKey` where neither is there.
+        Raise `NoMatchingKey` where neither is there, and `UnsupportedMessage` where the header has no recipients.
         """
+        if not header.recipients:
+            raise UnsupportedMessage(
+                "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
+            )
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         matches: list[Match] = []
         failures: list[KmsBridgeError] = []

@@ -4,6 +4,7 @@ Nothing is printed here, and errors of keys are not raised: they are part of the
 """
 
 from kmsbridge.doctor.checks import check_keys
-from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial
+from kmsbridge.doctor.report import Expectation, KeyReport, Report
+from kmsbridge.keys.trials import Trial
 
 __all__ = ["Expectation", "KeyReport", "Report", "Trial", "check_keys"]

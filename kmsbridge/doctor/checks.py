@@ -12,9 +12,9 @@ from kmsbridge.cipher.session import configured_key
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import data_key_context
-from kmsbridge.doctor.report import Expectation, KeyReport, Report, Trial, with_problems
-from kmsbridge.doctor.trials import KeyTrials, LastCall, Message
+from kmsbridge.doctor.report import Expectation, KeyReport, Report, with_problems
 from kmsbridge.errors import ConfigError, KmsBridgeError, UnsupportedMessage, forget_locals
+from kmsbridge.keys.trials import KeyTrials, LastCall, Message, Trial
 from kmsbridge.message import DataKeyIn, Header
 from kmsbridge.observer import Observers
 from kmsbridge.threads import in_parallel

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from kmsbridge.keys.trials import Trial, shortfall
+
 Expectation = Literal["encrypt-only", "decrypt-only", "rewrap-only", "full"]
-Measured = Literal["", "service", "probe", "local", "message", "forged", "combined"]
-"""How an operation was tried: by a call that needs no wrapped key, with a probe, with a probe that this host
-wrapped by itself, with a message, with a wrapped key that is not authentic, or as unwrap and wrap together. Empty
-for an operation that was not tried."""
 
 # For wrap, unwrap and rewrap: whether this host must (True) or must not (False) be able to; None for either.
 _WANTED: Final[dict[str | None, tuple[bool | None, bool | None, bool | None]]] = {
@@ -27,26 +25,8 @@ _LEFT: Final[dict[str | None, str]] = {
     "decrypt-only": "decryptor",
     "rewrap-only": "rewrapper",
 }
-_UNUSABLE: Final = ("disabled", "pending deletion")
 
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """The result of trying one operation.
-
-    `may` says whether this host may do it, None where that is unknown. `proven` is false where the service only
-    accepted the request, without showing that it would succeed. `milliseconds` includes retries, and is None where
-    no call was made. `error` is the name of the error's class; `problem` and `remedy` are its text.
-    """
-
-    may: bool | None = None
-    proven: bool = False
-    measured: Measured = ""
-    milliseconds: float | None = None
-    request_id: str = ""
-    error: str = ""
-    problem: str = ""
-    remedy: str = ""
+_NOT_TRIED: Final = Trial()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +45,10 @@ class KeyReport:
     state: str = "unknown"
     version: str = ""
     rotation: str = ""
-    describe: Trial = Trial()
-    wrap: Trial = Trial()
-    unwrap: Trial = Trial()
-    rewrap: Trial = Trial()
+    describe: Trial = _NOT_TRIED
+    wrap: Trial = _NOT_TRIED
+    unwrap: Trial = _NOT_TRIED
+    rewrap: Trial = _NOT_TRIED
     problems: tuple[str, ...] = ()
 
 
@@ -108,14 +88,10 @@ def _problems(key: KeyReport, expect: Expectation | None) -> Iterator[str]:
     lists = (key.encrypt_to or None, key.decrypt_with or None, None)
     for operation, wanted in zip(("wrap", "unwrap", "rewrap"), _WANTED.get(expect, lists), strict=True):
         trial: Trial = getattr(key, operation)
-        if wanted is not None and trial.may is not wanted:
-            yield (
-                _more(key.name, operation, trial, expect)
-                if trial.may
-                else _less(key.name, operation, trial, wanted)
-            )
-        elif wanted and not trial.proven and key.state in _UNUSABLE:
-            yield f"{operation}: the key is {key.state}; enable it or cancel its deletion"
+        if wanted and (problem := shortfall(operation, trial, key.state)):
+            yield problem + _permission(key.name, operation, trial)
+        elif wanted is False and trial.may is not False:
+            yield _more(key.name, operation, trial, expect) if trial.may else _unknown(operation, trial)
     # A host that can make the service rewrap to a key of its own choice can decrypt without unwrap here.
     if expect == "encrypt-only" and key.rewrap.may and key.rewrap.measured != "combined":
         yield _more(key.name, "rewrap", key.rewrap, expect)
@@ -137,10 +113,13 @@ def _policy(name: str, role: str) -> str:
     return f"as printed by 'kmsbridge policy {shlex.quote(name)} --role {role}'"
 
 
-def _less(name: str, operation: str, trial: Trial, wanted: bool) -> str:
+def _permission(name: str, operation: str, trial: Trial) -> str:
+    """Return which policy allows an operation that was refused; empty where it failed otherwise."""
+    if trial.error != "KmsAccessDenied" or not trial.measured:
+        return ""
+    return f", {_policy(name, _NEEDS[operation])}"
+
+
+def _unknown(operation: str, trial: Trial) -> str:
     text = f"{trial.problem}; {trial.remedy}" if trial.remedy else trial.problem
-    if wanted and trial.error == "KmsAccessDenied" and trial.measured:
-        text += f", {_policy(name, _NEEDS[operation])}"
-    if not trial.measured:
-        return text  # the reason why nothing was tried, which is the same for every operation
-    return f"{operation}: {text}" if wanted else f"it is unknown whether this host may {operation}: {text}"
+    return f"it is unknown whether this host may {operation}: {text}" if trial.measured else text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from kmsbridge.clock import jitter
 
@@ -44,6 +44,13 @@ class Breaker:
     def unhealthy(self) -> bool:
         """Whether the service failed and has not succeeded since."""
         return self._failing_since is not None
+
+    @property
+    def state(self) -> Literal["closed", "open", "half-open"]:
+        """`closed` where calls are made, `open` where none is, `half-open` where the next one is the probe."""
+        if not self._open:
+            return "closed"
+        return "open" if self.next_probe_in else "half-open"
 
     @property
     def failing_for(self) -> float:

@@ -10,7 +10,7 @@ from kmsbridge.clock import Deadline
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyDriver, Operation
 from kmsbridge.errors import KmsBridgeError
 from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Request
-from kmsbridge.keys.health import KeyHealth
+from kmsbridge.keys.health import ServiceHealth
 from kmsbridge.keys.identity import KeyIdentity
 from kmsbridge.keys.retry import Retries
 from kmsbridge.keys.translation import breaker_open, deadline_passed, key_closed, translate_error
@@ -43,11 +43,11 @@ class KeyCalls:
         self._clock, self._sleep = clock, sleep
         self._attempts = Attempts(clock)
         self._closed = False
-        self.health = KeyHealth(clock)
+        self.health = ServiceHealth(clock)
 
     def forget_health(self) -> None:
         """Begin anew, as a forked child does."""
-        self.health = KeyHealth(self._clock)
+        self.health = ServiceHealth(self._clock)
 
     def call(
         self,
@@ -108,16 +108,18 @@ class KeyCalls:
         self._closed = True
         self._attempts.close(driver, timeout)
 
-    def _health_for(self, driver: KeyDriver, operation: str) -> KeyHealth:
+    def _health_for(self, driver: KeyDriver, operation: str) -> ServiceHealth:
         """Return the health to consult: one of its own for an operation that needs no service."""
         is_local = operation in ("wrap", "resolve") and Capability.LOCAL_WRAP in driver.capabilities
-        return KeyHealth(self._clock) if is_local else self.health
+        return ServiceHealth(self._clock) if is_local else self.health
 
     def _check_open(self) -> None:
         if self._closed:
             raise key_closed()
 
-    def _check_may_ask(self, operation: str, health: KeyHealth, deadline: Deadline, *, probing: bool) -> None:
+    def _check_may_ask(
+        self, operation: str, health: ServiceHealth, deadline: Deadline, *, probing: bool
+    ) -> None:
         if not deadline.left():
             raise deadline_passed(operation, self._identity)
         if not probing and not health.breaker.allows():

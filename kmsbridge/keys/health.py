@@ -37,7 +37,7 @@ class RetryBudget:
         return True
 
 
-class KeyHealth:
+class ServiceHealth:
     """A key's breaker, retry budget and limiter. `learn` is called for every attempt that the driver
     ended.
     """

@@ -35,6 +35,13 @@ class Limiter:
         self._since = 0.0
         self._looks = self._accepts = 0.0
 
+    @property
+    def throttled(self) -> bool:
+        """Whether the service refused calls because of their rate in the last seconds."""
+        if self._refused:
+            self._fade()
+        return self._refused
+
     def allows(self) -> bool:
         """Whether a call may be sent now."""
         if not self._refused:

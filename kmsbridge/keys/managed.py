@@ -13,6 +13,7 @@ from kmsbridge.driver import Capability, EncryptionContext, KeyDescription, KeyD
 from kmsbridge.errors import KmsBridgeError, LimitExceeded
 from kmsbridge.keys import binding, validation
 from kmsbridge.keys.calls import KeyCalls
+from kmsbridge.keys.health import ServiceHealth
 from kmsbridge.keys.identity import KeyIdentity
 from kmsbridge.observer import NOBODY, Call, Observer
 from kmsbridge.policy import CallPolicy
@@ -103,6 +104,11 @@ class ManagedKey:
     def unhealthy(self) -> bool:
         """Whether the service failed and has not answered since."""
         return self._calls.health.breaker.unhealthy
+
+    @property
+    def health(self) -> ServiceHealth:
+        """What its calls have told of its service."""
+        return self._calls.health
 
     def take_probe(self) -> bool:
         """Return whether it is time to see how an unhealthy key does; true for one caller about every 5 s."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from kmsbridge.clock import Deadline, jitter
 from kmsbridge.driver import ErrorKind
-from kmsbridge.keys.health import OUTAGES, KeyHealth
+from kmsbridge.keys.health import OUTAGES, ServiceHealth
 from kmsbridge.keys.limiter import Turns
 
 RETRIED: Final = OUTAGES | {ErrorKind.THROTTLED}
@@ -24,7 +24,7 @@ class Retries:
     that. With `most` 1 there is one attempt, whatever becomes of it.
     """
 
-    def __init__(self, health: KeyHealth, deadline: Deadline, most: int) -> None:
+    def __init__(self, health: ServiceHealth, deadline: Deadline, most: int) -> None:
         self.made = 0
         """How many attempts were made."""
         self.request_id = ""

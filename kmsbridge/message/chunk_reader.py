@@ -8,6 +8,7 @@ from hmac import compare_digest
 from cryptography.exceptions import InvalidTag
 
 from kmsbridge.errors import AuthenticationError
+from kmsbridge.message.chunked import Step
 from kmsbridge.message.cobblestone import (
     CHUNK,
     ENCRYPTED_CHUNK,
@@ -50,4 +51,18 @@ class ChunkReader:
         try:
             return self._aead.decrypt(nonce, encrypted, None)
         except InvalidTag:
+            raise AuthenticationError from None
+
+    def decrypt_step(self, first: int, step: Step) -> None:
+        """Decrypt full chunks, of which `first` is the number of the first, from `step.encrypted` into `step.plain`.
+
+        Threads may share this. `step.plain` is wiped where a chunk is not authentic.
+        """
+        decrypt_into, base_nonce = self._aead.decrypt_into, self._base_nonce
+        try:
+            for number, (chunk, encrypted) in enumerate(step.chunks, first):
+                decrypt_into((base_nonce ^ number).to_bytes(NONCE, "big"), encrypted, None, chunk)
+        except InvalidTag:
+            # The cipher leaves the plaintext of a chunk in the buffer although its tag was wrong.
+            step.plain[:] = bytes(len(step.plain))
             raise AuthenticationError from None

@@ -18,6 +18,8 @@ LARGE_TO_ENCRYPT: Final = 2**17
 """The lengths in bytes from which results are built in place: joining copies costs half of the throughput."""
 
 Buffer = bytes | bytearray | memoryview
+ChunkViews = Sequence[tuple[memoryview, memoryview]]
+"""Views of full chunks that follow each other: of the plaintext, and of the encrypted chunk, 16 bytes longer."""
 
 
 def encrypted_length(plaintext_length: int) -> int:
@@ -85,21 +87,23 @@ def _buffer(length: int) -> io.BytesIO:
 
 
 class Step:
-    """The buffers of one step of encrypting a stream: `plain` to read into, and `encrypted` for the result.
+    """The buffers of one step through a body: `plain` has the plaintext of some chunks, `encrypted` the chunks.
 
-    They are used again for every step, and cut into `chunks` once: cutting costs a tenth of encrypting.
+    They are used again for every step, and cut into `chunks`, pairs of views, once: cutting costs a tenth of
+    encrypting. `output` has room for all that one step of encrypting a stream can write.
     """
 
-    __slots__ = ("chunks", "encrypted", "plain")
+    __slots__ = ("chunks", "encrypted", "output", "plain")
 
     def __init__(self, chunks: int) -> None:
         self.plain = memoryview(bytearray(chunks * CHUNK))
-        self.encrypted = memoryview(bytearray(BodyEncryptor.output_size(chunks * CHUNK)))
+        self.output = memoryview(bytearray(BodyEncryptor.output_size(chunks * CHUNK)))
+        self.encrypted = self.output[: chunks * ENCRYPTED_CHUNK]
         self.chunks = _cut(self.plain, self.encrypted)
 
 
 class BodyEncryptor:
-    """Encrypts one body as its plaintext arrives. Not safe to share between threads."""
+    """Encrypts one body as its plaintext arrives. Threads may share `encrypt_reserved`, and nothing else."""
 
     __slots__ = ("_aead", "_base_nonce", "_ended", "_number", "_rest", "_start")
 
@@ -144,12 +148,28 @@ class BodyEncryptor:
     def encrypt_step(self, step: Step, count: int) -> memoryview:
         """Encrypt the first `count` bytes of `step.plain`, and return a view of the chunks that they complete.
 
-        The view is of `step.encrypted`, so it is valid until the next step.
+        The view is of `step.output`, so it is valid until the next step.
         """
         if count < len(step.plain) or self._rest or self._start:
-            return step.encrypted[: self.update_into(step.plain[:count], step.encrypted)]
+            return step.output[: self.update_into(step.plain[:count], step.output)]
         self._check_not_ended()
-        return step.encrypted[: self._encrypt_chunks(step.chunks)]
+        return step.output[: self._encrypt_chunks(step.chunks)]
+
+    def reserve(self, count: int) -> int:
+        """Reserve the next `count` chunks for `encrypt_reserved`; return the number of the first.
+
+        What the other methods encrypt from now on comes behind them.
+        """
+        self._check_not_ended()
+        first = self._number
+        self._number += count
+        return first
+
+    def encrypt_reserved(self, first: int, chunks: ChunkViews) -> None:
+        """Encrypt reserved chunks, `first` being the number of the first. Each only once: its number is its nonce."""
+        encrypt_into, base_nonce = self._aead.encrypt_into, self._base_nonce
+        for number, (chunk, encrypted) in enumerate(chunks, first):
+            encrypt_into((base_nonce ^ number).to_bytes(NONCE, "big"), chunk, None, encrypted)
 
     def finalize(self) -> bytes:
         """Return the encrypted last chunk, which is shorter than the others and may be empty.
@@ -162,11 +182,9 @@ class BodyEncryptor:
         last, self._rest = self._rest, bytearray()
         return self._start + self._aead.encrypt(nonce, last, None)
 
-    def _encrypt_chunks(self, chunks: Sequence[tuple[memoryview, memoryview]]) -> int:
-        encrypt_into, base_nonce, first = self._aead.encrypt_into, self._base_nonce, self._number
-        self._number += len(chunks)  # before encrypting: after an interrupt no nonce may be used again
-        for number, (chunk, encrypted) in enumerate(chunks, first):
-            encrypt_into((base_nonce ^ number).to_bytes(NONCE, "big"), chunk, None, encrypted)
+    def _encrypt_chunks(self, chunks: ChunkViews) -> int:
+        # Reserved before encrypting: after an interrupt no nonce may be used again.
+        self.encrypt_reserved(self.reserve(len(chunks)), chunks)
         return len(chunks) * ENCRYPTED_CHUNK
 
     def _check_not_ended(self) -> None:
@@ -174,7 +192,7 @@ class BodyEncryptor:
             raise AlreadyFinalized("the body is complete")
 
 
-def _cut(plain: memoryview, encrypted: memoryview) -> list[tuple[memoryview, memoryview]]:
+def _cut(plain: memoryview, encrypted: memoryview) -> ChunkViews:
     return [
         (plain[n * CHUNK : (n + 1) * CHUNK], encrypted[n * ENCRYPTED_CHUNK : (n + 1) * ENCRYPTED_CHUNK])
         for n in range(len(plain) // CHUNK)

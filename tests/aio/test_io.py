@@ -305,17 +305,17 @@ def test_a_cancelled_file_operation_leaves_no_target_and_no_temporary_file(
     plain, sealed, opened = paths
     source, target = (plain, opened) if operation == "encrypt_file" else (sealed, opened)
     in_the_middle, go_on = threading.Event(), threading.Event()
-    read = files.read_into
+    write = files.write_all
 
-    def slow(reader, buffer):
+    def slow(writer, data):
         in_the_middle.set()
         go_on.wait(PATIENCE)
-        return read(reader, buffer)
+        write(writer, data)
 
     async def main():
         await cipher.encrypt_file(plain, sealed)
         before = set(plain.parent.iterdir())
-        monkeypatch.setattr(files, "read_into", slow)
+        monkeypatch.setattr(files, "write_all", slow)
         task = asyncio.ensure_future(getattr(cipher, operation)(source, target))
         await asyncio.to_thread(in_the_middle.wait, PATIENCE)
         task.cancel()
@@ -326,6 +326,49 @@ def test_a_cancelled_file_operation_leaves_no_target_and_no_temporary_file(
         assert set(plain.parent.iterdir()) == before
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("times", (1, 3), ids="cancelled {} times".format)
+@pytest.mark.parametrize("operation", ("encrypt_file", "decrypt_file"))
+def test_a_cancelled_task_ends_when_no_thread_works_for_it(monkeypatch, cipher, tmp_path, operation, times):
+    """While several threads are in the middle of a large file; however impatient the one who cancels is."""
+    from kmsbridge.cipher import files, parallel
+
+    monkeypatch.setattr(parallel, "processors", lambda: 4)
+    monkeypatch.setattr(parallel, "PARTS_EACH", 1)
+    plain, sealed, target = tmp_path / "plain", tmp_path / "sealed", tmp_path / "target"
+    with open(plain, "wb") as file:
+        file.truncate(40 * files.STEP)
+    in_the_middle, go_on, at_work = threading.Semaphore(0), threading.Event(), []
+    read = files.read_at
+
+    def slow(reader, buffer, offset):
+        at_work.append(offset)
+        in_the_middle.release()
+        go_on.wait(PATIENCE)
+        count = read(reader, buffer, offset)
+        at_work.remove(offset)
+        return count
+
+    async def main():
+        await cipher.encrypt_file(plain, sealed)
+        before = set(tmp_path.iterdir())
+        monkeypatch.setattr(files, "read_at", slow)
+        source = plain if operation == "encrypt_file" else sealed
+        task = asyncio.ensure_future(getattr(cipher, operation)(source, target))
+        for _ in range(4):
+            assert await asyncio.to_thread(in_the_middle.acquire, timeout=PATIENCE)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0.01)
+            assert not task.done()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert at_work == []
+        assert set(tmp_path.iterdir()) == before
+
+    asyncio.run(asyncio.wait_for(main(), 2 * PATIENCE))
 
 
 def test_a_reader_is_shared_by_tasks_that_take_turns(cipher, paths):

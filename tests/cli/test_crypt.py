@@ -54,6 +54,30 @@ def test_what_goes_in_comes_out(home, payload, armor, way):
     assert convert("decrypt", "message", "out", message) == payload
 
 
+@pytest.mark.parametrize("size", (0, 7, 65_536))
+@pytest.mark.parametrize("armor", (False, True), ids=("binary", "armored"))
+@pytest.mark.parametrize("pipe", (False, True), ids=("file", "pipe"))
+def test_compact_messages_of_the_library_are_decrypted(home, size, armor, pipe):
+    """What a program wrote into a column, from a file and from a pipe; and nothing of a changed one comes out."""
+    payload = bytes(n % 89 for n in range(size))
+    with kmsbridge.EnvelopeCipher.from_config() as cipher:
+        message = cipher.encrypt(payload, context={"tenant": "acme"}, aad=b"row 1")
+    assert kmsbridge.inspect(message).body == "compact"
+    args = ("-c", "tenant=acme", "--aad", "row 1")
+    changed = message[:-1] + bytes((message[-1] ^ 1,))
+    for name, given in (("good", message), ("bad", changed)):
+        home.write(name, wire.armor(given) if armor else given)
+    assert set(home.files()) >= {"good", "bad"}
+
+    def decrypt(name):
+        data = (home.path / name).read_bytes()
+        return home.run("decrypt", *(() if pipe else (name,)), *args, stdin=data if pipe else b"")
+
+    assert decrypt("good").out == payload
+    refused = decrypt("bad")
+    assert (refused.code, refused.out) == (5, b"")
+
+
 def test_messages_are_those_of_the_library(home):
     """The command and the API read each other's messages."""
     context = {"tenant": "acme", "ü": "ß"}
@@ -188,6 +212,42 @@ def test_devices_and_pipes_can_be_named(home):
     writer.join()
     assert home.ok("encrypt", "plain", "-o", "/dev/null") == b""
     assert stat.S_ISFIFO(os.stat("pipe").st_mode)
+
+
+def test_what_is_no_regular_file_goes_through_as_a_stream_of_any_length(home):
+    """Standard input by its name, a FIFO as source or as target, a file as the other end."""
+    payload = os.urandom(20 * 2**20 + 5)
+    home.write("plain", payload)
+    done = home.shell("kmsbridge encrypt /dev/stdin -o message < plain")
+    assert done.code == 0, done.err
+    os.mkfifo("pipe")
+    for source, command, target in (("message", "decrypt", "out"), ("plain", "encrypt", "sealed")):
+        content = (home.path / source).read_bytes()
+        writer = threading.Thread(target=(home.path / "pipe").write_bytes, args=(content,))
+        writer.start()
+        home.ok(command, "pipe", "-o", target)
+        writer.join()
+    assert (home.path / "out").read_bytes() == payload
+    assert home.ok("decrypt", "sealed") == payload
+
+
+def test_a_file_that_is_cut_short_meanwhile_is_named_with_what_to_do(home, monkeypatch):
+    """It is being written by another program: not the disk's fault, and not the target's."""
+    from kmsbridge.cipher import files
+
+    home.write("plain", bytes(2**20))
+    read = files.read_at
+
+    def cut(*arguments):
+        os.truncate("plain", 5)
+        return read(*arguments)
+
+    monkeypatch.setattr(files, "read_at", cut)
+    done = home.run("encrypt", "plain", "-o", "message")
+    assert done.code == 1
+    assert "plain: " in done.err
+    assert "when no other program writes to it" in done.err
+    assert not (home.path / "message").exists()
 
 
 def test_a_link_stays_and_its_target_is_replaced(home):

@@ -51,12 +51,27 @@ def test_inspect_goes_on_after_a_bad_file(home, one_line):
     assert "bad: " in one_line(done.err)
 
 
-@pytest.mark.parametrize("kind", ("stored", "direct", "no such length"))
+@pytest.mark.parametrize("armor", (False, True), ids=("binary", "armored"))
+def test_inspect_of_a_compact_message(home, armor):
+    """The commitment, which all messages of one data key have in common, and the format of the body."""
+    with kmsbridge.EnvelopeCipher.from_config() as cipher:
+        message = cipher.encrypt(b"payload")
+    info = kmsbridge.inspect(message)
+    given = wire.armor(message).encode() if armor else message
+    (told,) = json.loads(home.ok("inspect", "-", "--json", stdin=given))
+    assert (told["kind"], told["body"], told["commitment"]) == ("inline", "compact", info.commitment)
+    assert (told["plaintext_length"], told["body_length"]) == (7, 47)
+    assert b"version 1, inline, compact" in home.ok("inspect", "-", stdin=given)
+
+
+@pytest.mark.parametrize("kind", ("stored", "stored, compact", "direct", "no such length"))
 def test_inspect_of_other_kinds(home, kind):
     """Kinds that have no plaintext length, or none that can be, are shown nevertheless."""
     recipient = wire.Recipient("x:key", "", b"wrapped")
     if kind == "stored":
         message = wire.Header(wire.Kind.STORED, 40, (), bytes(range(32))).encode() + bytes(80)
+    elif kind == "stored, compact":
+        message = wire.Header(wire.Kind.STORED_COMPACT, 40, (), bytes(range(32))).encode() + bytes(80)
     elif kind == "direct":
         message = wire.inline((recipient,), kind=wire.Kind.DIRECT).encode()
     else:
@@ -64,6 +79,7 @@ def test_inspect_of_other_kinds(home, kind):
     out = home.ok("inspect", "-", stdin=message).decode()
     assert {
         "stored": bytes(range(32)).hex(),
+        "stored, compact": bytes(range(32)).hex(),
         "direct": "unknown until unwrapped",
         "no such length": "the body was changed",
     }[kind] in out

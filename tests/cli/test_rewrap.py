@@ -99,6 +99,23 @@ def test_the_wrong_context_changes_nothing(rotated):
     assert rotated.files() == before
 
 
+def test_compact_messages_are_rewrapped_without_their_aad(home):
+    """A file, and a pipe; kind, commitment and body stay."""
+    with kmsbridge.EnvelopeCipher.from_config() as cipher:
+        message = cipher.encrypt(b"payload", context={"tenant": "acme"}, aad=b"row 1")
+    home.write("message", message)
+    before = kmsbridge.inspect(message)
+    home.ok("rotate", "dev", "-q")
+    piped = home.ok("rewrap", "-", *CONTEXT, stdin=message)
+    home.ok("rewrap", "message", *CONTEXT)
+    for after in (piped, (home.path / "message").read_bytes()):
+        info = kmsbridge.inspect(after)
+        assert (info.body, info.commitment, info.padding) == ("compact", before.commitment, 0)
+        assert info.recipients[0].key_version == "2"
+        assert after[info.header_length :] == message[before.header_length :]
+        assert home.ok("decrypt", *CONTEXT, "--aad", "row 1", stdin=after) == b"payload"
+
+
 def test_direct_messages_are_rewrapped_with_their_aad(home):
     """A direct message needs its aad, and has no body."""
     with open("kmsbridge.toml", "a") as file:

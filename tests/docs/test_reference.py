@@ -16,7 +16,7 @@ import pytest
 from kmsbridge_testing import harness
 
 import kmsbridge
-from kmsbridge import aio, cipher, config, driver, driverkit, errors, registry, testing
+from kmsbridge import aio, cipher, config, doctor, driver, driverkit, errors, registry, testing
 from kmsbridge.audit import AuditEvent, VerifyResult
 from kmsbridge.cli import exits
 from kmsbridge.config import document
@@ -150,6 +150,13 @@ def test_every_change_to_a_key_file_is_in_the_api_reference() -> None:
     for_the_driver = {"document", "material"}
     assert public_methods(KeyFile) - for_the_driver <= words("reference/api.md")
     assert field_names(VerifyResult) <= words("reference/api.md")
+
+
+@pytest.mark.parametrize("cls", [kmsbridge.Health, kmsbridge.KeyHealth, kmsbridge.CacheHealth, doctor.Trial])
+def test_every_field_of_what_check_returns_is_in_the_api_reference(cls: type) -> None:
+    """In its table, which has no others."""
+    shown = {name for cell in rows("reference/api.md", cls.__name__) for name in re.findall(r"\w+", cell)}
+    assert shown == field_names(cls)
 
 
 def test_every_field_of_message_info_is_in_the_api_reference() -> None:

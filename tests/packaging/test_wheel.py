@@ -28,7 +28,7 @@ print(kmsbridge.__file__)
 RIGHT = """
 from typing import assert_type
 
-from kmsbridge import Decryptor, Encryptor, EnvelopeCipher, MessageInfo, inspect
+from kmsbridge import Decryptor, Encryptor, EnvelopeCipher, MessageInfo, aio, inspect, shared
 
 with EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
     message = cipher.encrypt(b"text", context={"tenant": "acme"}, aad=b"row 1")
@@ -41,6 +41,17 @@ with EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
     assert_type(inspect(message), MessageInfo)
     encryptor: Encryptor = cipher.encryptor
     decryptor: Decryptor = cipher.decryptor
+
+
+def opened_elsewhere(settings: dict[str, object]) -> None:
+    assert_type(EnvelopeCipher.from_mapping(settings, profile="web"), EnvelopeCipher)
+    assert_type(shared(), EnvelopeCipher)
+    assert_type(shared("web", Encryptor), Encryptor)
+    assert_type(shared(cls=aio.Decryptor), aio.Decryptor)
+
+
+with EnvelopeCipher.from_uri("local:keys.json#app") as cipher:
+    pass
 """
 
 FILES = """

@@ -241,6 +241,18 @@ def test_a_provider_that_quotes_what_it_was_sent_is_not_quoted(bench, call, wors
     assert_fails_discreetly(lambda: call(bench, context=CONTEXT))
 
 
+@pytest.mark.parametrize("worse", ("", "classify fails", "no kind", "details fail"))
+def test_what_check_returns_quotes_no_provider(bench, worse):
+    """The text of a trial is ours, whatever the driver is like."""
+    bench.driver.fails = {"wrap", "unwrap"}
+    bench.driver.worse = worse
+    for health in (bench.cipher.check(probe=True), run(bench.aio.check(probe=True))):
+        assert not health.ok
+        assert_clean(repr(health) + str(health.as_dict()), "what check returns")
+    service = bench.driver.service
+    assert service.app.calls["wrap"] > 0
+
+
 @pytest.mark.parametrize("kind", ErrorKind, ids=lambda kind: kind.name)
 @pytest.mark.parametrize(
     "call", (ALL["encrypt"], ALL["decrypt"], ALL["async encrypt"], ALL["direct encrypt"])

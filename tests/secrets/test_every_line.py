@@ -1,62 +1,18 @@
 """An exception raised at any line, as a signal handler can: no frame of the library shows a plaintext."""
 
 import functools
-import gc
 import io
-import sys
-from pathlib import Path
 
 import pytest
 
-import kmsbridge
 from kmsbridge import EnvelopeCipher
+from tests.interrupts import LIBRARY, Interrupt, Late, interrupted_at
 from tests.secrets.canaries import PLAINTEXT, assert_discreet
 from tests.support import BODIES
 
-LIBRARY = str(Path(kmsbridge.__file__).parent)
 LINES = PLAINTEXT.reveal() + b"\n"
 COPIES = 700
 """Of the line, so that it is more than two chunks long."""
-
-
-class Interrupt(Exception):
-    """What a signal handler raises."""
-
-
-class Late(Interrupt, TimeoutError):
-    """One that is an `OSError`, as many of them are."""
-
-
-class Tracer:
-    """Raises at the line with the number `at`, of all that the library's frames execute in some files."""
-
-    def __init__(self, at, kind, places):
-        self.left, self.kind, self.places = at, kind, places
-
-    def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.startswith(self.places):
-            return None
-        if event == "line":
-            self.left -= 1
-            if self.left < 0:
-                sys.settrace(None)
-                raise self.kind
-        return self
-
-
-def interrupted_at(number, use, kind=Interrupt, places=(LIBRARY,)):
-    """What comes out of `use()` when line `number` raises, and whether it has so many lines."""
-    before, tracer, raised = sys.gettrace(), Tracer(number, kind, places), None
-    gc.disable()  # what is raised in the finalizer of an earlier file is lost
-    sys.settrace(tracer)
-    try:
-        use()
-    except Interrupt as error:
-        raised = error
-    finally:
-        sys.settrace(before)
-        gc.enable()
-    return raised, tracer.left < 0
 
 
 USES = {
@@ -120,6 +76,7 @@ def test_a_frame_that_shows_a_plaintext_is_seen(service):
 PLACES = (
     "atomic.py",
     "cipher/files.py",
+    "cipher/parallel.py",
     "cipher/pulling.py",
     "cipher/unfinished.py",
     "journal.py",

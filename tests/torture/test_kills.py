@@ -19,12 +19,13 @@ import pytest
 from kmsbridge import EnvelopeCipher, inspect_file, journal
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import ConfigError
+from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK
 
 pytestmark = pytest.mark.torture
 
 PLAIN = os.urandom(200_000)
 PATIENCE = 60.0
-CALLS = ("open", "write", "fsync", "replace", "rename", "link", "unlink", "flock", "ftruncate")
+CALLS = ("open", "write", "pwrite", "fsync", "replace", "rename", "link", "unlink", "flock", "ftruncate")
 
 
 @pytest.fixture
@@ -286,9 +287,26 @@ def check_initialised(folder):
     assert in_child(use) == 0
 
 
+def on_threads(work):
+    """Do `work` as if the file were a large one and the machine had four processors."""
+
+    def work_on_threads(folder):
+        from kmsbridge.cipher import files, parallel
+
+        parallel.processors = lambda: 4
+        vars(parallel)["PARTS_EACH"] = 3
+        files.STEP_CHUNKS, files.STEP, files.ENCRYPTED_STEP = 1, CHUNK, ENCRYPTED_CHUNK
+        work(folder)
+
+    work_on_threads.__name__ = f"{work.__name__} on threads"
+    return work_on_threads
+
+
 OPERATIONS = {
     "encrypt_file": (make_message, encrypt, check_encrypted),
+    "encrypt_file on threads": (make_message, on_threads(encrypt), check_encrypted),
     "decrypt_file": (make_message, decrypt, check_decrypted),
+    "decrypt_file on threads": (make_message, on_threads(decrypt), check_decrypted),
     "rewrap_file in place": (make_rotated, rewrap, check_rewrapped),
     "rewrap_file by a copy": (make_full_header, rewrap_to_both, check_rewrapped_to_both),
     "rotate": (make_message, rotate, check_rotated),

@@ -9,6 +9,7 @@ from cryptography.exceptions import AlreadyFinalized
 from kmsbridge import AuthenticationError
 from kmsbridge.drivers.local.passphrase import passphrase_key
 from kmsbridge.message import MIN_BODY, chunked, cobblestone
+from kmsbridge.message.chunk_reader import ChunkReader
 from kmsbridge.message.chunked import BodyDecryptor, BodyEncryptor, decrypt, encrypt, encrypted_length
 from kmsbridge.message.cobblestone import CHUNK, ENCRYPTED_CHUNK, OVERHEAD, commits
 
@@ -204,6 +205,53 @@ def test_a_buffer_is_wiped_where_a_chunk_is_not_authentic():
     with pytest.raises(AuthenticationError):
         BodyDecryptor(KEY, CONTEXT).update_into(sealed, buffer)
     assert buffer == bytes(len(buffer))
+
+
+@pytest.mark.parametrize("order", ((0, 1, 2), (2, 0, 1), (1, 2, 0)), ids=str)
+def test_reserved_chunks_may_be_encrypted_in_any_order(order):
+    """In steps of two chunks; what is encrypted as it comes has its place behind them."""
+    sealer, steps = BodyEncryptor(KEY, CONTEXT), {}
+    start = sealer.update(b"")
+    first = sealer.reserve(6)
+    rest = sealer.update(DATA[6 * CHUNK : 8 * CHUNK + 5])
+    for number in order:
+        step = chunked.Step(2)
+        step.plain[:] = DATA[2 * number * CHUNK : (2 * number + 2) * CHUNK]
+        sealer.encrypt_reserved(first + 2 * number, step.chunks)
+        steps[number] = bytes(step.encrypted)
+    body = start + steps[0] + steps[1] + steps[2] + rest + sealer.finalize()
+    assert by_cobblestone(body) == DATA[: 8 * CHUNK + 5]
+    with pytest.raises(AlreadyFinalized):
+        sealer.reserve(1)
+
+
+@pytest.mark.parametrize("changed", (None, 0, ENCRYPTED_CHUNK - 1, ENCRYPTED_CHUNK, 2 * ENCRYPTED_CHUNK - 1))
+def test_a_step_is_decrypted_as_a_whole_or_wiped(changed):
+    """What was decrypted before a tag was seen to be wrong does not stay behind, in any of its chunks."""
+    body = bytearray(encrypt(KEY, CONTEXT, DATA[: 5 * CHUNK]))
+    reader = ChunkReader(KEY, CONTEXT, lambda at, length: bytes(body[at : at + length]), len(body))
+    at, step = OVERHEAD + 2 * ENCRYPTED_CHUNK, chunked.Step(2)
+    step.encrypted[:] = body[at : at + 2 * ENCRYPTED_CHUNK]
+    step.plain[:] = b"x" * 2 * CHUNK
+    if changed is None:
+        reader.decrypt_step(2, step)
+        assert step.plain == DATA[2 * CHUNK : 4 * CHUNK]
+        return
+    step.encrypted[changed] ^= 1
+    with pytest.raises(AuthenticationError):
+        reader.decrypt_step(2, step)
+    assert step.plain == bytes(2 * CHUNK)
+
+
+@pytest.mark.parametrize("number", (0, 1, 3))
+def test_a_step_is_not_decrypted_in_another_place(number):
+    """Its chunks are bound to their numbers."""
+    body = encrypt(KEY, CONTEXT, DATA[: 5 * CHUNK])
+    reader = ChunkReader(KEY, CONTEXT, lambda at, length: body[at : at + length], len(body))
+    step = chunked.Step(2)
+    step.encrypted[:] = body[OVERHEAD + 2 * ENCRYPTED_CHUNK : OVERHEAD + 4 * ENCRYPTED_CHUNK]
+    with pytest.raises(AuthenticationError):
+        reader.decrypt_step(number, step)
 
 
 @pytest.mark.parametrize("length", LENGTHS)

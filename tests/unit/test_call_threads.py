@@ -16,7 +16,7 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import ErrorKind, KeyURI, Options
 from kmsbridge.keys import ManagedKey
 from kmsbridge.keys.attempt import AT_ONCE
-from kmsbridge.keys.health import KeyHealth
+from kmsbridge.keys.health import ServiceHealth
 from kmsbridge.policy import CallPolicy
 from kmsbridge.testing import CallLog
 from kmsbridge.testing.fakes.fake import FakeDriver
@@ -318,7 +318,7 @@ def test_a_call_at_any_line_of_a_call_does_not_hang(service, open_key, kind):
     sys.settrace(trace)
     try:
         for _ in range(60):
-            key._calls.health = KeyHealth(time.monotonic)  # else the breaker would end it soon
+            key._calls.health = ServiceHealth(time.monotonic)  # else the breaker would end it soon
             again()
     finally:
         sys.settrace(before)

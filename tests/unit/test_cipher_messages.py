@@ -203,7 +203,7 @@ def test_text_goes_through_text(cipher, text):
 @pytest.mark.parametrize(
     ("damage", "words"),
     (
-        (lambda t: t[:-1], "damaged|not authent"),
+        (lambda t: t[:-1], "damaged|could not be authenticated"),
         (lambda t: t + "!", "damaged"),
         (lambda t: t[:20] + " " + t[20:], "damaged"),
         (lambda t: t[6:], "does not begin"),

@@ -1,11 +1,13 @@
 """encrypt_file and decrypt_file: whole or not at all, and a typed error for what is no file."""
 
+import io
 import os
 
 import pytest
 
-from kmsbridge import AuthenticationError, MalformedMessage, inspect_file
+from kmsbridge import AuthenticationError, EnvelopeCipher, MalformedMessage, inspect_file
 from kmsbridge.cipher import files as files_module
+from kmsbridge.cipher import parallel
 from tests.support import Clock, Outcome
 
 
@@ -123,14 +125,15 @@ def test_a_message_cut_short_makes_no_target(place, cipher, cut):
 def test_progress_is_told_ten_times_a_second_at_most_and_at_the_end(monkeypatch, place, cipher):
     """With a step of a megabyte each 10 ms, one call in ten."""
     clock, told = Clock(), []
+    monkeypatch.setattr(parallel, "processors", lambda: 1)
     monkeypatch.setattr(files_module.time, "monotonic", clock)
-    read = files_module.read_into
+    read = files_module.read_at
 
-    def slow(reader, buffer):
+    def slow(reader, buffer, offset):
         clock.now += 0.01
-        return read(reader, buffer)
+        return read(reader, buffer, offset)
 
-    monkeypatch.setattr(files_module, "read_into", slow)
+    monkeypatch.setattr(files_module, "read_at", slow)
     size = 60 * files_module.STEP
     with open(place / "plain", "wb") as file:
         file.truncate(size)
@@ -138,6 +141,25 @@ def test_progress_is_told_ten_times_a_second_at_most_and_at_the_end(monkeypatch,
     assert 5 <= len(told) <= 8
     assert told == sorted(told)
     assert told[-1] == size
+
+
+@pytest.mark.parametrize("length", (0, 1, 4000, 65_536, 100_000))
+@pytest.mark.parametrize("way", ("direct", "in memory", "a stream"))
+def test_progress_of_any_message_never_goes_back(monkeypatch, place, cipher, length, way):
+    """Whatever its kind: what is told at the end is at least what was told before."""
+    clock, told = Clock(), []
+    clock.now = 0.0
+    monkeypatch.setattr(files_module.time, "monotonic", lambda: clock.sleep(1) or clock.now)
+    if way == "a stream":
+        with open(place / "message", "wb") as writer:
+            cipher.encrypt_stream(io.BytesIO(bytes(length)), writer)
+    else:
+        direct = way == "direct"
+        with EnvelopeCipher.from_uri("fake:app", direct=direct) as other:
+            (place / "message").write_bytes(other.encrypt(bytes(min(length, 4000 if direct else length))))
+    cipher.decrypt_file(place / "message", place / "opened", progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] >= os.path.getsize(place / "opened")
 
 
 def test_a_progress_that_raises_stops_the_work(place, cipher):

@@ -1,4 +1,4 @@
-"""Tries the operations of one key."""
+"""Tries the operations of one key, for `doctor` and for `check`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
+from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.doctor.report import Measured, Trial
 from kmsbridge.driver import Capability, KeyDescription, WrappedKey
 from kmsbridge.errors import (
     AuditError,
@@ -24,7 +24,7 @@ from kmsbridge.errors import (
     KmsUnauthenticated,
     KmsUnavailable,
 )
-from kmsbridge.keys import ManagedKey
+from kmsbridge.keys.managed import ManagedKey
 from kmsbridge.message import Recipient
 from kmsbridge.observer import Call, CallResult, Observer
 
@@ -37,6 +37,48 @@ _REFUSED: Final = (KmsAccessDenied, KmsUnauthenticated)
 _SILENT: Final = (KmsUnavailable, KmsTimeout)
 # The errors for a wrapped key that is not authentic, from a service that gave the caller permission.
 _PERMITTED: Final = (AuthenticationError, KmsInvalidRequest)
+
+
+Measured = Literal["", "service", "probe", "local", "message", "forged", "combined"]
+"""How an operation was tried: by a call that needs no wrapped key, with a probe, with a probe that this host
+wrapped by itself, with a message, with a wrapped key that is not authentic, or as unwrap and wrap together. Empty
+for an operation that was not tried."""
+
+_UNUSABLE: Final = ("disabled", "pending deletion")
+"""States of a key in which a service may accept a request that would not succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The result of trying one operation.
+
+    `may` says whether this host may do it, None where that is unknown. `proven` is false where the service only
+    accepted the request, without showing that it would succeed. `milliseconds` includes retries, and is None where
+    no call was made. `error` is the name of the error's class; `problem` and `remedy` are its text.
+    """
+
+    may: bool | None = None
+    proven: bool = False
+    measured: Measured = ""
+    milliseconds: float | None = None
+    request_id: str = ""
+    error: str = ""
+    problem: str = ""
+    remedy: str = ""
+
+
+def shortfall(operation: str, trial: Trial, state: str) -> str:
+    """Return why an operation that is needed does not work, and what to do; empty where it works.
+
+    `state` is that of the key, as its service describes it.
+    """
+    if not trial.may:
+        text = f"{trial.problem}; {trial.remedy}" if trial.remedy else trial.problem
+        # Where nothing was tried, the reason is the same for every operation.
+        return f"{operation}: {text}" if trial.measured else text
+    if not trial.proven and state in _UNUSABLE:
+        return f"{operation}: the key is {state}; enable it or cancel its deletion"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +114,36 @@ class KeyTrials:
     """The trials of one key. Each method tries one operation.
 
     Beside the trial, methods return the call's result, which is None where the call failed or was not made. After
-    the service did not answer once, nothing more is tried. Every method may raise `AuditError`.
+    the service did not answer once, nothing more is tried. Every method may raise `AuditError`. Each call has the
+    time that the policy gives it, or together they have `deadline`.
     """
 
     def __init__(
-        self, key: ManagedKey, last_call: LastCall, pairs: EncryptionContext, message: Message | None
+        self,
+        key: ManagedKey,
+        last_call: LastCall,
+        pairs: EncryptionContext,
+        message: Message | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self.key_id = ""
         self.reachable: bool | None = None
         self._key, self._last_call, self._message = key, last_call, message
+        self._deadline = deadline
         self._bound = pairs.with_reserved(kmsbridge=PROBE)
         self._exists = False
         self._stopped: Trial | None = None
 
     def describe(self) -> tuple[Trial, KeyDescription | None]:
         """Look up the key's id and describe its state."""
-        trial, key_id = self._try("resolve", "service", lambda: self._key.key_id)
+        trial, key_id = self._try("resolve", "service", lambda: self._key.identify(deadline=self._deadline))
         if key_id is None:
             self._stop("resolve", trial)
             return trial, None
         self.key_id = key_id
-        trial, description = self._try("describe", "service", self._key.describe)
+        trial, description = self._try(
+            "describe", "service", lambda: self._key.describe(deadline=self._deadline)
+        )
         self._exists = description is not None
         return trial, description
 
@@ -101,7 +152,9 @@ class KeyTrials:
         local = Capability.LOCAL_WRAP in self._key.capabilities and bool(self.key_id)
         measured: Measured = "local" if local else "probe"
         payload = os.urandom(LENGTH)
-        trial, wrapped = self._try("wrap", measured, lambda: self._key.wrap(payload, self._bound))
+        trial, wrapped = self._try(
+            "wrap", measured, lambda: self._key.wrap(payload, self._bound, deadline=self._deadline)
+        )
         if wrapped is None:
             return trial, None
         return trial, Sample("probe", wrapped, self._bound, payload)
@@ -127,10 +180,12 @@ class KeyTrials:
         """
         if self._stopped is not None:
             return self._stopped
-        if not self._key.rewraps_from(self.key_id):
+        if not self._key.rewraps_from(self.key_id, deadline=self._deadline):
             return _combined(wrap, unwrap)
         trial, new = self._try(
-            "rewrap", sample.measured, lambda: self._key.rewrap(sample.wrapped, sample.bound)
+            "rewrap",
+            sample.measured,
+            lambda: self._key.rewrap(sample.wrapped, sample.bound, deadline=self._deadline),
         )
         if new is None or payload is None:
             return trial
@@ -139,7 +194,7 @@ class KeyTrials:
 
     def _unwrap(self, sample: Sample) -> bytes:
         try:
-            payload = self._key.unwrap(sample.wrapped, sample.bound)
+            payload = self._key.unwrap(sample.wrapped, sample.bound, deadline=self._deadline)
         except AuthenticationError:
             if sample.measured != "probe":
                 raise
