@@ -69,7 +69,7 @@ class Capability(enum.Enum):
     REPORTS_VERSION = enum.auto()
     """`WrappedKey.version` and `KeyDescription.version` say which version of the key was used."""
     LOCAL_WRAP = enum.auto()
-    """`wrap` needs no network: it uses a public key from the configuration."""
+    """`wrap` needs no network: it uses a public key from the configuration or a file."""
     ROTATE = enum.auto()
     """`rotate` makes a new version of the key."""
 
@@ -205,9 +205,13 @@ class KeyDriver(ABC):
     If false, the ciphertext or the service alone determines the version, and a wrapped key with a wrong
     `version` unwraps all the same.
     """
-    may_wait: ClassVar[bool] = True
+    post_quantum: bool = False
+    """With `LOCAL_WRAP`: whether the public key resists quantum computers. A profile does not mix such keys in
+    `encrypt_to` with others unless it is told to. `open` may set another value on an object.
+    """
+    may_wait: bool = True
     """Whether a method may wait for anything other than files of this machine. If false, methods run on the
-    caller's thread.
+    caller's thread. `open` may set another value on an object.
 
     Signal handlers may then raise exceptions inside the driver, which must let them pass: it does not catch
     broad classes such as `Exception`, nor an `OSError` or `TimeoutError` without an `errno`, and its `classify`

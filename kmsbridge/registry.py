@@ -27,8 +27,16 @@ from kmsbridge.errors import (
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-OWN: Final = {"local": "kmsbridge.drivers.local:LocalDriver"}
+OWN: Final = {
+    "hpke": "kmsbridge.drivers.hpke:HpkeDriver",
+    "local": "kmsbridge.drivers.local:LocalDriver",
+}
 """The drivers that come with the library, as `module:class`. They are found without any package's metadata."""
+
+SEPARATE_DATA_KEYS: Final = frozenset({"hpke"})
+"""The schemes that wrap and unwrap without a call. A profile that encrypts to such keys only gives each message a data
+key of its own, unless its `max_messages` says otherwise.
+"""
 
 
 class Package(NamedTuple):

@@ -17,6 +17,7 @@ from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import RoleError, discreet, forget_locals
 from kmsbridge.observer import Observer
+from kmsbridge.registry import SEPARATE_DATA_KEYS
 
 if TYPE_CHECKING:
     from kmsbridge.cipher.health import Health
@@ -210,6 +211,9 @@ def driver_session(options: CipherOptions, **drivers: Sequence[KeyDriver]) -> Se
     check_observers(observers)
     for name, given in drivers.items():
         check_drivers(given, name)
+    encrypt_to = {driver.scheme for driver in drivers.get("encrypt_to", ())}
+    if "data_keys" not in options and encrypt_to and encrypt_to <= SEPARATE_DATA_KEYS:
+        profile = profile._replace(data_keys=profile.data_keys._replace(max_messages=1))
     if profile.direct and "encrypt_to" in drivers:
         message.check_direct(len(drivers["encrypt_to"]))
     return Session(profile, **drivers, observers=observers)

@@ -27,11 +27,12 @@ class CipherOptions(TypedDict, total=False):
     audit: AuditPolicy
     observers: Sequence[Observer]
     direct: bool
+    mixed_recipients: bool
     name: str
 
 
 _POLICIES = {"data_keys": DataKeyPolicy, "calls": CallPolicy, "audit": AuditPolicy}
-_TYPES = {**_POLICIES, "direct": bool, "name": str}
+_TYPES = {**_POLICIES, "direct": bool, "mixed_recipients": bool, "name": str}
 
 
 def profile_of(options: CipherOptions) -> Profile:

@@ -12,8 +12,8 @@ from kmsbridge import config
 from kmsbridge.audit import AuditTrail
 from kmsbridge.cipher.driver_objects import given_key
 from kmsbridge.config import KeyConfig, Profile
-from kmsbridge.driver import KeyDriver
-from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, forget_locals
+from kmsbridge.driver import Capability, KeyDriver
+from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, forget_locals, listed
 from kmsbridge.keys import ManagedKey
 from kmsbridge.observer import NOBODY, Event, Observer, Observers
 
@@ -72,6 +72,7 @@ class Session:
         try:
             self.encrypt_to = [self._managed(key) for key in encrypt_to]
             self.decrypt_with = [self._managed(key) for key in decrypt_with]
+            _check_mixture(self.encrypt_to, profile)
         except BaseException:
             self.close()
             raise
@@ -134,6 +135,18 @@ class Session:
                 else given_key(key, f"driver object {len(self.keys) + 1}", self.profile.calls, self.observer)
             )
         return self.keys[identity]
+
+
+def _check_mixture(keys: Sequence[ManagedKey], profile: Profile) -> None:
+    """Raise `ConfigError` where a message would be only as strong as the weaker of two sorts of public keys."""
+    public = [key for key in keys if Capability.LOCAL_WRAP in key.capabilities]
+    if profile.mixed_recipients or len({key.driver.post_quantum for key in public}) <= 1:
+        return
+    weaker = listed([key.name for key in public if not key.driver.post_quantum])
+    raise ConfigError(
+        f"encrypt_to has public keys that resist quantum computers, and others that do not: {weaker}",
+        remedy="replace those, or set mixed_recipients = true in the profile",
+    )
 
 
 def configured_key(key: KeyConfig, profile: Profile, observer: Observer = NOBODY) -> ManagedKey:

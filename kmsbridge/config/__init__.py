@@ -22,10 +22,10 @@ from kmsbridge.config.document import (
     read,
 )
 from kmsbridge.config.model import KeyConfig, Profile, Setting
-from kmsbridge.config.profile import build, key_uri
+from kmsbridge.config.profile import build, key_config, key_uri
 from kmsbridge.config.source import ARGUMENT, Source, is_reference, read_variable
-from kmsbridge.config.suggestions import dotted_name, prefixed_errors, unknown_option_error
-from kmsbridge.errors import ConfigError, forget_locals
+from kmsbridge.config.suggestions import dotted_name, prefixed_errors, suggestion, unknown_option_error
+from kmsbridge.errors import ConfigError, forget_locals, quoted
 
 __all__ = [
     "KeyConfig",
@@ -35,6 +35,7 @@ __all__ = [
     "from_mapping",
     "from_uri",
     "load",
+    "load_key",
     "unknown_option_error",
 ]
 
@@ -58,6 +59,29 @@ def load(
     except Exception as error:
         forget_locals(error)
         del env
+        raise
+
+
+def load_key(name: str, path: PathLike | None = None) -> KeyConfig:
+    """Read the configuration file that `load` would read, and return its key `name`, which need be in no profile.
+
+    Raises `ConfigError`.
+    """
+    try:
+        found, _ = _locate(path, os.environ)
+        if found is None:
+            raise ConfigError(
+                f"there is no key {quoted(name)}, because KMSBRIDGE_KEY is a configuration of one key",
+                remedy="name a configuration file, or the key's URI",
+            )
+        source = Source(found, os.path.dirname(_absolute(found)), os.environ, [])
+        keys = read(found).get("keys", {})
+        with prefixed_errors(f"{found}: "):
+            if name not in keys:
+                raise ConfigError(f"there is no key {quoted(name)}", remedy=suggestion(name, keys))
+            return key_config(name, keys, source)
+    except Exception as error:
+        forget_locals(error)
         raise
 
 
@@ -108,8 +132,8 @@ def from_mapping(
 def from_uri(uri: str, *, decrypt_uris: Sequence[str] = (), options: Mapping[str, object]) -> Profile:
     """Return a profile that encrypts to `uri` and decrypts with it and with `decrypt_uris`.
 
-    The options `data_keys`, `calls`, `audit`, `production`, `direct` and `allow_in_production` mean the same as
-    in a configuration file. All other options are for the driver of `uri`, and for the `decrypt_uris` with the same
+    The options `data_keys`, `calls`, `audit`, `production`, `direct`, `mixed_recipients` and `allow_in_production` mean
+    the same as in a configuration file. All other options are for the driver of `uri`, and for the `decrypt_uris` with the same
     scheme. Relative paths start from the current folder. Raises `ConfigError`.
     """
     try:

@@ -25,7 +25,7 @@ POLICIES: Final[Mapping[str, type[Policy]]] = {
     "calls": CallPolicy,
     "audit": AuditPolicy,
 }
-FLAGS: Final = ("production", "direct")
+FLAGS: Final = ("production", "direct", "mixed_recipients")
 _POSITION: Final = r"\(at (line \d+, column \d+|end of document)\)$"
 
 

@@ -21,7 +21,8 @@ class Profile(NamedTuple):
     """The keys to encrypt to and to decrypt with, and the settings for using them.
 
     A key that is in both tuples is the same `KeyConfig` object. `origin` is where the profile came from, for people
-    to read: the configuration file's path, `KMSBRIDGE_KEY` or `from_uri`.
+    to read: the configuration file's path, `KMSBRIDGE_KEY` or `from_uri`. With `mixed_recipients`, some public keys in
+    `encrypt_to` may resist quantum computers and others not.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Profile(NamedTuple):
     audit: AuditPolicy = AuditPolicy()
     production: bool = False
     direct: bool = False
+    mixed_recipients: bool = False
     origin: str = ""
 
 

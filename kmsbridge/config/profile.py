@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from kmsbridge.config.document import LISTS, POLICIES, check_key_names
@@ -14,10 +15,13 @@ from kmsbridge.config.values import convert, rendered, tunables
 from kmsbridge.driver import KeyURI, Options
 from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.policy import CallPolicy, checked
+from kmsbridge.registry import SEPARATE_DATA_KEYS
 
 DEFAULT: Final = "default"
 OWN: Final = ("uri", "allow_in_production")
 """The settings in a key's table that are not options of its driver."""
+PROTECT_WITH: Final = "protect_with"
+"""The option of a key that names another key of the configuration. Its driver is given the other one's table."""
 
 Tables = Mapping[str, Mapping[str, Any]]
 
@@ -33,16 +37,17 @@ def build(name: str, table: Mapping[str, Any], where: str, keys: Tables, source:
             f"the profile {quoted(name)} has no key in encrypt_to or decrypt_with",
             remedy="name a key in one of them",
         )
-    used = {key: _key(key, keys[key], source) for key in dict.fromkeys(encrypt_to + decrypt_with)}
+    used = {key: key_config(key, keys, source) for key in dict.fromkeys(encrypt_to + decrypt_with)}
     return Profile(
         name,
         encrypt_to=tuple(used[key] for key in encrypt_to),
         decrypt_with=tuple(used[key] for key in decrypt_with),
-        data_keys=_policy(table, "data_keys", where, source),
+        data_keys=_policy(table, "data_keys", where, source, _data_key_defaults(used, encrypt_to)),
         calls=_policy(table, "calls", where, source),
         audit=_policy(table, "audit", where, source),
         production=_flag(table, "production", where, source),
         direct=_flag(table, "direct", where, source),
+        mixed_recipients=_flag(table, "mixed_recipients", where, source),
         origin=source.label,
     )
 
@@ -60,16 +65,41 @@ def key_uri(value: str, name: str, source: Source) -> KeyURI:
     return uri
 
 
-def _key(name: str, table: Mapping[str, Any], source: Source) -> KeyConfig:
+def key_config(name: str, keys: Tables, source: Source) -> KeyConfig:
+    """Return the key `name` of the tables `keys`, with all references resolved. Raises `ConfigError`."""
+    table = keys[name]
     where = "options" if source.from_arguments else dotted_name("keys", name)
     uri = key_uri(table["uri"], name if source.from_arguments else f"{where}.uri", source)
-    options = {
+    options = _options(table, where, source)
+    if isinstance(table.get(PROTECT_WITH), str) and not source.from_arguments:
+        options[PROTECT_WITH] = _protecting_key(options[PROTECT_WITH], where, keys, source)
+    allowed = _flag(table, "allow_in_production", where, source)
+    return KeyConfig(name, uri, Options(options, name=where, folder=source.folder), allowed)
+
+
+def _options(table: Mapping[str, Any], where: str, source: Source) -> dict[str, Any]:
+    return {
         option: source.resolve_option(value, dotted_name(where, option), hidden=sounds_secret(option, value))
         for option, value in table.items()
         if option not in OWN
     }
-    allowed = _flag(table, "allow_in_production", where, source)
-    return KeyConfig(name, uri, Options(options, name=where, folder=source.folder), allowed)
+
+
+def _protecting_key(name: str, where: str, keys: Tables, source: Source) -> dict[str, Any]:
+    """Return the table of the key that protects another, as that one's driver is given it."""
+    what = dotted_name(where, PROTECT_WITH)
+    if name not in keys:
+        # Not quoted: the text that a reference leads to may be a secret.
+        raise ConfigError(f"{what} names a key that does not exist", remedy=suggestion("", keys))
+    table, its_name = keys[name], dotted_name("keys", name)
+    if PROTECT_WITH in table:
+        raise ConfigError(
+            f"{what} names {its_name}, which has a {PROTECT_WITH} itself",
+            remedy="name a key that needs no other",
+        )
+    uri, _ = source.resolve(table["uri"], f"{its_name}.uri")
+    own = {"uri": uri, "allow_in_production": _flag(table, "allow_in_production", its_name, source)}
+    return {**_options(table, its_name, source), **own}
 
 
 def _names(
@@ -98,10 +128,22 @@ def _flag(table: Mapping[str, Any], setting: str, where: str, source: Source) ->
     return value
 
 
-def _policy(profile: Mapping[str, Any], which: str, where: str, source: Source) -> Any:
+def _data_key_defaults(used: Mapping[str, KeyConfig], encrypt_to: tuple[str, ...]) -> Mapping[str, Any]:
+    schemes = {used[key].uri.scheme for key in encrypt_to}
+    return {"max_messages": 1} if schemes and schemes <= SEPARATE_DATA_KEYS else {}
+
+
+def _policy(
+    profile: Mapping[str, Any],
+    which: str,
+    where: str,
+    source: Source,
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
     table, policy, name = profile.get(which, {}), POLICIES[which], dotted_name(where, which)
     settings = tunables(policy)
-    values, origins = {}, {}
+    values: dict[str, Any] = dict(defaults)
+    origins: dict[str, str] = {}
     for setting, value in table.items():
         resolved, origins[setting] = source.resolve(value, dotted_name(name, setting))
         values[setting] = convert(resolved, settings[setting], dotted_name(name, setting))

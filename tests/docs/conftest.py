@@ -7,6 +7,17 @@ import sys
 
 import pytest
 
+from kmsbridge.cipher import sharing
+
+
+@pytest.fixture(autouse=True)
+def _no_cipher_of_another_page():
+    """What a page shares for its whole process is closed, so that no data key of it stays in memory."""
+    yield
+    for opened in sharing._ciphers._opened.values():
+        opened.session.close()
+    sharing._ciphers._opened.clear()
+
 
 @pytest.fixture(autouse=True)
 def _loggers_as_they_were():

@@ -31,7 +31,20 @@ LEVELS = (
 # and what a driver elsewhere is given, which knows nothing of the library's own policy.
 IMPORTS_ONLY = {
     "driverkit": {"clock", "context", "driver", "errors", "forks", "secret", "threads"},
-    "drivers": {"atomic", "clock", "context", "driver", "errors", "forks", "keyuri", "message", "secret"},
+    "drivers": {
+        *(
+            "atomic",
+            "clock",
+            "context",
+            "driver",
+            "errors",
+            "forks",
+            "keyuri",
+            "message",
+            "registry",
+            "secret",
+        ),
+    },
 }
 
 # Parts that none but these may import. A driver is found by the registry, from a table or an entry point.

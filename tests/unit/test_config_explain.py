@@ -137,6 +137,7 @@ def test_every_setting_of_a_profile_is_explained(settings):
         "audit.required",
         "production",
         "direct",
+        "mixed_recipients",
     }
 
 

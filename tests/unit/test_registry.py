@@ -83,8 +83,8 @@ def no_scan():
 
 
 def listed():
-    """What `providers` gives besides the library's own driver."""
-    return [each for each in registry.providers() if each.scheme != "local"]
+    """What `providers` gives besides the library's own drivers."""
+    return [each for each in registry.providers() if each.scheme not in registry.OWN]
 
 
 # --- the library's own driver ---------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_nobody_takes_the_place_of_the_local_driver(installed):
     """An installed package that claims its scheme is neither found nor listed."""
     installed(("local", "good", "other"))
     assert registry.driver_class("local") is LocalDriver
-    assert [each.target for each in registry.providers()] == ["kmsbridge.drivers.local:LocalDriver"]
+    assert [each.target for each in registry.providers()] == [*registry.OWN.values()]
 
 
 def test_an_own_driver_that_cannot_be_imported_is_named(monkeypatch):
@@ -162,7 +162,7 @@ def test_listing_imports_nothing(installed):
         ("vault-transit", "pip install kmsbridge-vault"),
         ("vault-transitt", "did you mean 'vault-transit'"),
         ("goood", "did you mean 'good'"),
-        ("nothing-like-it", "there are drivers for good, local"),
+        ("nothing-like-it", "there are drivers for good, hpke, local"),
     ),
 )
 def test_a_scheme_without_driver_says_what_to_do(installed, scheme, remedy):
@@ -177,7 +177,7 @@ def test_where_nothing_is_installed_that_is_said(installed):
     installed()
     with pytest.raises(
         ProviderNotFound,
-        match="install the driver.s package or register its class; there are drivers for local",
+        match="install the driver.s package or register its class; there are drivers for hpke, local",
     ):
         registry.driver_class("nothing-like-it")
 
@@ -421,7 +421,7 @@ def test_a_zip_application_finds_the_local_driver_and_what_it_registers(tmp_path
     assert aws == "ProviderNotFound: there is no driver for 'aws-kms'; pip install kmsbridge-aws"
     assert registered == "kmsbridge_vault.driver"
     assert providers == [
-        ["local", "kmsbridge.drivers.local:LocalDriver"],
+        *([scheme, target] for scheme, target in registry.OWN.items()),
         ["vault-transit", "kmsbridge_vault.driver:VaultTransitDriver"],
     ]
     assert not imported

@@ -54,7 +54,7 @@ class LocalDriver(KeyDriver):
     # The limit of AWS KMS: a payload that is accepted here must not be too large after a move to a service.
     max_plaintext: int = 4096
     reads_version: bool = True
-    may_wait: ClassVar[bool] = False
+    may_wait: bool = False
 
     def __init__(self, file: KeyFile, key: StoredKey) -> None:
         self._file = file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from kmsbridge.driver import EncryptionContext, ErrorKind, WrappedKey
 from kmsbridge.testing.fakes.fake import FakeDriver
@@ -13,7 +13,7 @@ FOREIGN = "test_foreign_exception_reaches_the_caller"
 
 
 class _SaysThatItDoesNotWait(FakeDriver):
-    may_wait: ClassVar[bool] = False
+    may_wait: bool = False
 
     def classify(self, error: BaseException, operation: str) -> ErrorKind | None:  # type: ignore[override]
         return None

@@ -1,0 +1,19 @@
+"""The hpke driver keeps the contract, with both suites."""
+
+import pytest
+
+from kmsbridge.drivers.hpke.suites import HYBRID, X25519
+from kmsbridge.testing import DriverContract
+from tests.backends.hpke import HpkeHarness
+
+
+class TestHybrid(DriverContract):
+    @pytest.fixture
+    def harness(self):
+        return HpkeHarness(HYBRID)
+
+
+class TestX25519(DriverContract):
+    @pytest.fixture
+    def harness(self):
+        return HpkeHarness(X25519)
