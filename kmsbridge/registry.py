@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 OWN: Final = {
     "hpke": "kmsbridge.drivers.hpke:HpkeDriver",
     "local": "kmsbridge.drivers.local:LocalDriver",
+    "memory": "kmsbridge.drivers.memory:MemoryDriver",
 }
 """The drivers that come with the library, as `module:class`. They are found without any package's metadata."""
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from kmsbridge import message
 from kmsbridge.config import Profile
 from kmsbridge.driver import KeyDriver
+from kmsbridge.environment import environment
 from kmsbridge.errors import ConfigError, RoleError
 from kmsbridge.keys import ManagedKey
 from kmsbridge.observer import Observer
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, checked
+
+if TYPE_CHECKING:
+    from datetime import date
 
 
 class CipherOptions(TypedDict, total=False):
@@ -29,10 +33,13 @@ class CipherOptions(TypedDict, total=False):
     direct: bool
     mixed_recipients: bool
     name: str
+    environment: str
+    accept_unmarked_until: date | str
 
 
 _POLICIES = {"data_keys": DataKeyPolicy, "calls": CallPolicy, "audit": AuditPolicy}
 _TYPES = {**_POLICIES, "direct": bool, "mixed_recipients": bool, "name": str}
+_ENVIRONMENT = ("environment", "accept_unmarked_until")
 
 
 def profile_of(options: CipherOptions) -> Profile:
@@ -40,14 +47,19 @@ def profile_of(options: CipherOptions) -> Profile:
     values.
     """
     settings: dict[str, Any] = {option: value for option, value in options.items() if option != "observers"}
+    name, until = (settings.pop(option, None) for option in _ENVIRONMENT)
     for option, value in settings.items():
         if option not in _TYPES:
-            raise TypeError(f"{option!r} is no option: there are {', '.join(_TYPES)} and observers")
+            raise TypeError(
+                f"{option!r} is no option: there are {', '.join((*_TYPES, *_ENVIRONMENT))} and observers"
+            )
         if not isinstance(value, _TYPES[option]):
             raise TypeError(f"{option} must be of {_TYPES[option].__name__}, not of {type(value).__name__}")
         if option in _POLICIES:
             checked(value)  # type: ignore[type-var]
-    return Profile("default", origin="driver objects")._replace(**settings)
+    return Profile("default", origin="driver objects", environment=environment(name, until))._replace(
+        **settings
+    )
 
 
 def check_observers(observers: Sequence[Observer]) -> None:
@@ -84,7 +96,7 @@ def check_drivers(drivers: Sequence[KeyDriver], name: str) -> None:
         )
 
 
-def given_key(driver: KeyDriver, name: str, calls: CallPolicy, observer: Observer) -> ManagedKey:
+def given_key(driver: KeyDriver, name: str, profile: Profile, observer: Observer) -> ManagedKey:
     """Return the key of a driver object, which is closed with it; `observer` is told of its calls.
 
     In a forked child the key raises `ConfigError` at its first use: the object's connections are the
@@ -100,4 +112,4 @@ def given_key(driver: KeyDriver, name: str, calls: CallPolicy, observer: Observe
             )
         return driver
 
-    return ManagedKey(name, lend_driver, calls, observer=observer)
+    return ManagedKey(name, lend_driver, profile.calls, environment=profile.environment, observer=observer)

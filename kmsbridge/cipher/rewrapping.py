@@ -56,6 +56,7 @@ class Rewrapping:
     """
 
     def __init__(self, session: Session, encryption: EncryptionKeys, decryption: DecryptionKeys) -> None:
+        self._environment = session.profile.environment
         self._encryption = encryption
         self._decryption = decryption
         self._headers = KeyCache(
@@ -117,12 +118,12 @@ class Rewrapping:
 
     def needs_rewrap(self, message: Buffer) -> bool:
         """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of
-        them.
+        them; or may be one without the environment of this host, while those are accepted.
         """
         self._encryption.check_open()
         header = wire.parse_header(as_bytes(message, "message", "kmsbridge.message.dearmor"))
         current = dict(self._current_versions(self._encryption.deadline()))
-        return current != {
+        return self._environment.accepts_unmarked() or current != {
             each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients
         }
 

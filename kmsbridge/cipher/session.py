@@ -13,7 +13,15 @@ from kmsbridge.audit import AuditTrail
 from kmsbridge.cipher.driver_objects import given_key
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.driver import Capability, KeyDriver
-from kmsbridge.errors import AuthenticationError, ConfigError, NoMatchingKey, forget_locals, listed
+from kmsbridge.errors import (
+    MAX_REMEDY,
+    AuthenticationError,
+    ConfigError,
+    NoMatchingKey,
+    forget_locals,
+    listed,
+    shortened,
+)
 from kmsbridge.keys import ManagedKey
 from kmsbridge.observer import NOBODY, Event, Observer, Observers
 
@@ -101,6 +109,8 @@ class Session:
 
         For every error that leaves a public method, once.
         """
+        if isinstance(error, AuthenticationError):
+            self._name_environment(error)
         try:
             if isinstance(error, (AuthenticationError, NoMatchingKey)):
                 self.observer.event(Event("refusal", type(error).__name__, context=context or {}))
@@ -126,13 +136,20 @@ class Session:
                 stack.callback(part.close)
         self._closed = True  # here, so that closing can be repeated where something broke it off
 
+    def _name_environment(self, error: AuthenticationError) -> None:
+        """Add the name of this host's environment to the remedy, whatever the cause, so that it tells nothing."""
+        name = self.profile.environment.name
+        told = f"; this host is in the environment {name!r} and reads no message of another"
+        if name and told not in error.remedy:
+            error.remedy = shortened(error.remedy + told, MAX_REMEDY)
+
     def _managed(self, key: KeyConfig | KeyDriver) -> ManagedKey:
         identity: Hashable = key.name if isinstance(key, KeyConfig) else id(key)
         if identity not in self.keys:
             self.keys[identity] = (
                 configured_key(key, self.profile, self.observer)
                 if isinstance(key, KeyConfig)
-                else given_key(key, f"driver object {len(self.keys) + 1}", self.profile.calls, self.observer)
+                else given_key(key, f"driver object {len(self.keys) + 1}", self.profile, self.observer)
             )
         return self.keys[identity]
 
@@ -158,7 +175,9 @@ def configured_key(key: KeyConfig, profile: Profile, observer: Observer = NOBODY
     def open_driver() -> KeyDriver:
         return driver.open(key.uri, key.options)
 
-    managed = ManagedKey(key.name, open_driver, profile.calls, observer=observer)
+    managed = ManagedKey(
+        key.name, open_driver, profile.calls, environment=profile.environment, observer=observer
+    )
     for table, name in key.options.unknown():
         managed.close()
         raise config.unknown_option_error(table, table.known(), name)

@@ -26,6 +26,11 @@ _HOW: Final = {
     "combined": ", by unwrap and wrap",
 }
 
+_MARKED: Final = {
+    True: "made in this environment",
+    False: "made without an environment; rewrap it before the date of accept_unmarked_until",
+}
+
 
 @click.command(cls=Command, short_help="Try what this host may do with the profile's keys.")
 @click.option(
@@ -94,6 +99,8 @@ def _rows(key: KeyReport) -> Iterator[tuple[str, str]]:
         yield "rotation", key.rotation
     for word, trial in (("wrap", key.wrap), ("unwrap", key.unwrap), ("rewrap", key.rewrap)):
         yield word, _trial_text(trial)
+    if key.message_marked is not None:
+        yield "message", _MARKED[key.message_marked]
     for problem in key.problems:
         yield "problem", problem
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kmsbridge.config.document import (
+    ENVIRONMENT,
     FILE_NAME,
     FLAGS,
     POLICIES,
@@ -132,8 +133,8 @@ def from_mapping(
 def from_uri(uri: str, *, decrypt_uris: Sequence[str] = (), options: Mapping[str, object]) -> Profile:
     """Return a profile that encrypts to `uri` and decrypts with it and with `decrypt_uris`.
 
-    The options `data_keys`, `calls`, `audit`, `production`, `direct`, `mixed_recipients` and `allow_in_production` mean
-    the same as in a configuration file. All other options are for the driver of `uri`, and for the `decrypt_uris` with the same
+    The options `data_keys`, `calls`, `audit`, `production`, `direct`, `mixed_recipients`, `environment`,
+    `accept_unmarked_until` and `allow_in_production` mean the same as in a configuration file. All other options are for the driver of `uri`, and for the `decrypt_uris` with the same
     scheme. Relative paths start from the current folder. Raises `ConfigError`.
     """
     try:
@@ -226,7 +227,7 @@ def _from_uri(uri: str, decrypt_uris: Sequence[str], options: Mapping[str, objec
     if isinstance(decrypt_uris, str):
         raise TypeError("decrypt_uris must be a list of key URIs, not one str")
     source = Source("from_uri", _absolute("."), os.environ, [], given_by=ARGUMENT)
-    own = {name: value for name, value in options.items() if name in (*POLICIES, *FLAGS)}
+    own = {name: value for name, value in options.items() if name in (*POLICIES, *FLAGS, *ENVIRONMENT)}
     others = {name: value for name, value in options.items() if name not in own}
     tables: dict[str, dict[str, Any]] = {"uri": {**others, "uri": uri}}
     scheme = key_uri(uri, "uri", source).scheme

@@ -12,6 +12,7 @@ from typing import Any, Final
 from kmsbridge.config.source import MAX_DEPTH, is_reference, read_file, read_variable
 from kmsbridge.config.suggestions import check_names, dotted_name, prefixed_errors, suggestion
 from kmsbridge.config.values import convert, flag, text, tunables, wrong_type
+from kmsbridge.environment import environment
 from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.message import MAX_RECIPIENTS
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy, Policy
@@ -26,6 +27,7 @@ POLICIES: Final[Mapping[str, type[Policy]]] = {
     "audit": AuditPolicy,
 }
 FLAGS: Final = ("production", "direct", "mixed_recipients")
+ENVIRONMENT: Final = ("environment", "accept_unmarked_until")
 _POSITION: Final = r"\(at (line \d+, column \d+|end of document)\)$"
 
 
@@ -90,7 +92,7 @@ def check_key(table: Mapping[str, Any], name: str) -> None:
 
 def check_profile(table: Mapping[str, Any], name: str, keys: Mapping[str, Any]) -> None:
     """Check every name and type in a profile's table. References are not followed. Raises `ConfigError`."""
-    check_names(table, (*LISTS, *POLICIES, *FLAGS), name, "setting of a profile")
+    check_names(table, (*LISTS, *POLICIES, *FLAGS, *ENVIRONMENT), name, "setting of a profile")
     for setting in LISTS:
         check_key_names(table.get(setting, []), dotted_name(name, setting), keys)
     if len(table.get("encrypt_to", [])) > MAX_RECIPIENTS:
@@ -98,6 +100,9 @@ def check_profile(table: Mapping[str, Any], name: str, keys: Mapping[str, Any]) 
             f"{dotted_name(name, 'encrypt_to')} names more than {MAX_RECIPIENTS} keys",
             remedy="remove some; a message cannot have more recipients",
         )
+    if not any(is_reference(table.get(setting)) for setting in ENVIRONMENT):
+        with prefixed_errors(f"{name}." if name else ""):
+            environment(*(table.get(setting) for setting in ENVIRONMENT))
     for setting in FLAGS:
         flag(table.get(setting, False), dotted_name(name, setting))
     if table.get("direct", False) and len(table.get("encrypt_to", [])) > 1:

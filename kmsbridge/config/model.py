@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from kmsbridge.driver import KeyURI, Options
+from kmsbridge.environment import NO_ENVIRONMENT, Environment
 from kmsbridge.policy import AuditPolicy, CallPolicy, DataKeyPolicy
 
 
@@ -34,6 +35,7 @@ class Profile(NamedTuple):
     production: bool = False
     direct: bool = False
     mixed_recipients: bool = False
+    environment: Environment = NO_ENVIRONMENT
     origin: str = ""
 
 

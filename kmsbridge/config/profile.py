@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from kmsbridge.config.document import LISTS, POLICIES, check_key_names
+from kmsbridge.config.document import ENVIRONMENT, LISTS, POLICIES, check_key_names
 from kmsbridge.config.model import KeyConfig, Profile
 from kmsbridge.config.source import MASK, Source, is_reference, sounds_secret
 from kmsbridge.config.suggestions import dotted_name, prefixed_errors, suggestion
 from kmsbridge.config.values import convert, rendered, tunables
 from kmsbridge.driver import KeyURI, Options
+from kmsbridge.environment import Environment, environment
 from kmsbridge.errors import ConfigError, quoted
 from kmsbridge.policy import CallPolicy, checked
 from kmsbridge.registry import SEPARATE_DATA_KEYS
@@ -48,6 +49,7 @@ def build(name: str, table: Mapping[str, Any], where: str, keys: Tables, source:
         production=_flag(table, "production", where, source),
         direct=_flag(table, "direct", where, source),
         mixed_recipients=_flag(table, "mixed_recipients", where, source),
+        environment=_environment(table, where, source),
         origin=source.label,
     )
 
@@ -131,6 +133,18 @@ def _flag(table: Mapping[str, Any], setting: str, where: str, source: Source) ->
 def _data_key_defaults(used: Mapping[str, KeyConfig], encrypt_to: tuple[str, ...]) -> Mapping[str, Any]:
     schemes = {used[key].uri.scheme for key in encrypt_to}
     return {"max_messages": 1} if schemes and schemes <= SEPARATE_DATA_KEYS else {}
+
+
+def _environment(table: Mapping[str, Any], where: str, source: Source) -> Environment:
+    values = []
+    for setting in ENVIRONMENT:
+        value, name = table.get(setting), dotted_name(where, setting)
+        resolved, origin = (None, DEFAULT) if value is None else source.resolve(value, name)
+        shown = "" if value is None else str(resolved)
+        source.note(name, MASK if is_reference(value) else shown, origin)
+        values.append(resolved)
+    with prefixed_errors(f"{where}." if where else ""):
+        return environment(*values)
 
 
 def _policy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -52,10 +53,12 @@ class KeyCache:
         *,
         clock: Callable[[], float] = age,
         dropped: Callable[[DataKey], None] = lambda _: None,
+        longest: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.policy = policy
         self._clock = clock
         self._dropped = dropped
+        self._longest = longest
         self._entries: OrderedDict[Hashable, DataKey] = OrderedDict()
         self._aliases: dict[Hashable, DataKey] = {}
         self._weight = 0
@@ -107,8 +110,14 @@ class KeyCache:
     def new(
         self, secret: Secret, recipient: Recipient, context: EncryptionContext, header: Header | None = None
     ) -> DataKey:
-        """Return a new data key with the whole allowance of the policy. It is not kept yet."""
-        return DataKey(secret, recipient, context, self.policy, self._clock(), header)
+        """Return a new data key with the whole allowance of the policy. It is not kept yet.
+
+        It lasts `longest()` seconds at most, if that is shorter.
+        """
+        policy, most = self.policy, self._longest()
+        if most < policy.max_age:
+            policy = policy._replace(max_age=most)
+        return DataKey(secret, recipient, context, policy, self._clock(), header)
 
     def put(self, name: Hashable, entry: DataKey) -> DataKey:
         """Keep a new data key under `name`, and return it."""

@@ -49,7 +49,11 @@ class DecryptionKeys:
         self.flights: SingleFlight[DataKey] = SingleFlight()
         self._seconds = calls.deadline
         self.shared = policy.max_messages > 1
-        self._cache = KeyCache(policy, dropped=usage_reporter(observer, "decrypt"))
+        self._cache = KeyCache(
+            policy,
+            dropped=usage_reporter(observer, "decrypt"),
+            longest=lambda: min(key.environment.longest() for key in keys),
+        )
         self._use_alias = self._cache.use_alias
         self.refusals = Refusals()
         self._label_counts = {key.driver.scheme for key in keys if key.reads_version}

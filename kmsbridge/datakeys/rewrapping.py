@@ -27,7 +27,8 @@ def rewrapped_by_service(
 
     None also where a service refuses or fails, because the caller may still unwrap and wrap; and where the
     message has several recipients of ours that would not each be rewrapped by itself: they may hold different
-    data keys, and which one is right cannot be seen here. Raise `AuthenticationError` where no other
+    data keys, and which one is right cannot be seen here. None also for a message that is not authentic while those
+    without an environment are accepted: unwrapping tells which it is. Raise `AuthenticationError` where no other
     recipient can be right. `bound` is the context with its reserved pairs.
     """
     pairs = [(key, _source(key, matches, deadline)) for key in keys]
@@ -45,7 +46,7 @@ def rewrapped_by_service(
     except KmsError:
         return None
     except AuthenticationError:
-        if len(matches) == 1:
+        if len(matches) == 1 and not keys[0].environment.accepts_unmarked():
             raise
         return None
 

@@ -113,6 +113,7 @@ def _run_trials(initial: KeyReport, trials: KeyTrials) -> KeyReport:
         wrap=wrap,
         unwrap=unwrap,
         rewrap=trials.rewrap(sample, payload, wrap, unwrap),
+        message_marked=trials.look_at_message(),
     )
     if description is None:
         return report

@@ -33,6 +33,9 @@ _NOT_TRIED: Final = Trial()
 class KeyReport:
     """The results for one key of the profile. `reachable` is None where the key could not be opened.
 
+    `message_marked` says whether the given message was made in the profile's environment, or without one; None where
+    it was not unwrapped, and for a profile without an environment.
+
     `problems` are sentences that say what is wrong and what to do.
     """
 
@@ -49,6 +52,7 @@ class KeyReport:
     wrap: Trial = _NOT_TRIED
     unwrap: Trial = _NOT_TRIED
     rewrap: Trial = _NOT_TRIED
+    message_marked: bool | None = None
     problems: tuple[str, ...] = ()
 
 

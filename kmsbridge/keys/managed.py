@@ -10,7 +10,8 @@ from kmsbridge import errors, forks
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EMPTY
 from kmsbridge.driver import Capability, EncryptionContext, KeyDescription, KeyDriver, WrappedKey
-from kmsbridge.errors import KmsBridgeError, LimitExceeded
+from kmsbridge.environment import NO_ENVIRONMENT, Environment
+from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsError, KmsInvalidRequest, LimitExceeded
 from kmsbridge.keys import binding, validation
 from kmsbridge.keys.calls import KeyCalls
 from kmsbridge.keys.health import ServiceHealth
@@ -31,7 +32,8 @@ class ManagedKey:
     the translation of failures into errors), the binding of the context, and the checks of what a driver
     returns.
 
-    `name` is the key's name in the configuration; `observer` is told of every call. Threads may share a key,
+    `name` is the key's name in the configuration; `observer` is told of every call; what is wrapped is bound to
+    `environment`, beside the context. Threads may share a key,
     and signal handlers may use it at any time; a forked child gets a driver of its own at its first call, by
     `open_driver`.
 
@@ -46,11 +48,13 @@ class ManagedKey:
         open_driver: Callable[[], KeyDriver],
         policy: CallPolicy | None = None,
         *,
+        environment: Environment = NO_ENVIRONMENT,
         observer: Observer = NOBODY,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = name
+        self.environment = environment
         self._open = open_driver
         self._policy = policy or CallPolicy()
         self._clock = clock
@@ -153,6 +157,7 @@ class ManagedKey:
 
         Raise `LimitExceeded`, or a `KmsError`.
         """
+        context = self.environment.mark(context)
         payload = self._bind(plaintext, context)
         deadline = deadline or self.new_deadline()
         key_id = self.identify(deadline=deadline)
@@ -177,6 +182,7 @@ class ManagedKey:
         Needs `BATCH_WRAP`. Raise `LimitExceeded` where one is too large, and a `KmsError` where all of it
         failed.
         """
+        items = [(plaintext, self.environment.mark(context)) for plaintext, context in items]
         payloads = [(self._bind(plaintext, context), context) for plaintext, context in items]
         deadline = deadline or self.new_deadline()
         key_id, count = self.identify(deadline=deadline), len(items)
@@ -199,17 +205,19 @@ class ManagedKey:
     ) -> bytes:
         """Return what was wrapped, by at most so many attempts; `probing` after `take_probe`.
 
-        Raise `AuthenticationError`, or a `KmsError`.
+        Where it was wrapped without an environment and that is accepted still, it takes two calls. Raise
+        `AuthenticationError`, or a `KmsError`.
         """
-        return self._calls.call(
-            self.driver,
-            Call("unwrap", str(self), context, wrapped.version),
-            (wrapped, context),
-            lambda answer: self._unbind(answer, context),
-            deadline or self.new_deadline(),
-            attempts=attempts,
-            probing=probing,
-        )
+        deadline = deadline or self.new_deadline()
+        try:
+            return self._unwrap(wrapped, self.environment.mark(context), deadline, attempts, probing=probing)
+        except AuthenticationError:
+            if not self.environment.accepts_unmarked():
+                raise
+        payload = self._unwrap(wrapped, context, deadline, attempts)
+        if not self.environment.accepts_unmarked():
+            raise AuthenticationError  # the date came meanwhile
+        return payload
 
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, deadline: Deadline | None = None
@@ -219,13 +227,21 @@ class ManagedKey:
 
         Raise a `KmsError` where all of it failed.
         """
-        return self._calls.call_batch(
-            self.driver,
-            Call("unwrap", str(self), _common_context(items), batch=len(items)),
-            items,
-            lambda number, answer: self._unbind(answer, items[number][1]),
-            deadline or self.new_deadline(),
-        )
+        deadline = deadline or self.new_deadline()
+        marked = [(wrapped, self.environment.mark(context)) for wrapped, context in items]
+        results = self._unwrap_batch(marked, deadline)
+        refused = [n for n, result in enumerate(results) if isinstance(result, AuthenticationError)]
+        if not refused or not self.environment.accepts_unmarked():
+            return results
+        try:
+            again = self._unwrap_batch([items[n] for n in refused], deadline)
+        except KmsInvalidRequest:
+            raise  # the batch itself may be what was wrong
+        except KmsError as error:
+            again = [error] * len(refused)
+        for n, result in zip(refused, again, strict=True):
+            results[n] = result
+        return results
 
     def rewraps_from(self, key_id: str, *, deadline: Deadline | None = None) -> bool:
         """Return whether the service can rewrap, to this key, what the key of this id wrapped."""
@@ -238,8 +254,9 @@ class ManagedKey:
     ) -> WrappedKey:
         """Have the service wrap anew, by this key, what `wrapped` holds; it is never seen here.
 
-        Raise `AuthenticationError`, or a `KmsError`.
+        Raise `AuthenticationError`, also for what was wrapped without an environment, or a `KmsError`.
         """
+        context = self.environment.mark(context)
         deadline = deadline or self.new_deadline()
         key_id = self.identify(deadline=deadline)
         return self._calls.call(
@@ -315,6 +332,36 @@ class ManagedKey:
             return self.describe(deadline=deadline)
         except errors.KmsError:
             return None
+
+    def _unwrap(
+        self,
+        wrapped: WrappedKey,
+        context: EncryptionContext,
+        deadline: Deadline,
+        attempts: int | None,
+        *,
+        probing: bool = False,
+    ) -> bytes:
+        return self._calls.call(
+            self.driver,
+            Call("unwrap", str(self), context, wrapped.version),
+            (wrapped, context),
+            lambda answer: self._unbind(answer, context),
+            deadline,
+            attempts=attempts,
+            probing=probing,
+        )
+
+    def _unwrap_batch(
+        self, items: Sequence[tuple[WrappedKey, EncryptionContext]], deadline: Deadline
+    ) -> list[bytes | KmsBridgeError]:
+        return self._calls.call_batch(
+            self.driver,
+            Call("unwrap", str(self), _common_context(items), batch=len(items)),
+            items,
+            lambda number, answer: self._unbind(answer, items[number][1]),
+            deadline,
+        )
 
     def _bind(self, plaintext: bytes, context: EncryptionContext) -> bytes:
         if len(plaintext) > self.max_plaintext:

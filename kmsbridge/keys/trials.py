@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeVar
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import Capability, KeyDescription, WrappedKey
+from kmsbridge.environment import PAIR
 from kmsbridge.errors import (
     AuditError,
     AuthenticationError,
@@ -100,14 +101,15 @@ class Sample:
 
 
 class LastCall(Observer):
-    """Keeps the provider's request id of the last call."""
+    """Keeps the provider's request id of the last call, and the context that the service was given."""
 
     def __init__(self) -> None:
         self.request_id = ""
+        self.context: Mapping[str, str] = {}
 
     def call_finished(self, call: Call, result: CallResult) -> None:
-        """Keep the call's request id."""
-        self.request_id = result.request_id
+        """Keep the call's request id and context."""
+        self.request_id, self.context = result.request_id, call.context
 
 
 class KeyTrials:
@@ -128,6 +130,7 @@ class KeyTrials:
     ) -> None:
         self.key_id = ""
         self.reachable: bool | None = None
+        self.message_marked: bool | None = None
         self._key, self._last_call, self._message = key, last_call, message
         self._deadline = deadline
         self._bound = pairs.with_reserved(kmsbridge=PROBE)
@@ -192,6 +195,17 @@ class KeyTrials:
         check, _ = self.unwrap(Sample("probe", new, sample.bound, payload))
         return trial if check.may else replace(check, milliseconds=trial.milliseconds)
 
+    def look_at_message(self) -> bool | None:
+        """Return whether the message was made in the profile's environment, or without one.
+
+        None where that is not known: the message was not unwrapped, or the profile has no environment.
+        """
+        if self.message_marked is None and self._key.environment.name and not self._stopped:
+            sample = self.sample("")
+            if sample.measured == "message":
+                self.unwrap(sample)
+        return self.message_marked
+
     def _unwrap(self, sample: Sample) -> bytes:
         try:
             payload = self._key.unwrap(sample.wrapped, sample.bound, deadline=self._deadline)
@@ -205,6 +219,8 @@ class KeyTrials:
                 remedy="do not use this driver, and report it to its author",
                 operation="unwrap",
             )
+        if sample.measured == "message" and self._key.environment.name:
+            self.message_marked = PAIR in self._last_call.context
         if sample.payload is not None and payload != sample.payload:
             raise KmsError(
                 "unwrapping returned another value than was wrapped",

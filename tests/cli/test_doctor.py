@@ -161,7 +161,7 @@ def test_json_has_one_shape(run):
         for key in told["keys"]:
             assert set(key) == {
                 *("name", "uri", "encrypt_to", "decrypt_with", "key_id", "reachable", "state", "version"),
-                *("rotation", "describe", "wrap", "unwrap", "rewrap", "problems"),
+                *("rotation", "describe", "wrap", "unwrap", "rewrap", "message_marked", "problems"),
             }
             for operation in ("describe", "wrap", "unwrap", "rewrap"):
                 assert set(key[operation]) == TRIAL

@@ -258,7 +258,7 @@ def _value(shown: str) -> object:
 def test_every_table_and_word_is_in_the_configuration_reference() -> None:
     """Of the file, of a key and of a profile."""
     profile = rows("reference/configuration.md", "[profiles.NAME]")
-    assert {*document.LISTS, *document.POLICIES, *document.FLAGS} == {*profile}
+    assert {*document.LISTS, *document.POLICIES, *document.FLAGS, *document.ENVIRONMENT} == {*profile}
     assert {*OWN} == {*rows("reference/configuration.md", "[keys.NAME]")}
 
 

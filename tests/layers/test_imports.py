@@ -19,7 +19,7 @@ SUITE = ROOT / "plugins" / "testing" / "kmsbridge_testing"
 LEVELS = (
     {"atomic", "clock", "errors", "forks", "hardening", "secret", "streams", "threads"},
     {"context", "keyuri", "message", "options", "policy"},
-    {"driver", "driverkit", "journal", "observer"},
+    {"driver", "driverkit", "environment", "journal", "observer"},
     {"audit", "config", "datakeys", "drivers", "inspection", "keys", "registry"},
     {"cipher"},
     {"__init__", "aio", "doctor"},

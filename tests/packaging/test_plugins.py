@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from kmsbridge.registry import OWN
+from kmsbridge import registry
 from tests.backends.every import configuration, harness
 from tests.packaging.environments import ROOT, build, contents_of, make_environment, metadata_of, once, run
 
@@ -210,7 +210,7 @@ def test_all_drivers_are_found(installed):
     version = project("kmsbridge")["version"]
     expected = [[scheme, name, version, DRIVERS[scheme]] for name, scheme in PLUGINS.items()]
     assert sorted(rows[1:]) == sorted(
-        [*expected, *([scheme, "kmsbridge", version, target] for scheme, target in OWN.items())]
+        [*expected, *([scheme, "kmsbridge", version, target] for scheme, target in registry.OWN.items())]
     )
 
 

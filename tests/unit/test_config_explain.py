@@ -138,6 +138,8 @@ def test_every_setting_of_a_profile_is_explained(settings):
         "production",
         "direct",
         "mixed_recipients",
+        "environment",
+        "accept_unmarked_until",
     }
 
 

@@ -142,6 +142,22 @@ def test_a_message_does_not_hide_a_denial(profile):
     assert only(report).unwrap.may is False
 
 
+@pytest.mark.parametrize("role", ("decrypt-only", "both"))
+@pytest.mark.parametrize(
+    "made_in, marked",
+    (({"environment": "prod"}, True), ({}, False), ({"environment": "staging"}, None)),
+)
+def test_a_message_shows_whether_it_was_made_in_the_environment(profile, role, made_in, marked):
+    """So that what is left to be rewrapped can be counted."""
+    settings = 'environment = "prod"\naccept_unmarked_until = 9999-12-31'
+    report = check_keys(profile(more=settings, k={"role": role}), header=header_for(**made_in))
+    assert only(report).message_marked is marked
+
+
+def test_without_an_environment_nothing_is_said_of_one(profile):
+    assert only(check_keys(profile(k={}), header=header_for())).message_marked is None
+
+
 def test_a_message_without_recipients_is_refused(profile):
     """There is nothing in it to unwrap."""
     header = wire.Header(wire.Kind.STORED, 40, (), bytes(32))
