@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kmsbridge.cipher.writing import MessageWriter
     from kmsbridge.hardening import harden_process
     from kmsbridge.inspection import MessageInfo, RecipientInfo, inspect, inspect_file
+    from kmsbridge.secretvalue import SecretValue
 
 __version__: Final = "0.1.0"
 
@@ -78,6 +79,7 @@ __all__ = [
     "RecipientInfo",
     "ReentrantCall",
     "RoleError",
+    "SecretValue",
     "UnsupportedMessage",
     "harden_process",
     "inspect",
@@ -97,6 +99,7 @@ _LATE = {
     "MessageReader": "kmsbridge.cipher.reading",
     "MessageWriter": "kmsbridge.cipher.writing",
     "RecipientInfo": "kmsbridge.inspection",
+    "SecretValue": "kmsbridge.secretvalue",
     "harden_process": "kmsbridge.hardening",
     "inspect": "kmsbridge.inspection",
     "inspect_file": "kmsbridge.inspection",

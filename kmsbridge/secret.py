@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import NoReturn
+from typing import NoReturn, Self
 
 
 class Secret:
@@ -19,7 +19,7 @@ class Secret:
         self._value = value
 
     @classmethod
-    def of_text(cls, text: str) -> Secret:
+    def of_text(cls, text: str) -> Self:
         """Return a secret with the UTF-8 bytes of `text`."""
         return cls(text.encode("utf-8", "surrogateescape"))
 
@@ -36,7 +36,7 @@ class Secret:
         return hmac.compare_digest(self._value, other._value)
 
     def __repr__(self) -> str:
-        return "Secret(...)"
+        return f"{type(self).__name__}(...)"
 
     __str__ = __repr__
 
@@ -44,4 +44,7 @@ class Secret:
         return repr(self)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret cannot be pickled or copied")
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied")
+
+    # Else Python's own would return the slots to whoever asks, as serializers do.
+    __getstate__ = __reduce__

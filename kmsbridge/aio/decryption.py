@@ -13,12 +13,13 @@ from kmsbridge.aio.threads import shared_load, stoppable
 from kmsbridge.atomic import PathLike
 from kmsbridge.cipher.aad import Aad, as_aad
 from kmsbridge.cipher.arguments import INLINE, Buffer, as_bytes, bytes_to_text, check_text
-from kmsbridge.cipher.decryption import Decryption, Outcome
+from kmsbridge.cipher.decryption import Decryption, Outcome, binary_of
 from kmsbridge.cipher.files import Progress
 from kmsbridge.cipher.many import Value
 from kmsbridge.context import EncryptionContext
 from kmsbridge.datakeys import Pairs, SingleFlight, context_key
 from kmsbridge.errors import KmsBridgeError
+from kmsbridge.secretvalue import SecretValue
 
 
 class AsyncDecryption:
@@ -47,6 +48,10 @@ class AsyncDecryption:
     async def decrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the text in an armored message."""
         return bytes_to_text(await self.decrypt(wire.dearmor(check_text(text)), context, aad))
+
+    async def decrypt_secret(self, message: Buffer | str, context: Pairs, aad: Aad) -> SecretValue:
+        """Return the plaintext of a message, armored or not, as a value that does not show."""
+        return SecretValue(await self.decrypt(binary_of(message), context, aad))
 
     async def decrypt_many(
         self,

@@ -21,6 +21,7 @@ from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import KmsBridgeError, forget_locals
+from kmsbridge.secretvalue import SecretValue
 
 
 class DecryptMethods:
@@ -70,6 +71,16 @@ class DecryptMethods:
             del text, aad
             forget_locals(error)
             raise
+
+    @guarded
+    async def decrypt_secret(
+        self, message: Buffer | str, *, context: Pairs = None, aad: Aad = b""
+    ) -> SecretValue:
+        """Return the plaintext of `message`, bytes or armored text, as a value that shows nowhere by accident.
+
+        The value itself is used without `await`, with `with`. Raises what `decrypt` raises.
+        """
+        return await self._decryption.decrypt_secret(message, context, aad)
 
     @overload
     async def decrypt_many(

@@ -29,6 +29,7 @@ from kmsbridge.datakeys.decryption import DecryptionKeys, KnownKeys
 from kmsbridge.datakeys.payload import PayloadReader
 from kmsbridge.errors import AuthenticationError, ClosedError, KmsBridgeError, MessageError
 from kmsbridge.message import Header, chunk_reader
+from kmsbridge.secretvalue import SecretValue
 from kmsbridge.threads import in_parallel
 
 MOST_AT_ONCE: Final = 1000
@@ -53,6 +54,11 @@ class Batch(NamedTuple):
     packed: bytes
     header: Header | None
     places: list[int]
+
+
+def binary_of(message: Buffer | str) -> Buffer:
+    """Return a message in its binary form. Raises `MalformedMessage` for text that is no armored message."""
+    return wire.dearmor(message) if isinstance(message, str) else message
 
 
 class Decryption:
@@ -119,6 +125,10 @@ class Decryption:
     def decrypt_text(self, text: str, context: Pairs, aad: Aad) -> str:
         """Return the text in an armored message."""
         return bytes_to_text(self.decrypt(wire.dearmor(check_text(text)), context, aad))
+
+    def decrypt_secret(self, message: Buffer | str, context: Pairs, aad: Aad) -> SecretValue:
+        """Return the plaintext of a message, armored or not, as a value that does not show."""
+        return SecretValue(self.decrypt(binary_of(message), context, aad))
 
     def decrypt_many(
         self,

@@ -18,6 +18,7 @@ from kmsbridge.cipher.session import Session
 from kmsbridge.datakeys import Pairs
 from kmsbridge.driver import KeyDriver
 from kmsbridge.errors import KmsBridgeError, forget_locals
+from kmsbridge.secretvalue import SecretValue
 
 
 class DecryptMethods:
@@ -62,6 +63,15 @@ class DecryptMethods:
             del text, aad
             forget_locals(error)
             raise
+
+    @guarded
+    def decrypt_secret(self, message: Buffer | str, *, context: Pairs = None, aad: Aad = b"") -> SecretValue:
+        """Return the plaintext of `message`, bytes or armored text, as a value that shows nowhere by accident.
+
+        For passwords and tokens. Use it with `with`, so that the plaintext is let go of at the end. Raises what
+        `decrypt` raises.
+        """
+        return self._decryption.decrypt_secret(message, context, aad)
 
     @overload
     def decrypt_many(

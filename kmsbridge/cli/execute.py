@@ -11,7 +11,7 @@ import click
 from kmsbridge.cli.configured import open_cipher
 from kmsbridge.cli.exits import NOT_EXECUTABLE, NOT_FOUND, CommandError, code_of
 from kmsbridge.cli.options import Command, Pairs, context_option
-from kmsbridge.errors import KmsBridgeError
+from kmsbridge.errors import KmsBridgeError, discreet
 
 if TYPE_CHECKING:
     from kmsbridge.cipher import Decryptor
@@ -28,6 +28,7 @@ _PREFIX: Final = "kmsb1_"
 @context_option
 @click.option("--only", metavar="NAME", multiple=True, help="Decrypt this variable only; may be repeated.")
 @click.argument("command", metavar="CMD [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
+@discreet
 def execute(context: Pairs, only: tuple[str, ...], command: tuple[str, ...]) -> None:
     """Run CMD with the armored messages in its environment decrypted.
 

@@ -11,7 +11,14 @@ from kmsbridge.drivers.local.keyfile import KeyFile
 SDKS = {"boto3", "botocore", "google", "grpc", "hvac", "requests", "urllib3"}
 CLI = {"click", "rich", "kmsbridge.cli"}
 SLOW = {"asyncio", "importlib.metadata", "logging.handlers", "pytest", "stevedore"}
-OURS = {"kmsbridge.drivers.local", "kmsbridge.testing", "kmsbridge.aio"}
+OURS = {
+    "kmsbridge.drivers.local",
+    "kmsbridge.testing",
+    "kmsbridge.aio",
+    "kmsbridge.integrations",
+    "pydantic",
+    "pydantic_core",
+}
 VAULT = "vault-transit://transit/app"
 DECRYPTING = {
     "kmsbridge.drivers.local.passphrase",

@@ -17,13 +17,13 @@ SUITE = ROOT / "plugins" / "testing" / "kmsbridge_testing"
 # A part is a module or a folder of kmsbridge/. It may import from its own level and from those above it
 # in this table, which know nothing of it.
 LEVELS = (
-    {"atomic", "clock", "errors", "forks", "hardening", "secret", "streams", "threads"},
+    {"atomic", "clock", "errors", "forks", "hardening", "secret", "secretvalue", "streams", "threads"},
     {"context", "keyuri", "message", "options", "policy"},
     {"driver", "driverkit", "environment", "journal", "observer"},
     {"audit", "config", "datakeys", "drivers", "inspection", "keys", "registry"},
     {"cipher"},
     {"__init__", "aio", "doctor"},
-    {"cli", "testing"},
+    {"cli", "integrations", "testing"},
     {"__main__"},
 )
 
@@ -48,7 +48,7 @@ IMPORTS_ONLY = {
 }
 
 # Parts that none but these may import. A driver is found by the registry, from a table or an entry point.
-IMPORTED_ONLY_BY = {"cli": {"__main__"}, "drivers": {"cli"}, "testing": set()}
+IMPORTED_ONLY_BY = {"cli": {"__main__"}, "drivers": {"cli"}, "integrations": set(), "testing": set()}
 
 # The only users of other distributions. What is not here is used by nobody: no provider's SDK is.
 DISTRIBUTIONS = {
@@ -56,6 +56,8 @@ DISTRIBUTIONS = {
     "cryptography": {"driverkit", "drivers", "message"},
     "kmsbridge_testing": {"testing"},
     "opentelemetry": {"audit"},
+    "pydantic": {"integrations"},
+    "pydantic_core": {"integrations"},
     "rich": {"cli"},
     "stevedore": {"registry"},
 }
@@ -277,6 +279,16 @@ def circle(graph):
         ("kmsbridge.aio", "import google.cloud.kms", "aio may not use google"),
         ("kmsbridge.cipher", "import click", "cipher may not use click"),
         ("kmsbridge.cli.app", "import pytest", "cli may not use pytest"),
+        (
+            "kmsbridge.secretvalue",
+            "def f():\n    import pydantic_core",
+            "secretvalue may not use pydantic_core",
+        ),
+        (
+            "kmsbridge.cli.app",
+            "from kmsbridge.integrations.pydantic_settings import Encrypted",
+            "integrations is not for cli",
+        ),
         ("kmsbridge.testing.install", "import pytest", "testing may not use pytest"),
         (
             "kmsbridge.cli.app",

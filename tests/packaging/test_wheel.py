@@ -231,8 +231,16 @@ def test_the_core_requires_two_distributions(metadata):
     assert sorted(re.match(r"[\w-]+", line)[0] for line in core) == sorted(NEEDED)
 
 
-def test_the_extras_are_the_drivers_the_command_line_and_the_contract_suite(metadata):
-    assert sorted(metadata.get_all("Provides-Extra")) == ["all", "aws", "cli", "gcp", "testing", "vault"]
+def test_the_extras_are_the_drivers_the_command_line_the_integration_and_the_contract_suite(metadata):
+    assert sorted(metadata.get_all("Provides-Extra")) == [
+        "all",
+        "aws",
+        "cli",
+        "gcp",
+        "pydantic",
+        "testing",
+        "vault",
+    ]
 
 
 def test_the_metadata_says_what_an_index_shows(metadata):

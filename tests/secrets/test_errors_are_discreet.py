@@ -185,6 +185,8 @@ WRITES = {
 READS = {
     "decrypt": lambda b, **o: b.cipher.decrypt(b.message, **o),
     "decrypt_text": lambda b, **o: b.cipher.decrypt_text(b.text, **o),
+    "decrypt_secret": lambda b, **o: b.cipher.decrypt_secret(b.message, **o),
+    "decrypt_secret of text": lambda b, **o: b.cipher.decrypt_secret(b.text, **o),
     "decrypt_many": lambda b, **o: b.cipher.decrypt_many([b.message, b.message], **o),
     "decrypt_file": lambda b, **o: b.cipher.decrypt_file(b.sealed, b.target, **o),
     "decrypt_stream": lambda b, **o: b.cipher.decrypt_stream(io.BytesIO(b.message), io.BytesIO(), **o),
@@ -201,6 +203,7 @@ READS = {
     "async decrypt": lambda b, **o: run(b.aio.decrypt(b.message, **o)),
     "async direct decrypt": lambda b, **o: run(b.aio.decrypt(b.direct_message, **o)),
     "async decrypt_text": lambda b, **o: run(b.aio.decrypt_text(b.text, **o)),
+    "async decrypt_secret": lambda b, **o: run(b.aio.decrypt_secret(b.text, **o)),
     "async decrypt_many": lambda b, **o: run(b.aio.decrypt_many([b.message], **o)),
     "async decrypt_file": lambda b, **o: run(b.aio.decrypt_file(b.sealed, b.target, **o)),
     "async decrypt_stream": lambda b, **o: run(stream_out(b.aio, b.message, **o)),
@@ -364,7 +367,7 @@ def broken(*arguments):
 
 
 COMPACT_WRITES = ("encrypt", "encrypt_text", "encrypt_many", "async encrypt")
-COMPACT_READS = ("decrypt", "decrypt_many", "async decrypt")
+COMPACT_READS = ("decrypt", "decrypt_secret", "decrypt_many", "async decrypt", "async decrypt_secret")
 IN_MEMORY = (
     *COMPACT_WRITES,
     *COMPACT_READS,

@@ -9,7 +9,7 @@ import pickle
 
 import pytest
 
-from kmsbridge import EnvelopeCipher, aio
+from kmsbridge import EnvelopeCipher, SecretValue, aio
 from kmsbridge.cipher.files import read_start
 from kmsbridge.driver import Options
 from kmsbridge.drivers.local.keyfile import KeyFile
@@ -44,13 +44,14 @@ def objects(service, tmp_path):
     writer.write(PLAINTEXT.reveal())
     pulled.read(1)
     fake.rewrap(message)
+    secret = fake.decrypt_secret(message)
     local.encrypt(PLAINTEXT.reveal())
     decryptor, sealer, opener = (
         fake._decryption.body_decryptor(*read_start(io.BytesIO(message)), None, b""),
         chunked.BodyEncryptor(DATA_KEY.reveal(), b""),
         chunked.BodyDecryptor(DATA_KEY.reveal(), b""),
     )
-    yield [*ours(), decryptor, sealer, opener, asynchronous]
+    yield [*ours(), secret, decryptor, sealer, opener, asynchronous]
     writer.abandon()
     asyncio.run(asynchronous.close())
     for cipher in (fake, local, direct):
@@ -103,9 +104,10 @@ def test_no_pickle_or_copy_holds_a_secret(objects):
     "make",
     (
         lambda: Secret(DATA_KEY.reveal()),
+        lambda: SecretValue(PLAINTEXT.reveal()),
         lambda: Options({"passphrase": PASSPHRASE.text()}),
     ),
-    ids=("a secret", "options"),
+    ids=("a secret", "a secret value", "options"),
 )
 @pytest.mark.parametrize(
     "leave", (pickle.dumps, copy.copy, copy.deepcopy, json.dumps), ids=lambda each: each.__name__

@@ -6,7 +6,15 @@ from kmsbridge import ConfigError, Decryptor, Encryptor, EnvelopeCipher, RoleErr
 from kmsbridge.drivers.local.keyfile import KeyFile
 
 ENCRYPTING = {"encrypt", "encrypt_text", "encrypt_many", "encrypt_file", "encrypt_stream"}
-DECRYPTING = {"decrypt", "decrypt_text", "decrypt_many", "decrypt_file", "decrypt_stream", "open"}
+DECRYPTING = {
+    "decrypt",
+    "decrypt_text",
+    "decrypt_secret",
+    "decrypt_many",
+    "decrypt_file",
+    "decrypt_stream",
+    "open",
+}
 REWRAPPING = {"rewrap", "rewrap_file", "needs_rewrap"}
 
 CONFIG = """

@@ -51,7 +51,7 @@ class MemoryDriver(KeyDriver):
     capabilities: frozenset[Capability] = frozenset({Capability.BINDS_CONTEXT})
     # The limit of AWS KMS: a payload that is accepted here must not be too large after a move to a service.
     max_plaintext: int = 4096
-    may_wait: ClassVar[bool] = False
+    may_wait: bool = False
 
     def __init__(self, key_id: str, secret: Secret) -> None:
         self._key_id, self._secret = key_id, secret
