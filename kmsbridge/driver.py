@@ -205,6 +205,9 @@ class KeyDriver(ABC):
     If false, the ciphertext or the service alone determines the version, and a wrapped key with a wrong
     `version` unwraps all the same.
     """
+    environment: str = ""
+    """The value of the pair `kmsbridge-environment` that every context has, for `policy`; empty where a context need
+    not have the pair. The library sets it on an object before it calls `policy`."""
     post_quantum: bool = False
     """With `LOCAL_WRAP`: whether the public key resists quantum computers. A profile does not mix such keys in
     `encrypt_to` with others unless it is told to. `open` may set another value on an object.

@@ -76,9 +76,12 @@ def encrypt_file(data_key: DataKey, aad: bytes, source: PathLike, target: PathLi
     encryptor = data_key.body_encryptor(aad)
     with atomic.open_regular(source) as reader, atomic.replacing(target) as writer:
         write_all(writer, header.encode() + encryptor.update(b""))
-        steps, rest = divmod(os.fstat(reader.fileno()).st_size, STEP)
+        size = os.fstat(reader.fileno()).st_size
+        steps, rest = divmod(size, STEP)
         _encrypt_steps(encryptor, steps, reader, writer, ticker)
         encrypt_stream(encryptor, reader, writer, ticker, rest // cobblestone.CHUNK + 1)
+        if os.fstat(reader.fileno()).st_size < size:
+            raise _cut_short(reader)
 
 
 def _encrypt_steps(
@@ -91,7 +94,7 @@ def _encrypt_steps(
         step = chunked.Step(STEP_CHUNKS)
         for number in numbers:
             if read_at(reader, step.plain, number * STEP) < STEP:
-                raise OSError(errno.EBUSY, "the file was cut short while it was read", str(reader.name))
+                raise _cut_short(reader)
             encryptor.encrypt_reserved(first + number * STEP_CHUNKS, step.chunks)
             write_at(writer, step.encrypted, start + number * ENCRYPTED_STEP)
             yield STEP
@@ -99,6 +102,10 @@ def _encrypt_steps(
     parallel.run(work, steps, ticker.add)
     reader.seek(steps * STEP)
     writer.seek(start + steps * ENCRYPTED_STEP)
+
+
+def _cut_short(reader: BinaryIO) -> OSError:
+    return OSError(errno.EBUSY, "the file was cut short while it was read", str(reader.name))
 
 
 def decrypt_file(chunks_of: ChunksOf, source: PathLike, target: PathLike, ticker: Ticker) -> None:

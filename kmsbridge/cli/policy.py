@@ -31,8 +31,11 @@ def policy(key: str, role: Any) -> None:
     """
     from kmsbridge.cipher.session import configured_key
 
-    managed_key = configured_key(*(_of_uri(key) if ":" in key else _of_name(key)))
+    config, profile = _of_uri(key) if ":" in key else _of_name(key)
+    managed_key = configured_key(config, profile)
     try:
+        if not profile.environment.accepts_unmarked():
+            managed_key.driver.environment = profile.environment.name
         text = managed_key.driver.policy(role)
     except NotImplementedError:
         raise CommandError(

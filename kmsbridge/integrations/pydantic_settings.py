@@ -75,11 +75,11 @@ class Encrypted:
                 "plaintext", "the value is not encrypted: give an armored message, which begins with 'kmsb1_'"
             )
         try:
-            return _as_field(self._decrypted(value) if armored else SecretValue.of_text(value), kind)
+            secret = self._decrypted(value) if armored else SecretValue.of_text(value)
         except KmsBridgeError as error:
             refusal = _error("decryption", str(error), type(error).__name__)
-        except ValueError:
-            refusal = _error("decryption", "the payload is not text: declare it as SecretBytes")
+        else:
+            return _as_field(secret, kind)
         raise refusal
 
     def _decrypted(self, message: str) -> SecretValue:
@@ -90,7 +90,11 @@ def _as_field(secret: SecretValue, kind: type[Any]) -> Any:
     if kind is SecretValue:
         return secret
     with secret:
-        return secret.use(SecretBytes) if kind is SecretBytes else secret.use_text(kind)
+        try:
+            return secret.use(SecretBytes) if kind is SecretBytes else secret.use_text(kind)
+        except ValueError:
+            refusal = _error("decryption", "the payload is not text: declare it as SecretBytes")
+    raise refusal
 
 
 def _secret_type(source: Any) -> type[Any]:

@@ -46,6 +46,18 @@ def test_role_gets_the_least_it_needs(driver_of, role, actions):
     assert {statement["Resource"] for statement in statements.values()} == {ARN}
 
 
+@pytest.mark.parametrize("role", USES)
+def test_an_environment_is_required(driver_of, role):
+    """Of every use; an RSA key binds no context."""
+    driver, rsa = driver_of(f"aws-kms://{ARN}"), driver_of(f"aws-kms://{ARN}", **ASYMMETRIC)
+    driver.environment = "prod"
+    required = {**OURS["StringEquals"], "kms:EncryptionContext:kmsbridge-environment": "prod"}
+    assert statements_of(driver, role)["KmsbridgeUse"]["Condition"] == {"StringEquals": required}
+    before = statements_of(rsa, role)
+    rsa.environment = "prod"
+    assert statements_of(rsa, role) == before
+
+
 @pytest.mark.parametrize("options", [{}, ASYMMETRIC], ids=["symmetric", "asymmetric"])
 def test_admin_cannot_use_the_key(driver_of, options):
     """Nor give itself the right to."""

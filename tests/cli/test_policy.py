@@ -47,6 +47,24 @@ def test_the_policy_is_printed_as_the_driver_gives_it(host, key, role):
     assert not Fake.service.app.calls
 
 
+@pytest.mark.parametrize(
+    "settings, required",
+    (
+        ('environment = "prod"', "prod"),
+        ('environment = "prod"\naccept_unmarked_until = 2000-01-01', "prod"),
+        ('environment = "prod"\naccept_unmarked_until = 9999-12-31', ""),
+        ("", ""),
+    ),
+)
+def test_the_driver_is_told_of_the_environment_that_every_context_has(host, monkeypatch, settings, required):
+    """While messages without one are accepted, it cannot be required."""
+    monkeypatch.setattr(Fake, "policy", lambda driver, role: f"{driver.environment}\n")
+    host.write(
+        "kmsbridge.toml", f'[keys.one]\nuri = "fake:app"\n[profiles.p]\nencrypt_to = ["one"]\n{settings}\n'
+    )
+    assert host.run("policy", "one", "--role", "encryptor").out == f"{required}\n".encode()
+
+
 def test_the_roles_are_the_drivers(host):
     """The list on the command line is spelt out, so that help needs no import; one must be given."""
     assert typing.get_args(PolicyRole) == ROLES

@@ -108,7 +108,7 @@ def run_python(block: Block, page: Path, namespace: dict[str, object], **variabl
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
-        exec(compile("\n" * block.line + block.code, str(page), "exec"), namespace)
+        exec(compile("\n" * block.line + block.code, str(page), "exec", dont_inherit=True), namespace)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

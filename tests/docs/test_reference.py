@@ -120,6 +120,7 @@ def test_every_class_in_the_api_reference_can_be_imported_from_where_it_says() -
     [
         *(cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher),
         *(kmsbridge.MessageReader, kmsbridge.MessageWriter, kmsbridge.EncryptingReader),
+        *(kmsbridge.SecretValue,),
         *(aio.Encryptor, aio.Decryptor, aio.EnvelopeCipher, aio.Reader, aio.Writer, aio.EncryptingReader),
     ],
     ids=lambda cls: f"{cls.__module__}.{cls.__name__}",

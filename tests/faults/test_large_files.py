@@ -302,10 +302,27 @@ def meanwhile(monkeypatch, number, change):
 
 
 @pytest.mark.parametrize("number", (0, 1, STEPS - 1))
-@pytest.mark.parametrize("length", (0, 1, STEP // 2, STEP))
+@pytest.mark.parametrize("length", (0, 1, STEP // 2, STEP, STEPS * STEP, SIZE - 1))
 def test_a_source_that_is_cut_short_meanwhile_is_refused(monkeypatch, folder, number, length):
-    """`OSError` that names it, where steps are missing; a message is no longer authentic."""
+    """`OSError` that names it, whether what is missing was read before or not."""
     meanwhile(monkeypatch, number, lambda: os.truncate(folder.plain, length))
+    refuses_a_source_that_is_cut_short(folder)
+
+
+@pytest.mark.parametrize("reads", (0, 1), ids="before read {}".format)
+def test_so_is_one_that_is_cut_short_behind_its_last_full_step(monkeypatch, folder, reads):
+    """Also when all of it was read."""
+
+    def cut(*arguments):
+        os.truncate(folder.plain, STEPS * STEP + 1)
+        return read(*arguments)
+
+    read = files.read_into
+    monkeypatch.setattr(files, "read_into", Nth(read, reads, cut))
+    refuses_a_source_that_is_cut_short(folder)
+
+
+def refuses_a_source_that_is_cut_short(folder):
     with pytest.raises(OSError, match="cut short") as caught:
         folder.do("encrypt_file")
     assert caught.value.filename == str(folder.plain)

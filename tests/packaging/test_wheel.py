@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kmsbridge.registry import OWN
 from tests.packaging.environments import ROOT, build, contents_of, make_environment, metadata_of, once, run
 
 NEEDED = ("cryptography", "stevedore")
@@ -250,10 +251,12 @@ def test_the_metadata_says_what_an_index_shows(metadata):
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 
-def test_the_local_driver_is_listed_like_any_other(contents):
+def test_the_library_s_own_drivers_are_listed_like_any_other(contents):
+    """In the wheel's metadata, and all of them."""
     (name,) = (name for name in contents if name.endswith("entry_points.txt"))
     text = contents[name].decode()
-    assert "[kmsbridge.drivers]\nlocal = kmsbridge.drivers.local:LocalDriver" in text
+    listed = "".join(f"{scheme} = {target}\n" for scheme, target in sorted(OWN.items()))
+    assert f"[kmsbridge.drivers]\n{listed}" in text
     assert "[console_scripts]\nkmsbridge = kmsbridge.cli:main" in text
 
 

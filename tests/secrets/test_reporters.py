@@ -1,6 +1,8 @@
 """The error reporters that print local variables show nothing of ours."""
 
 import asyncio
+import faulthandler
+import sys
 from typing import Annotated
 
 import click
@@ -134,6 +136,16 @@ def test_a_reporter_shows_nothing_of_exec(failing, monkeypatch, report, payload)
     assert_clean(report(error), "a report")
 
 
+def test_a_crash_in_the_middle_of_a_call_shows_names_alone(failing, service, tmp_path):
+    """What faulthandler writes when the process dies."""
+    told = tmp_path / "crash"
+    with told.open("w") as file:
+        service.before = lambda operation: faulthandler.dump_traceback(file)
+        failure_of(lambda: failing.cipher.encrypt(PLAINTEXT.reveal(), context={"tenant": "other"}))
+    assert "in encrypt" in told.read_text()
+    assert_clean(told.read_text(), "the crash report")
+
+
 @each_reporter
 def test_a_secret_value_in_the_callers_own_frame_is_not_shown(failing, report):
     """What a program keeps as it was returned, and lends out or closes, is safe in every frame."""
@@ -157,7 +169,10 @@ def test_a_reporter_shows_what_the_callers_own_frame_holds(failing, report):
         raise LookupError(len(shown))
 
     told = report(failure_of(careless))
-    assert PLAINTEXT.is_in(told) == (report is not REPORTERS["logging"])
+    if report is REPORTERS["better_exceptions"] and sys.version_info >= (3, 13):
+        assert "careless" in told  # which it tells there, and no variables
+    else:
+        assert PLAINTEXT.is_in(told) == (report is not REPORTERS["logging"])
 
 
 @pytest.mark.skipif("cgitb" not in REPORTERS, reason="this Python has no cgitb")

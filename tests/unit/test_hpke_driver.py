@@ -643,3 +643,20 @@ def test_dates_say_which_pair_encrypts_and_which_decrypt(harness):
         wrapped_by(driver)
     assert caught.value.kind is ErrorKind.KEY_DISABLED
     driver.close()
+
+
+def test_a_policy_is_that_of_the_key_that_protects_the_seed(harness, monkeypatch):
+    """A decryptor unwraps the seed; an admin, who runs keygen, wraps and unwraps it."""
+    driver = open_driver(harness.address("first"))
+    monkeypatch.setattr(driver._protection.driver, "policy", lambda role: f"{role} of the other\n")
+    assert driver.policy("decryptor") == "decryptor of the other\n"
+    assert driver.policy("admin") == "rewrapper of the other\n"
+    web = open_driver(harness.address("first", "encrypt-only"))
+    for opened, role in (
+        (driver, "encryptor"),
+        (driver, "rewrapper"),
+        (web, "encryptor"),
+        (web, "decryptor"),
+    ):
+        with pytest.raises(ConfigError, match="no policy"):
+            opened.policy(role)

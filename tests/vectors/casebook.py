@@ -154,6 +154,7 @@ class Cases(dict):
         passphrase=None,
         store=None,
         with_store=None,
+        environment=None,
     ):
         """`message` is text where the armored form is what matters; aad is `aad`, `aad_repeat` times over.
 
@@ -182,6 +183,8 @@ class Cases(dict):
             case["plaintext_sha256"] = hashlib.sha256(plaintext).hexdigest()
         if header is not None:
             case["header"] = header
+        if environment is not None:
+            case["environment"] = environment
         case["key_file"] = file or KEY_FILE
         if passphrase is not None:
             case["passphrase"] = passphrase

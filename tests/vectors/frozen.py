@@ -72,4 +72,6 @@ def opened(cls, case, path):
     path.chmod(0o600)
     uris = [f"local:{path}#{name}" for name in case.data["decrypt_with"]]
     options = {"passphrase": case.data["passphrase"]} if "passphrase" in case.data else {}
+    if "environment" in case.data:
+        options["environment"] = case.data["environment"]
     return cls.from_uri(uris[0], decrypt_uris=uris[1:], **options)

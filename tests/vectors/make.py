@@ -17,7 +17,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from tests.vectors import make_compact, make_forms, make_keys
+from tests.vectors import make_compact, make_environments, make_forms, make_keys
 from tests.vectors.casebook import (
     APP,
     ARMOR,
@@ -937,7 +937,7 @@ def after(sign):
 GROUPS = (
     plaintexts, recipients, padding, contexts, aads, directs, stored, starts, header_lengths,
     broken_recipients, cuts, damaged, chunks, splices, no_key, armors,
-    *make_compact.GROUPS, *make_forms.GROUPS, *make_keys.GROUPS,
+    *make_compact.GROUPS, *make_forms.GROUPS, *make_keys.GROUPS, *make_environments.GROUPS,
 )  # fmt: skip
 
 

@@ -217,8 +217,9 @@ function unwrap(file, name, { keyVersion, wrapped }, pairs, p) {
 
 // --- "What is checked first", "What the key service is given"
 
-function reserved(kind, aad) {
+function reserved(kind, aad, environment) {
   const purpose = [["kmsbridge", kind === 2 ? "direct" : "dek"]];
+  if (environment !== undefined) purpose.push(["kmsbridge-environment", environment]);
   if (kind !== 2 || !aad.length) return purpose;
   return [...purpose, ["kmsbridge-aad", crypto.createHash("sha256").update(aad).digest("base64url")]];
 }
@@ -231,7 +232,7 @@ function openWith(dataKey, { compact, commitment: expected, body }, c, aad) {
   return openGcm(deriveXaes(key, body.subarray(0, 12)), body.subarray(12, 24), body.subarray(24), aad);
 }
 
-function decrypt(message, { key_file: file, decrypt_with: names, context, store, p }, aad) {
+function decrypt(message, { key_file: file, decrypt_with: names, context, store, environment, p }, aad) {
   const parts = parse(message);
   const pairs = checked(context, aad);
   if (parts.stored) {
@@ -242,7 +243,7 @@ function decrypt(message, { key_file: file, decrypt_with: names, context, store,
   const find = (name) => parts.recipients.find((each) => each.keyId === keyIdOf(file, name));
   const results = names.filter(find).map((name) => {
     try {
-      const unwrapped = unwrap(file, name, find(name), [...pairs, ...reserved(parts.kind, aad)], p);
+      const unwrapped = unwrap(file, name, find(name), [...pairs, ...reserved(parts.kind, aad, environment)], p);
       return parts.kind === 2 ? unwrapped : openWith(unwrapped, parts, canonical(pairs), aad);
     } catch (error) {
       return error;

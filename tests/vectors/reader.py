@@ -277,8 +277,11 @@ def unwrap(key_file, passphrase, recipient, pairs):
 # --- "What is checked first", "What the key service is given" -----------------------------------------
 
 
-def decrypt(message, key_file, names, pairs, aad, *, passphrase=None, store=None):
-    """The plaintext, with those keys of a key file that `names` lists; `store` has stored data keys by id."""
+def decrypt(message, key_file, names, pairs, aad, *, passphrase=None, store=None, environment=None):
+    """The plaintext, with those keys of a key file that `names` lists; `store` has stored data keys by id.
+
+    `environment` is the reader's own, or None.
+    """
     parts = parse(message)
     pairs = checked(pairs)
     need(len(aad) <= 1048576, "limit-exceeded")
@@ -292,6 +295,8 @@ def decrypt(message, key_file, names, pairs, aad, *, passphrase=None, store=None
     for recipient in ours:
         try:
             reserved = direct_pairs(aad) if parts.kind == DIRECT else {"kmsbridge": "dek"}
+            if environment is not None:
+                reserved["kmsbridge-environment"] = environment
             unwrapped = unwrap(key_file, passphrase, recipient, {**pairs, **reserved})
             return unwrapped if parts.kind == DIRECT else open_inline(parts, unwrapped, pairs, aad)
         except RefusedError as refusal:

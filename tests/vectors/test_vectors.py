@@ -221,7 +221,7 @@ def test_a_reader_written_from_the_document_agrees(case):
 def read(case, message, store=None):
     """The plaintext according to the document's reader, which may have a key store."""
     data, (pairs, aad) = case.data, (case.binding["context"], case.binding["aad"])
-    known = {"passphrase": data.get("passphrase"), "store": store}
+    known = {"passphrase": data.get("passphrase"), "store": store, "environment": data.get("environment")}
     return reader.decrypt(message, data["key_file"], data["decrypt_with"], pairs, aad, **known)
 
 
@@ -290,7 +290,7 @@ def groups():
     for name in sorted(CASES):
         case, data = Case(name), CASES[name]
         if case.message is not None:
-            keys = [data["key_file"], data["decrypt_with"], data.get("passphrase")]
+            keys = [data["key_file"], data["decrypt_with"], data.get("passphrase"), data.get("environment")]
             found.setdefault(json.dumps(keys, sort_keys=True), []).append(case)
     return list(found.values())
 

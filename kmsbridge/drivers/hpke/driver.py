@@ -17,6 +17,7 @@ from kmsbridge.driver import (
     KeyURI,
     Operation,
     Options,
+    PolicyRole,
     WrappedKey,
 )
 from kmsbridge.drivers.hpke.document import Document, Pair
@@ -129,6 +130,23 @@ class HpkeDriver(KeyDriver):
             rotation="by hand: kmsbridge keygen --rotate",
             may_unwrap=False if self._protection is None else None,
         )
+
+    def policy(self, role: PolicyRole) -> str:
+        """Return what a decryptor, and an admin who runs keygen, may do with the key that protects the seed.
+
+        Raises `ConfigError` for the other roles, which need nothing of their own, and where there is no such key.
+        """
+        if role == "encryptor":
+            raise ConfigError(
+                f"there is no policy for encrypting to {self._key_id}: its public key is enough",
+                remedy="give the host public_key, and no permission",
+            )
+        if role == "rewrapper" or self._protection is None:
+            raise ConfigError(
+                f"there is no policy for the role {role} of {self._key_id} here",
+                remedy=f"ask for the role decryptor, on a host with {OPTION}",
+            )
+        return self._protection.driver.policy("decryptor" if role == "decryptor" else "rewrapper")
 
     def forgeries(self) -> Sequence[WrappedKey]:
         """Return random bytes of the length of a wrapped data key."""

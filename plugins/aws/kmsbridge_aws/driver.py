@@ -170,7 +170,8 @@ class AwsKmsDriver(KeyDriver):
 
     def policy(self, role: PolicyRole) -> str:
         """Return an IAM policy in JSON. Raises `ConfigError` if the URI does not contain the key's account."""
-        return policies.policy(self._arn or self._alias, role, asymmetric=self._asymmetric)
+        arn = self._arn or self._alias
+        return policies.policy(arn, role, asymmetric=self._asymmetric, environment=self.environment)
 
     def forgeries(self) -> Sequence[WrappedKey]:
         """Return random bytes that look like a ciphertext; nothing until the key's ARN is known."""

@@ -9,7 +9,8 @@ from kmsbridge.driver import PolicyRole
 from kmsbridge.errors import ConfigError
 from kmsbridge_aws.naming import Arn
 
-_OURS: Final = {"kms:EncryptionContext:kmsbridge": ["dek", "direct", "probe"]}
+_OURS: Final[dict[str, Any]] = {"kms:EncryptionContext:kmsbridge": ["dek", "direct", "probe"]}
+_ENVIRONMENT: Final = "kms:EncryptionContext:kmsbridge-environment"
 _OAEP: Final = {"kms:EncryptionAlgorithm": "RSAES_OAEP_SHA_256"}
 _USES: Final[dict[PolicyRole, list[str]]] = {
     "encryptor": ["kms:Encrypt"],
@@ -31,22 +32,26 @@ _ADMIN: Final = (
 )
 
 
-def policy(arn: Arn | None, role: PolicyRole, *, asymmetric: bool) -> str:
-    """Return the policy as JSON, to attach to a role or user. Raises `ConfigError` if `arn` is None."""
+def policy(arn: Arn | None, role: PolicyRole, *, asymmetric: bool, environment: str = "") -> str:
+    """Return the policy as JSON, to attach to a role or user; it requires `environment`, if there is one.
+
+    Raises `ConfigError` if `arn` is None.
+    """
     if arn is None:
         raise ConfigError(
             "a policy for an AWS key needs the key's account, which its URI does not contain",
             remedy="write the key's ARN in the URI, as DescribeKey shows it",
         )
-    statements = _asymmetric(role) if asymmetric else _symmetric(role)
+    statements = _asymmetric(role) if asymmetric else _symmetric(role, environment)
     document = {"Version": "2012-10-17", "Statement": [_for(arn, statement) for statement in statements]}
     return json.dumps(document, indent=2) + "\n"
 
 
-def _symmetric(role: PolicyRole) -> list[dict[str, Any]]:
+def _symmetric(role: PolicyRole, environment: str) -> list[dict[str, Any]]:
     if role == "admin":
         return [_administration()]
-    used = _statement("Use", _USES[role], {"StringEquals": _OURS})
+    pairs = {**_OURS, _ENVIRONMENT: environment} if environment else _OURS
+    used = _statement("Use", _USES[role], {"StringEquals": pairs})
     return [used, _statement("Look", ["kms:DescribeKey"])]
 
 
