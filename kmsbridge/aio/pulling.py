@@ -27,7 +27,7 @@ class EncryptingReader:
         self._source: Any = source
         self._message = message
         self._encrypted = memoryview(message.header)
-        """What was encrypted and not yet read."""
+        """The encrypted bytes that the next read returns first."""
         self._at_end = self._closed = False
         self._turn = asyncio.Lock()
         # Of what is neither, `streams.read` finds out and says so.

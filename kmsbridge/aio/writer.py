@@ -94,7 +94,7 @@ class Writer:
 
 
 class _Outbox:
-    """What was encrypted and not yet sent to a writer that is awaited."""
+    """Holds encrypted bytes until a writer whose `write` must be awaited has taken them."""
 
     def __init__(self, writer: streams.AsyncWriter) -> None:
         self._writer = writer

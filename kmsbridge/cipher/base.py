@@ -31,7 +31,7 @@ _CORES: Final = {"encrypt_to": "_encryption", "decrypt_with": "_decryption"}
 
 
 class Closable(Protocol):
-    """What `close` of a cipher closes: its session, or for half of an `EnvelopeCipher` the core of that half."""
+    """An object that a cipher's `close` closes: its session, or the core of one half of an `EnvelopeCipher`."""
 
     def close(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What the files of this library have in common."""
+"""The base class of the files that this library returns."""
 
 from __future__ import annotations
 

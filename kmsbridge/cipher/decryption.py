@@ -36,7 +36,7 @@ MOST_AT_ONCE: Final = 1000
 """The most messages whose data key is looked at once."""
 
 Outcome = bytes | str | KmsBridgeError | None
-"""What becomes of one of many messages: its plaintext, why there is none, or None where there was no message."""
+"""The result for one of many messages: its plaintext, the error that it ended with, or None for None."""
 
 
 class Items(NamedTuple):

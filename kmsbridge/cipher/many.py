@@ -1,4 +1,4 @@
-"""What the methods for many values take: bytes or text, None for a value that is missing, and their contexts."""
+"""Checks the arguments of the methods for many values, and groups the values by their contexts."""
 
 from __future__ import annotations
 

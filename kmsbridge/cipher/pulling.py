@@ -25,7 +25,7 @@ class EncryptingReader(BinaryFile):
         super().__init__(name_of(source), "rb")
         self._source, self._message = source, message
         self._encrypted = memoryview(message.header)
-        """What was encrypted and not yet read."""
+        """The encrypted bytes that the next read returns first."""
         self._at_end = False
 
     def readable(self) -> bool:

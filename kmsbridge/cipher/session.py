@@ -87,7 +87,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """Return whether `close` has ended."""
         return self._closed
 
     def add_part(

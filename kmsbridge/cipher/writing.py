@@ -174,8 +174,8 @@ class MessageWriter(BinaryFile):
 
 
 class _Target:
-    """What a message is written to: a file that appears at its path when it is complete, or one that was
-    passed in.
+    """The file that a message is written to: a temporary one that takes its path's place when the message is
+    complete, or one that was passed in.
     """
 
     def __init__(self, block: AbstractContextManager[Writable]) -> None:
@@ -197,7 +197,7 @@ class _Target:
 
 
 class _Abandoned(Exception):
-    """What ends the block of a target that must not appear."""
+    """Raised into the block of a target that must not appear, to end it."""
 
 
 def create_message(target: PathLike | Writable, message: UnfinishedMessage) -> MessageWriter:

@@ -21,6 +21,7 @@ from kmsbridge.message import (
     cobblestone,
     compact,
     inline,
+    xaes,
 )
 from kmsbridge.policy import DataKeyPolicy
 from kmsbridge.secret import Secret
@@ -242,7 +243,7 @@ class DataKey:
         return writer
 
     def _compact_cipher(self, prefix: bytes) -> compact.BodyCipher:
-        return compact.cipher(self._for_compact()[0].reveal(), prefix)
+        return xaes.derive(self._for_compact()[0].reveal(), prefix)
 
     def _for_compact(self) -> tuple[Secret, bytes]:
         """Return the key that the ciphers of compact bodies are derived from, and the commitment."""

@@ -15,7 +15,7 @@ from kmsbridge.secret import Secret
 from kmsbridge.threads import in_parallel
 
 Item = tuple[Secret, EncryptionContext]
-"""What is wrapped, and the context that the key services are given, with its reserved pairs."""
+"""A data key or payload to wrap, and the context to bind it to, with its reserved pairs."""
 Recipients = tuple[Recipient, ...]
 
 

@@ -34,7 +34,7 @@ _DOMAIN: Final = b"kmsbridge/v1/compact\x00"
 
 Buffer = bytes | bytearray | memoryview
 BodyCipher = AESGCM
-"""What encrypts and decrypts the bodies of one prefix."""
+"""The cipher of the bodies whose nonces have one prefix: `xaes.derive` makes it of the XAES key and the prefix."""
 
 
 def derive(data_key: bytes, canonical: bytes) -> tuple[bytes, bytes]:
@@ -49,14 +49,6 @@ def derive(data_key: bytes, canonical: bytes) -> tuple[bytes, bytes]:
     info = b"".join((_DOMAIN, len(canonical).to_bytes(4, "big"), canonical, b"\x01"))
     derived = hmac.digest(data_key, info, "sha512")
     return derived[: xaes.KEY], derived[xaes.KEY :]
-
-
-def cipher(key: bytes, prefix: bytes) -> BodyCipher:
-    """Return the cipher of the bodies whose nonces begin with `prefix`, 12 bytes; `key` is the XAES key of `derive`.
-
-    It costs as much as ten bodies.
-    """
-    return xaes.derive(key, prefix)
 
 
 def encrypt(cipher: BodyCipher, start: bytes, plaintext: Buffer, aad: Buffer) -> bytes:

@@ -21,7 +21,6 @@ TAKES_A_KEY = {
     "chunk_reader.ChunkReader",
     "cobblestone.commits",
     "cobblestone.derive",
-    "compact.cipher",
     "compact.derive",
     "xaes.derive",
 }

@@ -402,7 +402,6 @@ def test_a_failure_inside_the_cipher_shows_no_secret(monkeypatch, bench, call):
     ("module", "name"),
     (
         (compact, "derive"),
-        (compact, "cipher"),
         (compact.xaes, "derive"),
         (compact.xaes, "_doubled"),
         (compact.xaes, "AESGCM"),

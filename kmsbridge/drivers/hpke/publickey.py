@@ -39,7 +39,7 @@ class PublicKey(NamedTuple):
     key: Any
     hash: str
     bound: bytes
-    """What `info` begins with: the label, the suite and the key's id."""
+    """The start of `info`: the label, the suite and the id of the key."""
 
     @classmethod
     def of(cls, name: str, suite: Suite, data: bytes) -> PublicKey:
