@@ -36,7 +36,10 @@ LIGHT := $(addprefix tests/,unit aio concurrency faults secrets vectors layers)
 CODE = $(wildcard kmsbridge plugins/*/kmsbridge_* tests examples benchmarks localstack)
 PLUGINS := $(wildcard plugins/*)
 
-.PHONY: help demo test test-light lint format torture bench backends setup requirements clean distclean
+# The generator announces its successor at each run.
+export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: help demo docs test test-light lint format torture bench backends setup requirements clean distclean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -61,6 +64,10 @@ format: $(VENV)/.dev ## put the code into its format and fix what can be fixed s
 
 torture: $(VENV)/.dev ## run mutations, kills, forks and files of 1 GiB at their full size (takes long); KMSBRIDGE_SEED= repeats a run
 	@KMSBRIDGE_TORTURE=full $(PYTEST) --timeout=0 tests/torture tests/concurrency tests/faults tests/providers/test_outage.py
+
+docs: $(VENV)/.dev ## build the documentation as a site, in site/
+	@$(PY) -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 bench: $(BENCH_VENV)/.kmsbridge $(LOCALSTACK_VENV)/.localstack ## measure, beside a bare loop, the providers' SDKs, the AWS Encryption SDK and Tink
 	@$(BENCH_PY) -m benchmarks
@@ -87,7 +94,7 @@ COMPILE := --universal --python-version 3.11 --generate-hashes --no-header --no-
 compile = cd requirements && $(UV) --quiet pip compile $(COMPILE) $(2) $(1).in -o $(1).txt >/dev/null
 
 clean: ## remove what tools left behind; environments stay
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environments too
