@@ -13,6 +13,7 @@ from typing import Final, Protocol
 MODULES: Final = {
     "aws": "localstack.aws:LocalStack",
     "gcp": "localstack.gcp:Emulator",
+    "postgres": "localstack.postgres:Postgres",
     "vault": "localstack.openbao:OpenBaoDev",
     "vault-production": "localstack.openbao:OpenBaoProduction",
 }
