@@ -21,6 +21,7 @@ from kmsbridge.datakeys.batches import fetch_many
 from kmsbridge.datakeys.decryption import DecryptionKeys, KnownKeys
 from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
+from kmsbridge.datakeys.unwrapping import check_recipients
 from kmsbridge.driver import Capability
 from kmsbridge.errors import KmsBridgeError, MessageError
 from kmsbridge.keys import ManagedKey
@@ -122,6 +123,7 @@ class Rewrapping:
         """
         self._encryption.check_open()
         header = wire.parse_header(as_bytes(message, "message", "kmsbridge.message.dearmor"))
+        check_recipients(header)
         current = dict(self._current_versions(self._encryption.deadline()))
         return self._environment.accepts_unmarked() or current != {
             each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients

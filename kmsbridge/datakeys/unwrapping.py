@@ -48,10 +48,7 @@ class Unwrapping:
 
         Raise `NoMatchingKey` where neither is there, and `UnsupportedMessage` where the header has no recipients.
         """
-        if not header.recipients:
-            raise UnsupportedMessage(
-                "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
-            )
+        check_recipients(header)
         by_id = {recipient.key_id: recipient for recipient in header.recipients}
         matches: list[Match] = []
         failures: list[KmsBridgeError] = []
@@ -119,6 +116,14 @@ class Unwrapping:
                 key.identify(attempts=1, probing=True, deadline=deadline)
             else:
                 self.unwrap((key, recipient), bound, deadline, attempts=1, probing=True)
+
+
+def check_recipients(header: Header) -> None:
+    """Raise `UnsupportedMessage` where the header has no recipients, because its data key is in a key store."""
+    if not header.recipients:
+        raise UnsupportedMessage(
+            "the message's data key is in a key store", remedy="decrypt it with a version that has stores"
+        )
 
 
 def wrapped_by(recipient: Recipient) -> WrappedKey:

@@ -177,7 +177,12 @@ ALL = READ | {
 }
 
 
-@pytest.mark.parametrize("way", ALL.values(), ids=ALL)
+def needs_rewrap(cipher, message, _):
+    """Takes no context and no aad."""
+    return cipher.needs_rewrap(message)
+
+
+@pytest.mark.parametrize("way", [*ALL.values(), needs_rewrap], ids=[*ALL, "needs_rewrap"])
 @pytest.mark.parametrize("message", STORED.values(), ids=STORED)
 def test_a_message_whose_data_key_is_in_a_store_is_unsupported_in_every_way(service, cipher, way, message):
     """It can be looked at; to decrypt it takes a store, which nobody has."""
