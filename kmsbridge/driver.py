@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple, Self
 
 from kmsbridge.context import EncryptionContext
@@ -33,9 +33,11 @@ __all__ = [
     "KeyURI",
     "Operation",
     "Options",
+    "OtherCall",
     "PolicyRole",
     "Secret",
     "WrappedKey",
+    "report_call",
     "report_request_id",
 ]
 
@@ -142,6 +144,23 @@ class WrappedKey(NamedTuple):
     ciphertext: bytes
 
 
+class OtherCall(NamedTuple):
+    """A call with another key, which a driver made because its own call needed it.
+
+    `key_id` is the other key's, `context` what its service was given, and `key_version` empty where it is not known.
+    `kind` is None for a call that succeeded. `request_id` is the provider's, and may be empty. `seconds` is how long
+    the call took.
+    """
+
+    operation: Operation
+    key_id: str
+    context: EncryptionContext
+    key_version: str
+    kind: ErrorKind | None
+    request_id: str
+    seconds: float
+
+
 class KeyState(enum.Enum):
     """Whether a key can be used."""
 
@@ -205,9 +224,14 @@ class KeyDriver(ABC):
     If false, the ciphertext or the service alone determines the version, and a wrapped key with a wrong
     `version` unwraps all the same.
     """
+    rewraps_context: bool = False
+    """Whether `rewrap` can bind to another context. `open` may set another value on an object."""
     environment: str = ""
     """The value of the pair `kmsbridge-environment` that every context has, for `policy`; empty where a context need
     not have the pair. The library sets it on an object before it calls `policy`."""
+    purposes: tuple[str, ...] = ("dek", "direct", "probe")
+    """The values that the pair `kmsbridge` has in contexts, for `policy`. Another driver that uses this one may set
+    others."""
     post_quantum: bool = False
     """With `LOCAL_WRAP`: whether the public key resists quantum computers. A profile does not mix such keys in
     `encrypt_to` with others unless it is told to. `open` may set another value on an object.
@@ -299,8 +323,9 @@ class KeyDriver(ABC):
     def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
         """Have the service decrypt `wrapped` and wrap the same payload under this key's current version.
 
-        `wrapped.key_id` may also name another key for which `rewraps_from` returns True. The context stays the
-        same. Needs the capability `SERVER_REWRAP`.
+        `wrapped.key_id` may also name another key for which `rewraps_from` returns True. Needs the capability
+        `SERVER_REWRAP`. The context stays the same; a driver whose `rewraps_context` is true takes a third argument,
+        the context to bind the payload to instead.
         """
         raise NotImplementedError
 
@@ -335,6 +360,8 @@ class KeyDriver(ABC):
         return ()
 
 
+Report = Callable[[OtherCall], None]
+
 _request = threading.local()
 
 
@@ -351,3 +378,20 @@ def take_request_id() -> str:
     request_id: str = getattr(_request, "id", "")
     _request.id = ""
     return request_id
+
+
+def report_call(call: OtherCall) -> None:
+    """Report a call with another key, which observers such as the audit trail are then told of.
+
+    A driver calls this during a call of its own, on the same thread.
+    """
+    report: Report | None = getattr(_request, "report", None)
+    if report is not None:
+        report(call)
+
+
+def report_calls_to(report: Report | None) -> Report | None:
+    """Have `report_call` on this thread pass its calls to `report`; return what it passed them to before."""
+    before: Report | None = getattr(_request, "report", None)
+    _request.report = report
+    return before

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from kmsbridge.cli import output, streams
 from kmsbridge.cli.configured import load_profile
-from kmsbridge.cli.exits import MISUSED, UNEXPECTED, CommandError, code_of
+from kmsbridge.cli.exits import MISUSED, NEEDS_REWRAP, UNEXPECTED, CommandError, code_of
 from kmsbridge.cli.options import PATH_OR_DASH, Command, bound_options, json_option
-from kmsbridge.errors import MessageError
+from kmsbridge.errors import KmsBridgeError, MessageError
 
 if TYPE_CHECKING:
+    from kmsbridge.context import EncryptionContext
     from kmsbridge.doctor import KeyReport, Report, Trial
     from kmsbridge.message import Header
 
@@ -26,6 +27,7 @@ _HOW: Final = {
     "combined": ", by unwrap and wrap",
 }
 
+_COUNTED: Final = "messages  {} made in this environment, {} without one, {} unknown"
 _MARKED: Final = {
     True: "made in this environment",
     False: "made without an environment; rewrap it before the date of accept_unmarked_until",
@@ -44,30 +46,50 @@ _MARKED: Final = {
     type=PATH_OR_DASH,
     help="A message for these keys, to try unwrapping where wrapping is refused.",
 )
+@click.option(
+    "--count",
+    metavar="FILE",
+    type=PATH_OR_DASH,
+    help="Messages, one on each line, to count by whether they were made in the profile's environment.",
+)
 @bound_options
 @json_option
-def doctor(expect: Any, message: str | None, bound: dict[str, Any], as_json: bool) -> None:
+def doctor(expect: Any, message: str | None, count: str | None, bound: dict[str, Any], as_json: bool) -> None:
     """Try what this host may do with each key of the profile: wrap, unwrap and rewrap a probe.
 
     A probe is random bytes made for this, not a data key. Without --expect the command fails where a key of encrypt_to
     does not wrap, or a key of decrypt_with does not unwrap. The context is that of the message; probes
     are bound to it too, for services whose policies require a certain pair.
 
+    A line of --count is an armored message, or a JSON object with a message and its context. Each data key takes one
+    call to the key service, two if it was wrapped without an environment.
+
     \b
     kmsbridge doctor --profile web --expect encrypt-only
     kmsbridge doctor --profile worker --expect decrypt-only --message notes.kmsb -c tenant=acme
+    kmsbridge doctor --profile worker --count exported.jsonl
     """
-    from kmsbridge.doctor import check_keys
+    from kmsbridge.doctor import check_keys, count_messages
 
+    if message == count == streams.DASH:
+        raise click.UsageError("--message and --count cannot both be -", click.get_current_context())
     profile = load_profile()
     header = None if message is None else _header(message)
     report = check_keys(profile, expect=expect, header=header, **bound)
+    counted = (
+        None if count is None else count_messages(profile, _lines(count, bound["context"]), bound["aad"])
+    )
     if as_json:
-        output.document({"ok": report.ok, **dataclasses.asdict(report)})
+        messages = {} if counted is None else {"messages": counted._asdict()}
+        output.document({"ok": report.ok, **dataclasses.asdict(report), **messages})
     else:
         for key in report.keys:
             _show(key)
+        if counted is not None:
+            output.result(_COUNTED.format(*counted))
     _raise_for_problems(report)
+    if counted is not None and counted.unmarked:
+        click.get_current_context().exit(NEEDS_REWRAP)
 
 
 def _header(name: str) -> Header:
@@ -80,6 +102,38 @@ def _header(name: str) -> Header:
             return wire.parse_header(io.BufferedReader(reader).read(wire.MAX_HEADER))
     except MessageError as error:
         raise CommandError(f"{name}: {error.message}", remedy=error.remedy, code=code_of(error)) from None
+
+
+def _lines(name: str, context: EncryptionContext) -> Iterator[tuple[Header, EncryptionContext]]:
+    """Yield the header and the context of the message on each line; `context` is that of lines without their own."""
+    from kmsbridge import message as wire
+    from kmsbridge.context import EncryptionContext
+
+    with streams.open_source(name) as file:
+        for number, line in enumerate(io.BufferedReader(cast(Any, file)), 1):
+            if not line.strip():
+                continue
+            try:
+                text, own = _line(line)
+                pairs = context if own is None else EncryptionContext.of(own)
+                header = wire.parse_header(wire.dearmor(text))
+            except (KmsBridgeError, ValueError, TypeError, KeyError):
+                raise CommandError(
+                    f"{name}, line {number}: not an armored message, nor a JSON object with one and its context",
+                    remedy='write {"message": "kmsb1_...", "context": {"tenant": "acme"}}',
+                    code=4,
+                ) from None
+            yield header, pairs
+
+
+def _line(line: bytes) -> tuple[str, Any]:
+    import json
+
+    text = line.decode().strip()
+    if not text.startswith("{"):
+        return text, None
+    values = json.loads(text)
+    return str(values["message"]), values.get("context")
 
 
 def _show(key: KeyReport) -> None:

@@ -50,7 +50,10 @@ TABLE: Final = (
     ),
     Row(8, "a key service refused: access, credentials, or the key's state", (errors.KmsError,)),
     Row(9, "the audit trail cannot be written, or does not verify", (errors.AuditError,)),
-    Row(NEEDS_REWRAP, "`rewrap --check` found messages that need it"),
+    Row(
+        NEEDS_REWRAP,
+        "`rewrap --check` found messages that need it, or `doctor --count` some without an environment",
+    ),
     Row(
         UNEXPECTED,
         "`doctor` found that this host can do less with a key than it needs, or other than expected",

@@ -47,9 +47,21 @@ if TYPE_CHECKING:
     type=click.DateTime(("%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ")),
     help="From when on the file's hosts encrypt to the pair, in UTC. Default: now.",
 )
+@click.option(
+    "--environment",
+    metavar="NAME",
+    help="Bind the private half to this environment: profiles of another one cannot use it.",
+)
 @json_option
 def keygen(
-    name: str, key: str, path: str | None, suite: str, rotate: bool, start: datetime | None, as_json: bool
+    name: str,
+    key: str,
+    path: str | None,
+    suite: str,
+    rotate: bool,
+    start: datetime | None,
+    environment: str | None,
+    as_json: bool,
 ) -> None:
     """Make a key pair called NAME: a public key for hosts that only encrypt, and a private file for hosts that decrypt.
 
@@ -61,7 +73,7 @@ def keygen(
     path = os.path.abspath(path or f"{name}.hpke.toml")
     made = privatefile.now()
     begins = start.replace(tzinfo=UTC) if start else made
-    with _protecting(key) as new_pair, errors_about(path):
+    with _protecting(key, environment) as new_pair, errors_about(path):
         if rotate:
             _add(path, lambda before: new_pair(_same_name(before.name, name), suite, made, begins))
         else:
@@ -77,18 +89,20 @@ NewPair = Callable[[str, str, datetime, datetime], "Pair"]
 
 
 @contextlib.contextmanager
-def _protecting(name: str) -> Iterator[NewPair]:
-    """Yield what makes a pair whose seed the key `name` wraps."""
+def _protecting(name: str, environment: str | None) -> Iterator[NewPair]:
+    """Yield what makes a pair whose seed the key `name` wraps, bound to `environment` if there is one."""
     from kmsbridge.audit import AuditTrail
     from kmsbridge.cipher.session import configured_key
     from kmsbridge.config import Profile
     from kmsbridge.drivers.hpke import pairs
     from kmsbridge.drivers.hpke.suites import SUITES
+    from kmsbridge.environment import environment as environment_of
     from kmsbridge.policy import AuditPolicy
 
+    profile = Profile("keygen", environment=environment_of(environment))
     with contextlib.ExitStack() as cleanup:
-        trail = cleanup.enter_context(contextlib.closing(AuditTrail(AuditPolicy(), profile="keygen")))
-        key = cleanup.enter_context(contextlib.closing(configured_key(_key(name), Profile("keygen"), trail)))
+        trail = cleanup.enter_context(contextlib.closing(AuditTrail(AuditPolicy(), profile=profile.name)))
+        key = cleanup.enter_context(contextlib.closing(configured_key(_key(name), profile, trail)))
         if not key.binds_context or key.driver.scheme == "hpke":
             raise CommandError(
                 f"the key {name} cannot protect a seed",
@@ -100,7 +114,7 @@ def _protecting(name: str) -> Iterator[NewPair]:
             return pairs.new_pair(
                 full_name,
                 SUITES[suite],
-                lambda seed, context: key.wrap(seed, context, purpose="hpke-private"),
+                key.wrap,
                 key.unwrap,
                 created=made,
                 encrypt_from=begins,

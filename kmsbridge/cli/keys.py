@@ -59,6 +59,13 @@ def rotate(key: str, as_json: bool) -> None:
             remedy=f"use one of its keys: {', '.join(configs)}",
             code=3,
         )
+    if configs[key].uri.scheme == "hpke":
+        raise CommandError(
+            f"the key {key!r} is a key pair, and rotate makes none",
+            remedy=f"run kmsbridge keygen {configs[key].uri.path} --rotate --protect-with KEY --output FILE, with the "
+            "key that protects its private file, and that file",
+            code=3,
+        )
     row = {"name": key, **_rotate(configs[key], profile)}
     if as_json:
         output.document(row)

@@ -4,7 +4,16 @@ Nothing is printed here, and errors of keys are not raised: they are part of the
 """
 
 from kmsbridge.doctor.checks import check_keys
+from kmsbridge.doctor.counting import MessageCount, count_messages
 from kmsbridge.doctor.report import Expectation, KeyReport, Report
 from kmsbridge.keys.trials import Trial
 
-__all__ = ["Expectation", "KeyReport", "Report", "Trial", "check_keys"]
+__all__ = [
+    "Expectation",
+    "KeyReport",
+    "MessageCount",
+    "Report",
+    "Trial",
+    "check_keys",
+    "count_messages",
+]

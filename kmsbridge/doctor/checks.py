@@ -40,7 +40,7 @@ def check_keys(
     """
     try:
         pairs = EncryptionContext.of(context)
-        message = None if header is None else _message(header, pairs, aad)
+        message = None if header is None else message_for_trials(header, pairs, aad)
         return Report(profile.name, expect, _key_reports(profile, expect, pairs, message))
     except BaseException as error:
         forget_locals(error)
@@ -68,14 +68,15 @@ def _key_reports(
             config, trials = key
             initial = _initial_report(config, profile)
             if isinstance(trials, KeyTrials):
-                return with_problems(_run_trials(initial, trials), expect)
-            return with_problems(_report_unopened(initial, trials), expect)
+                return with_problems(_run_trials(initial, trials), expect, trials.printable_policies())
+            return with_problems(_report_unopened(initial, trials), expect, ())
 
         # An interrupt does not wait for calls: the threads find their keys closed.
         return tuple(in_parallel(report, [(config, open_trials(config)) for config in configs]))
 
 
-def _message(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
+def message_for_trials(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
+    """Return the recipients of a message and what they are bound to. Raise `UnsupportedMessage` where it has none."""
     if header.layout.data_key_in is DataKeyIn.STORE:
         raise UnsupportedMessage(
             "the message has no recipients: its data key is in a key store",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -73,16 +73,16 @@ class Report:
         return not any(key.problems for key in self.keys)
 
 
-def with_problems(key: KeyReport, expect: Expectation | None) -> KeyReport:
+def with_problems(key: KeyReport, expect: Expectation | None, printable: Collection[str]) -> KeyReport:
     """Return the report with its problems filled in.
 
-    Without an expectation, it is a problem where an operation that `encrypt_to` or `decrypt_with` needs does not
+    `printable` are the roles whose policy `kmsbridge policy` prints for this key. Without an expectation, it is a problem where an operation that `encrypt_to` or `decrypt_with` needs does not
     work; a permission for more is not.
     """
-    return replace(key, problems=tuple(dict.fromkeys(_problems(key, expect))))
+    return replace(key, problems=tuple(dict.fromkeys(_problems(key, expect, printable))))
 
 
-def _problems(key: KeyReport, expect: Expectation | None) -> Iterator[str]:
+def _problems(key: KeyReport, expect: Expectation | None, printable: Collection[str]) -> Iterator[str]:
     if expect == "rewrap-only" and key.rewrap.measured == "combined":
         yield (
             "rewrap-only is expected, but the service does not rewrap with this key, so that a host that rewraps "
@@ -93,35 +93,40 @@ def _problems(key: KeyReport, expect: Expectation | None) -> Iterator[str]:
     for operation, wanted in zip(("wrap", "unwrap", "rewrap"), _WANTED.get(expect, lists), strict=True):
         trial: Trial = getattr(key, operation)
         if wanted and (problem := shortfall(operation, trial, key.state)):
-            yield problem + _permission(key.name, operation, trial)
+            yield problem + _permission(key.name, operation, trial, printable)
         elif wanted is False and trial.may is not False:
-            yield _more(key.name, operation, trial, expect) if trial.may else _unknown(operation, trial)
+            yield _more(key, operation, trial, expect, printable) if trial.may else _unknown(operation, trial)
     # A host that can make the service rewrap to a key of its own choice can decrypt without unwrap here.
     if expect == "encrypt-only" and key.rewrap.may and key.rewrap.measured != "combined":
-        yield _more(key.name, "rewrap", key.rewrap, expect)
+        yield _more(key, "rewrap", key.rewrap, expect, printable)
 
 
-def _more(name: str, operation: str, trial: Trial, expect: Expectation | None) -> str:
+def _more(
+    key: KeyReport, operation: str, trial: Trial, expect: Expectation | None, printable: Collection[str]
+) -> str:
     if trial.measured == "local":
         return (
             f"{expect} is expected, but this host can wrap with the public key, which no permission prevents; "
             "use a symmetric key, or expect full"
         )
+    what = "its private key, or the permission for it," if key.wrap.measured == "local" else "the permission"
     return (
-        f"{expect} is expected, but this host may {operation}; take the permission away, "
-        f"{_policy(name, _LEFT[expect])}"
+        f"{expect} is expected, but this host may {operation}; take {what} away"
+        f"{_policy(key.name, _LEFT[expect], printable)}"
     )
 
 
-def _policy(name: str, role: str) -> str:
-    return f"as printed by 'kmsbridge policy {shlex.quote(name)} --role {role}'"
+def _policy(name: str, role: str, printable: Collection[str]) -> str:
+    if role not in printable:
+        return ""
+    return f", as printed by 'kmsbridge policy {shlex.quote(name)} --role {role}'"
 
 
-def _permission(name: str, operation: str, trial: Trial) -> str:
+def _permission(name: str, operation: str, trial: Trial, printable: Collection[str]) -> str:
     """Return which policy allows an operation that was refused; empty where it failed otherwise."""
     if trial.error != "KmsAccessDenied" or not trial.measured:
         return ""
-    return f", {_policy(name, _NEEDS[operation])}"
+    return _policy(name, _NEEDS[operation], printable)
 
 
 def _unknown(operation: str, trial: Trial) -> str:

@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
-from kmsbridge.driver import DriverError, ErrorDetails, ErrorKind, KeyDriver, Operation, take_request_id
+from kmsbridge.driver import (
+    DriverError,
+    ErrorDetails,
+    ErrorKind,
+    KeyDriver,
+    Operation,
+    OtherCall,
+    report_calls_to,
+    take_request_id,
+)
 from kmsbridge.errors import KmsBridgeError, ProviderFailure
 from kmsbridge.threads import Workers
 
@@ -70,10 +79,12 @@ class Attempts:
     One that may wait has them on threads of the library's own: whatever the driver waits for, the caller
     waits until the time is over and no longer, and an exception that comes to the caller meanwhile, such as
     a signal handler's, reaches nobody else.
+
+    `report` is given each call that the driver reports to have made with another key, on the thread of the attempt.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], report: Callable[[OtherCall], None]) -> None:
+        self._clock, self._report = clock, report
         self._workers = Workers("call", AT_ONCE)
 
     def make(self, driver: KeyDriver, request: Request, timeout: float) -> Attempt:
@@ -82,13 +93,13 @@ class Attempts:
         """
         timeout = max(timeout, _LEAST_TIMEOUT)
         if not driver.may_wait:
-            return _ask(driver, request, timeout)
+            return self._ask(driver, request, timeout)
         asked, begun = self._clock(), False
 
         def job() -> Attempt:
             nonlocal begun
             begun = True
-            return _ask(driver, request, max(timeout - (self._clock() - asked), _LEAST_TIMEOUT))
+            return self._ask(driver, request, max(timeout - (self._clock() - asked), _LEAST_TIMEOUT))
 
         outcome = self._workers.begin(job)
         try:
@@ -113,6 +124,13 @@ class Attempts:
             closer.close()
         if outcome.ended:
             outcome.get()
+
+    def _ask(self, driver: KeyDriver, request: Request, timeout: float) -> Attempt:
+        before = report_calls_to(self._report)
+        try:
+            return _ask(driver, request, timeout)
+        finally:
+            report_calls_to(before)
 
 
 def _ask(driver: KeyDriver, request: Request, timeout: float) -> Attempt:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from kmsbridge.clock import Deadline
-from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyDriver, Operation
+from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyDriver, Operation, OtherCall
 from kmsbridge.errors import KmsBridgeError
 from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Request
 from kmsbridge.keys.health import ServiceHealth
 from kmsbridge.keys.identity import KeyIdentity
 from kmsbridge.keys.retry import Retries
-from kmsbridge.keys.translation import breaker_open, deadline_passed, key_closed, translate_error
+from kmsbridge.keys.translation import breaker_open, deadline_passed, error_class, key_closed, translate_error
 from kmsbridge.keys.validation import FaultyAnswer, check_batch, faulty_driver
 from kmsbridge.observer import Call, CallResult, Observer
 from kmsbridge.policy import CallPolicy
@@ -41,12 +42,15 @@ class KeyCalls:
     ) -> None:
         self._identity, self._policy, self._observer = identity, policy, observer
         self._clock, self._sleep = clock, sleep
-        self._attempts = Attempts(clock)
+        # Of attempts on other threads, told on the thread of a caller: one that was not waited for may end at any time.
+        self._others: deque[OtherCall] = deque()
+        self._attempts = Attempts(clock, self._others.append)
         self._closed = False
         self.health = ServiceHealth(clock)
 
     def forget_health(self) -> None:
         """Begin anew, as a forked child does."""
+        self._others.clear()  # the parent tells of them
         self.health = ServiceHealth(self._clock)
 
     def call(
@@ -107,6 +111,7 @@ class KeyCalls:
         """Close the driver, for which it has `timeout` seconds, and make no more calls."""
         self._closed = True
         self._attempts.close(driver, timeout)
+        self._tell_of_others()
 
     def _health_for(self, driver: KeyDriver, operation: str) -> ServiceHealth:
         """Return the health to consult: one of its own for an operation that needs no service."""
@@ -132,6 +137,7 @@ class KeyCalls:
             self._check_open()  # another thread may have closed it meanwhile
             seconds = min(self._policy.attempt_timeout, deadline.left())
             attempt = self._attempts.make(driver, request, seconds)
+            self._tell_of_others()
             if isinstance(attempt, Raised):
                 raise attempt.error
             if isinstance(attempt, Done):
@@ -184,3 +190,21 @@ class KeyCalls:
             key_version=version or call.key_version,
         )
         self._observer.call_finished(call, result)
+
+    def _tell_of_others(self) -> None:
+        """Tell of the calls that the driver made with other keys, which nobody else tells of."""
+        while self._others:
+            try:
+                other = self._others.popleft()
+            except IndexError:  # another thread was faster
+                return
+            call = Call(other.operation, other.key_id, other.context, other.key_version)
+            result = CallResult(
+                outcome="ok" if other.kind is None else error_class(other.kind).__name__,
+                seconds=other.seconds,
+                attempts=1,
+                request_id=other.request_id,
+                key_version=other.key_version,
+            )
+            self._observer.call_started(call)
+            self._observer.call_finished(call, result)

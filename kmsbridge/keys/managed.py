@@ -254,18 +254,17 @@ class ManagedKey:
     ) -> WrappedKey:
         """Have the service wrap anew, by this key, what `wrapped` holds; it is never seen here.
 
-        Raise `AuthenticationError`, also for what was wrapped without an environment, or a `KmsError`.
+        What was wrapped without an environment takes two calls where that is accepted still and the service can bind
+        it to one. Raise `AuthenticationError`, or a `KmsError`.
         """
-        context = self.environment.mark(context)
         deadline = deadline or self.new_deadline()
-        key_id = self.identify(deadline=deadline)
-        return self._calls.call(
-            self.driver,
-            Call("rewrap", key_id, context, wrapped.version),
-            (wrapped, context),
-            lambda answer: validation.check_wrapped_key(answer, key_id),
-            deadline,
-        )
+        marked = self.environment.mark(context)
+        try:
+            return self._rewrap(wrapped, (marked,), deadline)
+        except AuthenticationError:
+            if not (self.environment.accepts_unmarked() and self.driver.rewraps_context):
+                raise
+        return self._rewrap(wrapped, (context, marked), deadline)
 
     def describe(self, *, deadline: Deadline | None = None) -> KeyDescription:
         """Return the key's state and current version. Raise a `KmsError`."""
@@ -350,6 +349,19 @@ class ManagedKey:
             deadline,
             attempts=attempts,
             probing=probing,
+        )
+
+    def _rewrap(
+        self, wrapped: WrappedKey, contexts: tuple[EncryptionContext, ...], deadline: Deadline
+    ) -> WrappedKey:
+        """Rewrap what is bound to the first of `contexts`, to the last of them."""
+        key_id = self.identify(deadline=deadline)
+        return self._calls.call(
+            self.driver,
+            Call("rewrap", key_id, contexts[0], wrapped.version),
+            (wrapped, *contexts),
+            lambda answer: validation.check_wrapped_key(answer, key_id),
+            deadline,
         )
 
     def _unwrap_batch(

@@ -63,6 +63,13 @@ _ERRORS: Final[dict[ErrorKind, tuple[type[KmsError], str, str]]] = {
 }
 
 
+def error_class(kind: ErrorKind) -> type[KmsBridgeError]:
+    """Return the class of the error for a failure of this kind."""
+    if kind is ErrorKind.NOT_AUTHENTIC:
+        return errors.AuthenticationError
+    return errors.LimitExceeded if kind is ErrorKind.TOO_LARGE else _ERRORS[kind][0]
+
+
 def translate_error(
     failure: Failed, operation: str, key: KeyIdentity, *, attempts: int, seconds: float
 ) -> KmsBridgeError:

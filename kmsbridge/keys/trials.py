@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar, get_args
 
 from kmsbridge.clock import Deadline
 from kmsbridge.context import EncryptionContext
-from kmsbridge.driver import Capability, KeyDescription, WrappedKey
+from kmsbridge.driver import Capability, KeyDescription, PolicyRole, WrappedKey
 from kmsbridge.environment import PAIR
 from kmsbridge.errors import (
     AuditError,
@@ -205,6 +205,17 @@ class KeyTrials:
             if sample.measured == "message":
                 self.unwrap(sample)
         return self.message_marked
+
+    def printable_policies(self) -> frozenset[PolicyRole]:
+        """Return the roles for which the driver can print a policy; no call is made."""
+        roles: tuple[PolicyRole, ...] = get_args(PolicyRole)
+        return frozenset(role for role in roles if self._prints(role))
+
+    def _prints(self, role: PolicyRole) -> bool:
+        try:
+            return bool(self._key.driver.policy(role))
+        except (NotImplementedError, KmsBridgeError):
+            return False
 
     def _unwrap(self, sample: Sample) -> bytes:
         try:

@@ -12,11 +12,23 @@ from kmsbridge_testing.contract.base import Keys, bound, driver_of, profile_of
 from kmsbridge import EnvelopeCipher
 from kmsbridge.cipher.base import from_profile
 from kmsbridge.driver import take_request_id
-from kmsbridge.errors import KmsUnavailable
+from kmsbridge.errors import AuthenticationError, KmsUnavailable
+from kmsbridge.observer import Observer
 from kmsbridge.testing import FaultProxy
 from tests.backends.aws import plain_client
 
 CANARY = b"canary-of-the-payload-0123456789"
+
+
+class Log(Observer):
+    """Every rewrap that has ended, and its outcome."""
+
+    def __init__(self):
+        self.rewraps = []
+
+    def call_finished(self, call, result):
+        if call.operation == "rewrap":
+            self.rewraps.append((call, result.outcome))
 
 
 def test_each_operation_is_one_request(harness):
@@ -134,6 +146,64 @@ def test_service_rewraps_between_two_keys(harness, end):
     assert {action for action, _ in harness.front.counts} == {"ReEncrypt"}
     with from_profile(EnvelopeCipher, profile_of([second])) as there:
         assert there.decrypt(moved, context={"tenant": "acme"}) == b"payload"
+
+
+@pytest.mark.parametrize("direct", (False, True), ids=("data key", "direct"))
+@pytest.mark.parametrize("target", ("first", "second"))
+def test_service_moves_a_message_into_an_environment(harness, end, direct, target):
+    """ReEncrypt with two contexts: no data key is unwrapped here, and both contexts are in the service's log."""
+    first, other = (harness.address(which) for which in ("first", target))
+    prod, log = {"environment": "prod", "direct": direct}, Log()
+    with EnvelopeCipher.from_uri(first.uri, **first.options, direct=direct) as before:
+        message = before.encrypt(b"payload", context={"tenant": "acme"}, aad=b"1" if direct else b"")
+    moving = EnvelopeCipher.from_mapping(
+        {
+            "keys": {"old": {"uri": first.uri, **first.options}, "new": {"uri": other.uri, **other.options}},
+            "profiles": {
+                "p": {
+                    "encrypt_to": ["new"],
+                    "decrypt_with": ["old", "new"] if target == "second" else ["new"],
+                    "accept_unmarked_until": "9999-12-31",
+                    **prod,
+                }
+            },
+        },
+        observers=[log],
+    )
+    harness.front.counts.clear()
+    with moving as cipher:
+        moved = cipher.rewrap(message, context={"tenant": "acme"}, aad=b"1" if direct else b"")
+        assert {action for action, _ in harness.front.counts} <= {"ReEncrypt", "DescribeKey"}
+        assert sum(count for (action, _), count in harness.front.counts.items() if action == "ReEncrypt") == 2
+    assert [(call.context.get("kmsbridge-environment"), outcome) for call, outcome in log.rewraps] == [
+        ("prod", "AuthenticationError"),
+        (None, "ok"),
+    ]
+    with EnvelopeCipher.from_uri(other.uri, **other.options, environment="prod") as there:
+        assert there.decrypt(moved, context={"tenant": "acme"}, aad=b"1" if direct else b"") == b"payload"
+    with (
+        EnvelopeCipher.from_uri(other.uri, **other.options) as without,
+        pytest.raises(AuthenticationError),
+    ):
+        without.decrypt(moved, context={"tenant": "acme"}, aad=b"1" if direct else b"")
+
+
+def test_service_moves_nothing_of_another_environment(harness, end):
+    """Nor with a wrong context; no call unwraps it either, and none is made when the date is over."""
+    address = harness.address("first")
+    with EnvelopeCipher.from_uri(address.uri, **address.options, environment="staging") as staging:
+        message = staging.encrypt(b"payload", context={"tenant": "acme"})
+    for until in ("9999-12-31", "2000-01-31"):
+        harness.front.counts.clear()
+        with (
+            EnvelopeCipher.from_uri(
+                address.uri, **address.options, environment="prod", accept_unmarked_until=until
+            ) as prod,
+            pytest.raises(AuthenticationError),
+        ):
+            prod.rewrap(message, context={"tenant": "acme"})
+        asked = {action: count for (action, _), count in harness.front.counts.items()}
+        assert asked["ReEncrypt"] == (2 if until == "9999-12-31" else 1)
 
 
 def test_only_keys_of_the_same_place_are_rewrapped_from(harness):

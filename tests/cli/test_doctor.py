@@ -7,6 +7,7 @@ import typing
 
 import pytest
 
+from kmsbridge import EnvelopeCipher
 from kmsbridge.cli.doctor import EXPECTATIONS
 from kmsbridge.doctor import Expectation
 from kmsbridge.driver import ErrorKind, KeyState
@@ -248,3 +249,105 @@ def test_a_local_key_can_do_both(home):
     """The driver that everybody has; there is no permission to take away."""
     assert home.run("doctor", "--expect", "full").code == 0
     assert home.run("doctor", "--expect", "encrypt-only").code == 12
+
+
+# --- counting messages ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environments(empty, keys):
+    """Profiles of the same key: one without an environment, and one of each of two."""
+    empty.write(
+        "kmsbridge.toml",
+        '[keys.app]\nuri = "fake:app"\n'
+        + "".join(
+            f'[profiles.{name}]\nencrypt_to = ["app"]\ndecrypt_with = ["app"]\n{more}'
+            for name, more in {
+                "before": "",
+                "prod": 'environment = "prod"\n',
+                "staging": 'environment = "staging"\n',
+                "moving": 'environment = "prod"\naccept_unmarked_until = 9999-12-31\n',
+            }.items()
+        ),
+    )
+    return empty
+
+
+def armored(profile, tenant="acme", count=1):
+    """Messages of one data key, as text."""
+    pairs = {"tenant": tenant}
+    with EnvelopeCipher.from_config(profile=profile) as cipher:
+        return [cipher.encrypt_text("x", context=pairs) for _ in range(count)]
+
+
+def lines(home, *messages):
+    home.write("lines", "\n".join(messages) + "\n\n")
+    return "lines"
+
+
+@pytest.mark.parametrize("profile", ("prod", "moving"))
+def test_messages_are_counted_by_environment(environments, keys, profile):
+    """Before, during and after the move; each data key is asked for once, or twice."""
+    file = lines(
+        environments,
+        *armored("prod", count=3),
+        *armored("before", count=2),
+        *armored("staging"),
+        *armored("prod", "umbrella"),
+    )
+    before = keys.app.calls["unwrap"]
+    done = environments.run("doctor", "--profile", profile, "--count", file, "-c", "tenant=acme")
+    assert done.code == 10
+    assert done.text.endswith("messages  3 made in this environment, 2 without one, 2 unknown\n")
+    assert keys.app.calls["unwrap"] - before == 2 + 1 + 3 * 2  # two probes; one of prod; the others twice
+
+
+def test_each_line_may_have_its_own_context(environments):
+    """As JSON, which replaces that of the command."""
+    file = lines(
+        environments,
+        *(
+            json.dumps({"message": armored(profile, tenant)[0], "context": {"tenant": tenant}})
+            for profile, tenant in (("prod", "acme"), ("before", "umbrella"), ("prod", "initech"))
+        ),
+        json.dumps({"id": 7, "message": armored("prod", "given")[0]}),
+    )
+    done = environments.run("doctor", "--profile", "prod", "--count", file, "-c", "tenant=given", "--json")
+    assert done.code == 10
+    assert json.loads(done.text)["messages"] == {"marked": 3, "unmarked": 1, "unknown": 0}
+
+
+def test_nothing_left_is_success(environments):
+    """From standard input, and of no message at all."""
+    (message,) = armored("prod")
+    for given, marked in ((message.encode(), 1), (b"", 0)):
+        done = environments.run(
+            "doctor", "--profile", "moving", "--count", "-", "-c", "tenant=acme", stdin=given
+        )
+        assert done.code == 0
+        assert f"messages  {marked} made in this environment, 0 without one, 0 unknown" in done.text
+
+
+def test_a_message_that_the_service_denies_is_unknown(environments, keys):
+    """It is not taken for one without an environment."""
+    file = lines(environments, *armored("before"))
+    keys.app.fail("unwrap", ErrorKind.ACCESS_DENIED)
+    done = environments.run("doctor", "--profile", "prod", "--count", file, "-c", "tenant=acme", "--json")
+    assert json.loads(done.text)["messages"] == {"marked": 0, "unmarked": 0, "unknown": 1}
+
+
+@pytest.mark.parametrize(
+    "line", ("none", '{"message": 1}', '{"message"', "{}", "\udcff", '{"message": "kmsb1_"}')
+)
+def test_a_line_that_is_no_message_is_named_and_not_quoted(environments, line, one_line):
+    environments.write("lines", b"\n" + line.encode("utf-8", "surrogateescape") + b"\n")
+    done = environments.run("doctor", "--profile", "prod", "--count", "lines")
+    assert (done.code, done.out) == (4, b"")
+    assert one_line(done.err).startswith("lines, line 2: not an armored message, nor a JSON object")
+
+
+def test_a_profile_without_an_environment_counts_none(environments, one_line):
+    file = lines(environments, *armored("before"))
+    done = environments.run("doctor", "--profile", "before", "--count", file)
+    assert (done.code, done.out) == (3, b"")
+    assert "has no environment" in one_line(done.err)

@@ -1,6 +1,7 @@
 """Values that must show up nowhere, and everywhere that an error can show something."""
 
 import base64
+import hashlib
 import pickle
 import traceback
 
@@ -60,7 +61,10 @@ DERIVED_KEY = Canary(
     "derived key", compact.derive(DATA_KEY.reveal(), EncryptionContext.of(CONTEXT).canonical())[0]
 )
 """Of compact bodies of that data key and context."""
-CANARIES = (PLAINTEXT, DATA_KEY, DERIVED_KEY, PASSPHRASE)
+SEED = Canary("seed", bytes((91 * n + 57) % 256 for n in range(32)))
+EXPANDED = Canary("expanded seed", hashlib.shake_256(SEED.reveal()).digest(96))
+"""The private key of the hybrid suite that the seed makes."""
+CANARIES = (PLAINTEXT, DATA_KEY, DERIVED_KEY, PASSPHRASE, SEED, EXPANDED)
 
 
 def assert_clean(data, where):

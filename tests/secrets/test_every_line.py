@@ -2,10 +2,14 @@
 
 import functools
 import io
+from typing import Annotated
 
 import pytest
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 
 from kmsbridge import EnvelopeCipher
+from kmsbridge.integrations.pydantic_settings import Encrypted
 from tests.interrupts import LIBRARY, Interrupt, Late, interrupted_at
 from tests.secrets.canaries import PLAINTEXT, assert_discreet
 from tests.support import BODIES
@@ -147,3 +151,45 @@ def test_an_exception_at_any_line_comes_out_of_files_and_streams(cipher, tmp_pat
         folder.target.unlink(missing_ok=True)
         number += 1
     assert number > 20
+
+
+VALUES = {
+    "reveal": lambda secret: secret.reveal() and None,
+    "reveal_text": lambda secret: secret.reveal_text() and None,
+    "use": lambda secret: secret.use(len),
+    "use_text": lambda secret: secret.use_text(len),
+    "with": lambda secret: secret.__exit__(None, None, None) if secret.__enter__() else None,
+    "repr": repr,
+    "equals": lambda secret: secret.equals(secret),
+}
+
+
+@pytest.mark.parametrize("use", VALUES.values(), ids=VALUES)
+def test_a_secret_value_s_frames_show_no_plaintext_whichever_line_is_interrupted(cipher, use):
+    """And the value is still there, or was let go of."""
+    text, number, more = cipher.encrypt_text(PLAINTEXT.text()), 0, True
+    while more:
+        secret = cipher.decrypt_secret(text)
+        error, more = interrupted_at(number, functools.partial(use, secret))
+        assert (error is not None) == more, f"line {number} was swallowed"
+        if error is not None:
+            assert_discreet(error)
+        number += 1
+    assert number > 1
+
+
+def test_settings_show_no_plaintext_whichever_line_is_interrupted(cipher, monkeypatch):
+    """Loaded from the environment: pydantic turns some exceptions into its own, which hides the input."""
+    monkeypatch.setenv("PASSWORD", cipher.encrypt_text(PLAINTEXT.text()))
+
+    class Settings(BaseSettings):
+        password: Annotated[SecretStr, Encrypted(cipher=lambda: cipher)]
+
+    number, interrupts, more = 0, 0, True
+    while more:
+        error, more = interrupted_at(number, Settings)
+        if error is not None:
+            assert_discreet(error)
+            interrupts += 1
+        number += 1
+    assert interrupts > 20

@@ -7,6 +7,7 @@ import os
 import pickle
 import socket
 import struct
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -214,6 +215,44 @@ def test_a_host_with_the_public_key_alone_encrypts_and_opens_no_socket(harness):
     with Decryptor.from_uri(full.uri, **full.options) as decryptor:
         assert decryptor.decrypt(message, context={"tenant": "acme"}) == b"+1 555 0100"
         assert decryptor.decrypt_text(text) == "text"
+
+
+ENCRYPTING = """
+import os, sys
+events, files = [], []
+sys.addaudithook(lambda event, arguments: events.append(event) if event.startswith("socket.") else None)
+sys.addaudithook(lambda event, arguments: files.append(str(arguments[0])) if event == "open" else None)
+import io
+from kmsbridge import Encryptor
+with Encryptor.from_config(sys.argv[1]) as encryptor:
+    encryptor.encrypt(b"x")
+    encryptor.encrypt_many([b"x", "y"], context={"tenant": "acme"})
+    encryptor.encrypt_stream(io.BytesIO(bytes(100_000)), io.BytesIO())
+    encryptor.encrypt_file(sys.argv[1], sys.argv[1] + ".kmsb")
+    encryptor.check()
+links = [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd") if each.isdigit()
+         and os.path.exists(f"/proc/self/fd/{each}")]
+assert events == [], events
+assert not [link for link in links if link.startswith("socket:")], links
+assert not [name for name in files if name.endswith(("resolv.conf", "nsswitch.conf", "first.toml"))], files
+"""
+
+
+def test_a_process_that_only_encrypts_opens_no_socket_from_start_to_end(harness, tmp_path):
+    """Imports, configuration, every way to encrypt and `check` included; nor the private file."""
+    address, path = harness.address("first", "encrypt-only"), tmp_path / "kmsbridge.toml"
+    path.write_text(
+        f'[keys.web]\nuri = "{address.uri}"\npublic_key = "{address.options["public_key"]}"\n'
+        '[profiles.web]\nencrypt_to = ["web"]\n'
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ENCRYPTING, path],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_host_with_the_public_key_alone_decrypts_nothing(harness):

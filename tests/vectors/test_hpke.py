@@ -1,15 +1,22 @@
 """HPKE's own vectors, RFC 9180's and those of the post-quantum draft, hold for the keys that seeds make here.
 
 They have associated data, which the public interface of `cryptography` does not take, and ours does not use.
+
+Other implementations are asked in two ways. pyhpke, for X25519, runs here, in both directions. For the hybrid,
+@hpke/hybridkem-x-wing was run once by `make_hpke.py`, under Node.js with @hpke/core from npm: what it sealed is kept in
+hpke-peers.json, and it opened what was sealed here before that was written. Tests need no Node.js package.
 """
 
 import json
+import os
 from pathlib import Path
 
 import cryptography_vectors
 import pytest
 from cryptography.hazmat.bindings._rust import openssl
 from cryptography.hazmat.primitives import hpke
+from pyhpke import AEADId, CipherSuite, KDFId, KEMId
+from pyhpke.exceptions import OpenError
 
 from kmsbridge.context import EncryptionContext
 from kmsbridge.driver import Secret
@@ -89,3 +96,42 @@ def test_what_another_implementation_sealed_is_opened(case):
     assert opened.hex() == case["plaintext"]
     with pytest.raises(AuthenticationError):
         public_key.suite.decrypt(wrapped, private_key, public_key.info(EncryptionContext.of(own)))
+
+
+class Pyhpke:
+    """The other implementation of X25519, with a seed as its private key."""
+
+    suite = CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.AES256_GCM)
+
+    def __init__(self, seed):
+        self.private = self.suite.kem.deserialize_private_key(seed)
+
+    def seal(self, public_key, info, plaintext):
+        enc, context = self.suite.create_sender_context(
+            self.suite.kem.deserialize_public_key(public_key), info=info
+        )
+        return enc + context.seal(plaintext)
+
+    def open(self, wrapped, info):
+        context = self.suite.create_recipient_context(wrapped[:32], self.private, info=info)
+        return context.open(wrapped[32:])
+
+
+@pytest.mark.parametrize(
+    "pairs", ({}, {"tenant": "acme"}, {f"n{n}": "\u00e9" * n for n in range(1, 40)}), ids=len
+)
+def test_pyhpke_and_this_open_what_the_other_sealed(pairs):
+    """With keys, info and payloads that are new each time; neither opens it with another info."""
+    context = EncryptionContext.of(pairs).with_reserved(kmsbridge="dek")
+    for length in (1, 32, 64, 4096):
+        seed, plaintext = os.urandom(32), os.urandom(length)
+        private_key, public = X25519.load_private(Secret(seed))
+        key, peer = PublicKey.of(f"live@{os.urandom(8).hex()}", X25519, public), Pyhpke(seed)
+        ours, theirs = key.wrap(plaintext, context), peer.seal(public, key.info(context), plaintext)
+        assert len(ours) == len(theirs) == X25519.enc + length + 16
+        assert peer.open(ours, key.info(context)) == plaintext
+        assert X25519.decrypt(theirs, private_key, key.info(context)) == plaintext
+        with pytest.raises(OpenError):
+            peer.open(ours, key.info(EncryptionContext.of(pairs)))
+        with pytest.raises(AuthenticationError):
+            X25519.decrypt(theirs, private_key, key.info(EncryptionContext.of(pairs)))

@@ -11,7 +11,7 @@ A private file is TOML in UTF-8, of at most 1 MiB, with exactly these members:
         decrypt_until  optional, the same: from then on this pair decrypts no more
 
 What the key service wrapped is bound to the pairs `kmsbridge` = `hpke-private` and `kmsbridge-public-key` = the
-SHA-256, in hex, of the suite and of the public key. A member that is not named here and any other type is refused.
+SHA-256, in hex, of the suite and of the public key, and perhaps `kmsbridge-environment`. A member that is not named here and any other type is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from kmsbridge.message import Header, Kind, Recipient, armor, dearmor, inline
 from kmsbridge.message import parse as parse_message
 
 FORMAT: Final = 1
+SEED: Final = "hpke-private"
+"""The value of the reserved pair `kmsbridge` that a seed is bound to."""
 MAX_BYTES: Final = 1 << 20
 
 _REQUIRED: Final = {"public_key": str, "seed": str, "created": datetime, "encrypt_from": datetime}
@@ -75,7 +77,7 @@ class Document(NamedTuple):
 
 def seed_context(public_key: PublicKey) -> EncryptionContext:
     """Return the context that a pair's seed is bound to at the key service."""
-    return EMPTY.with_reserved(kmsbridge="hpke-private", kmsbridge_public_key=public_key.hash)
+    return EMPTY.with_reserved(kmsbridge=SEED, kmsbridge_public_key=public_key.hash)
 
 
 def parse(data: bytes, path: str) -> Document:

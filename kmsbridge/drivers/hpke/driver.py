@@ -20,7 +20,7 @@ from kmsbridge.driver import (
     PolicyRole,
     WrappedKey,
 )
-from kmsbridge.drivers.hpke.document import Document, Pair
+from kmsbridge.drivers.hpke.document import SEED, Document, Pair
 from kmsbridge.drivers.hpke.errors import HpkeError
 from kmsbridge.drivers.hpke.privatefile import PrivateFile, now
 from kmsbridge.drivers.hpke.protection import OPTION, Protection
@@ -113,9 +113,10 @@ class HpkeDriver(KeyDriver):
                 ErrorKind.ACCESS_DENIED,
                 f"this host has no private half of {self._key_id}",
                 f"set private_file and {OPTION} on a host that is to decrypt",
+                "no private_file",
             )
         pair = self._decrypting(wrapped.version)
-        private_key = self._protection.private_key(pair, timeout=timeout)
+        private_key = self._protection.private_key(pair, context, timeout=timeout)
         public_key = pair.public_key
         return public_key.suite.decrypt(wrapped.ciphertext, private_key, public_key.info(context))
 
@@ -134,7 +135,8 @@ class HpkeDriver(KeyDriver):
     def policy(self, role: PolicyRole) -> str:
         """Return what a decryptor, and an admin who runs keygen, may do with the key that protects the seed.
 
-        Raises `ConfigError` for the other roles, which need nothing of their own, and where there is no such key.
+        Raises `ConfigError` for the other roles, which need nothing of their own, where there is no such key, and for
+        an admin where that key's service has no role that both wraps and unwraps.
         """
         if role == "encryptor":
             raise ConfigError(
@@ -146,7 +148,15 @@ class HpkeDriver(KeyDriver):
                 f"there is no policy for the role {role} of {self._key_id} here",
                 remedy=f"ask for the role decryptor, on a host with {OPTION}",
             )
-        return self._protection.driver.policy("decryptor" if role == "decryptor" else "rewrapper")
+        protecting = self._protection.driver
+        if role == "admin" and Capability.SERVER_REWRAP in protecting.capabilities:
+            raise ConfigError(
+                "there is no single policy for running keygen: it wraps and unwraps with the key that protects the seed",
+                remedy="allow both with that key, for contexts in which kmsbridge is hpke-private",
+            )
+        protecting.purposes = (SEED,)
+        protecting.environment = self.environment
+        return protecting.policy("decryptor" if role == "decryptor" else "rewrapper")
 
     def forgeries(self) -> Sequence[WrappedKey]:
         """Return random bytes of the length of a wrapped data key."""

@@ -20,6 +20,7 @@ Wrap = Callable[[bytes, EncryptionContext], WrappedKey]
 Unwrap = Callable[[WrappedKey, EncryptionContext], bytes]
 """Unwraps a seed by the key service."""
 
+RESTORE: Final = "restore the private file from a backup, or use that of this host's environment"
 _PROBE: Final = 32
 
 
@@ -75,5 +76,5 @@ def _wrong_seed(pair: Pair) -> ConfigError:
     return ConfigError(
         f"the seed of version {pair.public_key.version} of {pair.public_key.key_id} is not that of its public key, "
         "or was changed",
-        remedy="restore the private file from a backup",
+        remedy=RESTORE,
     )

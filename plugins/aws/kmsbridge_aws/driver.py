@@ -59,6 +59,7 @@ class AwsKmsDriver(KeyDriver):
         {Capability.BINDS_CONTEXT, Capability.SERVER_REWRAP, Capability.ROTATE}
     )
     max_plaintext: int = _MAX_SYMMETRIC
+    rewraps_context: bool = True
 
     def __init__(self, given: Settings) -> None:
         self._name, self._asymmetric = given.name, given.asymmetric
@@ -126,8 +127,15 @@ class AwsKmsDriver(KeyDriver):
         other, own = arn_of_key_id(key_id), self._arn
         return own is not None and other is not None and other.shares_account_with(own)
 
-    def rewrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> WrappedKey:
-        """Rewrap by ReEncrypt: the payload does not leave AWS KMS."""
+    def rewrap(
+        self,
+        wrapped: WrappedKey,
+        context: EncryptionContext,
+        new_context: EncryptionContext | None = None,
+        *,
+        timeout: float,
+    ) -> WrappedKey:
+        """Rewrap by ReEncrypt, bound to `new_context` if it is given: the payload does not leave AWS KMS."""
         if self._asymmetric:
             return super().rewrap(wrapped, context, timeout=timeout)
         deadline = time.monotonic() + timeout
@@ -142,7 +150,7 @@ class AwsKmsDriver(KeyDriver):
             SourceEncryptionContext=dict(context),
             DestinationKeyId=str(arn),
             DestinationEncryptionAlgorithm=_SYMMETRIC,
-            DestinationEncryptionContext=dict(context),
+            DestinationEncryptionContext=dict(context if new_context is None else new_context),
         )
         ciphertext = _checked(answer, "CiphertextBlob", arn, _SYMMETRIC, "DestinationEncryptionAlgorithm")
         return WrappedKey(arn.key_id, "", ciphertext)
@@ -171,7 +179,13 @@ class AwsKmsDriver(KeyDriver):
     def policy(self, role: PolicyRole) -> str:
         """Return an IAM policy in JSON. Raises `ConfigError` if the URI does not contain the key's account."""
         arn = self._arn or self._alias
-        return policies.policy(arn, role, asymmetric=self._asymmetric, environment=self.environment)
+        return policies.policy(
+            arn,
+            role,
+            asymmetric=self._asymmetric,
+            purposes=self.purposes,
+            environment=self.environment,
+        )
 
     def forgeries(self) -> Sequence[WrappedKey]:
         """Return random bytes that look like a ciphertext; nothing until the key's ARN is known."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 from kmsbridge.driver import PolicyRole
 from kmsbridge.errors import ConfigError
 from kmsbridge_aws.naming import Arn
 
-_OURS: Final[dict[str, Any]] = {"kms:EncryptionContext:kmsbridge": ["dek", "direct", "probe"]}
+_PURPOSE: Final = "kms:EncryptionContext:kmsbridge"
 _ENVIRONMENT: Final = "kms:EncryptionContext:kmsbridge-environment"
 _OAEP: Final = {"kms:EncryptionAlgorithm": "RSAES_OAEP_SHA_256"}
 _USES: Final[dict[PolicyRole, list[str]]] = {
@@ -32,8 +33,16 @@ _ADMIN: Final = (
 )
 
 
-def policy(arn: Arn | None, role: PolicyRole, *, asymmetric: bool, environment: str = "") -> str:
-    """Return the policy as JSON, to attach to a role or user; it requires `environment`, if there is one.
+def policy(
+    arn: Arn | None,
+    role: PolicyRole,
+    *,
+    asymmetric: bool,
+    purposes: Sequence[str],
+    environment: str = "",
+) -> str:
+    """Return the policy as JSON, to attach to a role or user; for a symmetric key it requires one of `purposes`, and
+    `environment`, if there is one.
 
     Raises `ConfigError` if `arn` is None.
     """
@@ -42,15 +51,17 @@ def policy(arn: Arn | None, role: PolicyRole, *, asymmetric: bool, environment: 
             "a policy for an AWS key needs the key's account, which its URI does not contain",
             remedy="write the key's ARN in the URI, as DescribeKey shows it",
         )
-    statements = _asymmetric(role) if asymmetric else _symmetric(role, environment)
+    statements = _asymmetric(role) if asymmetric else _symmetric(role, purposes, environment)
     document = {"Version": "2012-10-17", "Statement": [_for(arn, statement) for statement in statements]}
     return json.dumps(document, indent=2) + "\n"
 
 
-def _symmetric(role: PolicyRole, environment: str) -> list[dict[str, Any]]:
+def _symmetric(role: PolicyRole, purposes: Sequence[str], environment: str) -> list[dict[str, Any]]:
     if role == "admin":
         return [_administration()]
-    pairs = {**_OURS, _ENVIRONMENT: environment} if environment else _OURS
+    pairs: dict[str, Any] = {_PURPOSE: list(purposes)}
+    if environment:
+        pairs[_ENVIRONMENT] = environment
     used = _statement("Use", _USES[role], {"StringEquals": pairs})
     return [used, _statement("Look", ["kms:DescribeKey"])]
 

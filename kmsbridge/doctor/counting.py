@@ -1,0 +1,111 @@
+"""Counts which messages were made in a profile's environment, and which were made without one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from kmsbridge.audit import AuditTrail
+from kmsbridge.cipher.session import configured_key
+from kmsbridge.config import KeyConfig, Profile
+from kmsbridge.context import EncryptionContext
+from kmsbridge.doctor.checks import message_for_trials
+from kmsbridge.driver import WrappedKey
+from kmsbridge.environment import NO_ENVIRONMENT, Environment
+from kmsbridge.errors import (
+    AuditError,
+    AuthenticationError,
+    ClosedError,
+    ConfigError,
+    KmsBridgeError,
+    UnsupportedMessage,
+    forget_locals,
+)
+from kmsbridge.keys import ManagedKey
+from kmsbridge.message import Header
+from kmsbridge.threads import in_parallel
+
+Tries = Sequence[tuple[ManagedKey, bool]]
+"""Keys to unwrap by, in order, each with whether what it unwraps was made in the environment."""
+
+
+class MessageCount(NamedTuple):
+    """How many messages were made in the profile's environment, how many without one, and of how many it is not
+    known: those of another environment or context, and those that no key of the profile could unwrap.
+    """
+
+    marked: int
+    unmarked: int
+    unknown: int
+
+
+def count_messages(
+    profile: Profile, messages: Iterable[tuple[Header, EncryptionContext]], aad: bytes = b""
+) -> MessageCount:
+    """Count messages, given as their headers and contexts. `aad` is that of direct messages.
+
+    The keys of `decrypt_with` are asked, up to 16 times at once, and once for all messages of one data key: one call
+    where it was wrapped in the environment, two where it was wrapped without one. Raises `ConfigError` for a profile
+    without an environment or without such keys, and `AuditError`.
+    """
+    if not profile.environment.name or not profile.decrypt_with:
+        raise ConfigError(
+            f"the profile {profile.name!r} has no environment, or no key in decrypt_with",
+            remedy="count with a profile that has both",
+        )
+    counts = Counter(messages)
+    try:
+        return _count(profile, counts, aad)
+    except BaseException as error:
+        forget_locals(error)
+        raise
+
+
+def _count(
+    profile: Profile, counts: Mapping[tuple[Header, EncryptionContext], int], aad: bytes
+) -> MessageCount:
+    inside = profile._replace(environment=Environment(profile.environment.name))
+    outside = profile._replace(environment=NO_ENVIRONMENT)
+    with contextlib.ExitStack() as cleanup:
+        audit = AuditTrail(profile.audit, profile=profile.name)
+        cleanup.callback(audit.close)
+
+        def opened(config: KeyConfig, environment: Profile) -> ManagedKey:
+            key = configured_key(config, environment, audit)
+            cleanup.callback(key.close)
+            return key
+
+        tries = [
+            (opened(config, environment), environment is inside)
+            for environment in (inside, outside)
+            for config in profile.decrypt_with
+        ]
+        distinct = list(counts)
+        found = in_parallel(lambda each: _is_marked(tries, *each, aad), distinct)
+    total: Counter[bool | None] = Counter()
+    for each, marked in zip(distinct, found, strict=True):
+        total[marked] += counts[each]
+    return MessageCount(total[True], total[False], total[None])
+
+
+def _is_marked(tries: Tries, header: Header, context: EncryptionContext, aad: bytes) -> bool | None:
+    """Return whether the message was made in the environment; None where no key tells."""
+    try:
+        message = message_for_trials(header, context, aad)
+    except UnsupportedMessage:  # its data key is in no recipient
+        return None
+    for key, marked in tries:
+        try:
+            recipient = message.recipients.get(key.key_id)
+            if recipient is not None:
+                key.unwrap(WrappedKey(*recipient), message.bound)
+                return marked
+        except (AuditError, ClosedError):
+            raise
+        except AuthenticationError:
+            continue
+        except KmsBridgeError:
+            return None  # it may have been made in the environment
+    return None
