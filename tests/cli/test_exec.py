@@ -101,3 +101,44 @@ def test_the_child_is_the_same_process_with_default_signals(home):
         process.stdout.close()
         process.wait(10)
     assert process.returncode == -signal.SIGPIPE
+
+
+# --- variables from a file ------------------------------------------------------------------------
+
+
+def test_a_file_adds_variables_which_win_over_those_of_the_environment(home, message):
+    """Messages in it are decrypted, other values are passed on; the last of several files counts."""
+    home.write("one.env", f"# comment\nexport SECRET={message}\nPLAIN='a b'\nLAST=1\nSECRET_COPY=$SECRET\n")
+    home.write("two.env", "LAST=2\n")
+    script = 'printf "%s|%s|%s|%s|%s" "$SECRET" "$PLAIN" "$LAST" "$KEPT" "$SECRET_COPY"'
+    files = ("--env-file", "one.env", "--env-file", "two.env")
+    done = home.real("exec", *files, "--", "sh", "-c", script, env={"PLAIN": "old", "KEPT": "kept"})
+    assert done.out == "sëcret\nvalue |a b|2|kept|$SECRET".encode(), done.err
+
+
+def test_only_names_variables_of_the_file_as_well(home, message):
+    home.write("one.env", f"A={message}\nB={message}\n")
+    done = home.real("exec", "--env-file", "one.env", "--only", "A", "--", "printenv", "A", "B")
+    assert done.out == f"sëcret\nvalue \n{message}\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    (
+        ("BAD=kmsb1_canary", 4, "line 2: the variable BAD: "),
+        ("BAD='canary", 1, "line 2 is not NAME=VALUE"),
+        ("canary", 1, "line 2 is not NAME=VALUE"),
+    ),
+)
+def test_an_error_in_a_file_names_the_line_and_nothing_of_it(home, one_line, line, code, says):
+    home.write("one.env", f"GOOD=1\n{line}\n")
+    done = home.run("exec", "--env-file", "one.env", "--", "touch", "ran")
+    assert (done.code, os.path.exists("ran")) == (code, False)
+    assert f"one.env: {says}" in one_line(done.err)
+    assert "canary" not in done.err
+
+
+def test_a_file_that_is_missing_stops_everything(home, one_line):
+    done = home.run("exec", "--env-file", "missing.env", "--", "touch", "ran")
+    assert (done.code, os.path.exists("ran")) == (1, False)
+    assert "missing.env: no such file" in one_line(done.err)
