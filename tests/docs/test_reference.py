@@ -366,10 +366,22 @@ def test_every_module_is_in_the_map_of_the_code() -> None:
 
 
 def promises() -> list[tuple[str, str]]:
-    """(promise, path of a test) from the threat model."""
-    table = rows("explanation/threat-model.md", "Promises and the tests that hold them")
+    """(promise or attacker, path of a test) from the threat model."""
+    page = "explanation/threat-model.md"
+    table = rows(page, "Promises and the tests that hold them") | rows(page, "Attackers at a glance")
     return [
-        (promise, path) for promise, cells in table.items() for path in re.findall(r"tests/[\w/.]+", cells[0])
+        (promise, path) for promise, cells in table.items() for path in re.findall(r"tests/[\w/.]+", cells[-1])
+    ]
+
+
+def test_every_attacker_has_a_test_or_says_that_there_is_none() -> None:
+    """What nothing shows is said to be so."""
+    table = rows("explanation/threat-model.md", "Attackers at a glance")
+    assert len(table) > 15
+    assert not [
+        who
+        for who, (_, _, shown) in table.items()
+        if "tests/" not in shown and shown not in ("not tested", "not prevented")
     ]
 
 
