@@ -22,20 +22,23 @@ from kmsbridge.config.document import (
     plain,
     read,
 )
-from kmsbridge.config.model import KeyConfig, Profile, Setting
-from kmsbridge.config.profile import build, key_config, key_uri
+from kmsbridge.config.model import IndexConfig, KeyConfig, Profile, Setting
+from kmsbridge.config.profile import build, index_config, key_config, key_uri
 from kmsbridge.config.source import ARGUMENT, Source, is_reference, read_variable
 from kmsbridge.config.suggestions import dotted_name, prefixed_errors, suggestion, unknown_option_error
 from kmsbridge.errors import ConfigError, forget_locals, quoted
 
 __all__ = [
+    "IndexConfig",
     "KeyConfig",
     "Profile",
     "Setting",
     "explain",
     "from_mapping",
     "from_uri",
+    "index_tables",
     "load",
+    "load_index",
     "load_key",
     "unknown_option_error",
 ]
@@ -81,6 +84,38 @@ def load_key(name: str, path: PathLike | None = None) -> KeyConfig:
             if name not in keys:
                 raise ConfigError(f"there is no key {quoted(name)}", remedy=suggestion(name, keys))
             return key_config(name, keys, source)
+    except Exception as error:
+        forget_locals(error)
+        raise
+
+
+def load_index(
+    name: str,
+    configuration: PathLike | Mapping[str, Any] | None = None,
+    *,
+    env: Mapping[str, str] | None = None,
+) -> IndexConfig:
+    """Return the blind index `name` of the configuration file that `load` would read, or of a mapping.
+
+    Its keys are not decrypted. Raises `ConfigError`.
+    """
+    try:
+        return _load_index(name, configuration, os.environ if env is None else env)
+    except Exception as error:
+        forget_locals(error)
+        del configuration, env
+        raise
+
+
+def index_tables(path: PathLike | None = None) -> dict[str, Any]:
+    """Return the tables of the blind indexes in the configuration file that `load` would read, as they stand there.
+
+    Empty where KMSBRIDGE_KEY is the configuration. Raises `ConfigError`.
+    """
+    try:
+        found, _ = _locate(path, os.environ)
+        tables: dict[str, Any] = {} if found is None else read(found).get("indexes", {})
+        return tables
     except Exception as error:
         forget_locals(error)
         raise
@@ -158,6 +193,27 @@ def _load(
     document = read(found, origin if origin.startswith("environment") else "")
     with prefixed_errors(f"{found}: "):
         return _chosen(document, profile, source), source.settings
+
+
+def _load_index(
+    name: str, configuration: PathLike | Mapping[str, Any] | None, env: Mapping[str, str]
+) -> IndexConfig:
+    if isinstance(configuration, Mapping):
+        source = Source("from_mapping", _absolute("."), env, [])
+        document = plain(configuration)
+        with prefixed_errors("from_mapping: "):
+            check(document)
+    else:
+        found, _ = _locate(configuration, env)
+        if found is None:
+            raise ConfigError(
+                f"there is no index {quoted(name)}, because {_KEY} is a configuration of one key",
+                remedy=f"write a configuration file with a table [indexes.{name}]",
+            )
+        source = Source(found, os.path.dirname(_absolute(found)), env, [])
+        document = read(found)
+    with prefixed_errors(f"{source.label}: "):
+        return index_config(name, document, source)
 
 
 def _chosen(document: Mapping[str, Any], profile: str | None, source: Source) -> Profile:

@@ -28,6 +28,8 @@ POLICIES: Final[Mapping[str, type[Policy]]] = {
 }
 FLAGS: Final = ("production", "direct", "mixed_recipients")
 ENVIRONMENT: Final = ("environment", "accept_unmarked_until")
+INDEX: Final = ("profile", "keys")
+MAX_INDEX_KEYS: Final = 8
 _POSITION: Final = r"\(at (line \d+, column \d+|end of document)\)$"
 
 
@@ -45,12 +47,14 @@ def read(path: str, named_by: str = "") -> dict[str, Any]:
 
 def check(document: Mapping[str, Any]) -> None:
     """Check the names and types in all tables of a configuration. Raises `ConfigError`."""
-    check_names(document, ("default_profile", "keys", "profiles"), "", "table or setting")
+    check_names(document, ("default_profile", "keys", "profiles", "indexes"), "", "table or setting")
     keys, profiles = _tables(document, "keys"), _tables(document, "profiles")
     for name, table in keys.items():
         check_key(table, dotted_name("keys", name))
     for name, table in profiles.items():
         check_profile(table, dotted_name("profiles", name), keys)
+    for name, table in _tables(document, "indexes").items():
+        check_index(table, dotted_name("indexes", name), profiles)
     default = document.get("default_profile")
     if default is not None and text(default, "default_profile") not in profiles:
         raise ConfigError(
@@ -113,6 +117,26 @@ def check_profile(table: Mapping[str, Any], name: str, keys: Mapping[str, Any]) 
         )
     for setting, policy in POLICIES.items():
         _check_policy(table.get(setting, {}), policy, dotted_name(name, setting))
+
+
+def check_index(table: Mapping[str, Any], name: str, profiles: Mapping[str, Any]) -> None:
+    """Check every name and type in a blind index's table. References are not followed. Raises `ConfigError`."""
+    check_names(table, INDEX, name, "setting of an index")
+    for setting in INDEX:
+        if setting not in table:
+            raise ConfigError(f"{name} has no {setting}", remedy="use what 'kmsbridge index new' prints")
+    profile, keys = text(table["profile"], f"{name}.profile"), table["keys"]
+    if profile not in profiles:
+        raise ConfigError(
+            f"{name}.profile names the profile {quoted(profile)}, which does not exist",
+            remedy=suggestion(profile, profiles),
+        )
+    if not isinstance(keys, (list, tuple)):
+        raise wrong_type(keys, f"{name}.keys", "a list of armored messages")
+    if not 1 <= len(keys) <= MAX_INDEX_KEYS:
+        raise ConfigError(f"{name}.keys has {len(keys)} messages", remedy=f"give 1 to {MAX_INDEX_KEYS}")
+    for n, key in enumerate(keys):
+        text(key, f"{name}.keys[{n}]")
 
 
 def check_key_names(names: object, name: str, keys: Mapping[str, Any]) -> None:

@@ -39,6 +39,14 @@ class Profile(NamedTuple):
     origin: str = ""
 
 
+class IndexConfig(NamedTuple):
+    """The keys of a blind index, each as an armored message, and the profile that decrypts them."""
+
+    name: str
+    keys: tuple[str, ...]
+    profile: Profile
+
+
 class Setting(NamedTuple):
     """One value in effect: its dotted name, its text with secrets masked, and where it came from."""
 

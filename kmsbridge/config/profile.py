@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from kmsbridge.config.document import ENVIRONMENT, LISTS, POLICIES, check_key_names
-from kmsbridge.config.model import KeyConfig, Profile
+from kmsbridge.config.model import IndexConfig, KeyConfig, Profile
 from kmsbridge.config.source import MASK, Source, is_reference, sounds_secret
 from kmsbridge.config.suggestions import dotted_name, prefixed_errors, suggestion
 from kmsbridge.config.values import convert, rendered, tunables
@@ -51,6 +51,30 @@ def build(name: str, table: Mapping[str, Any], where: str, keys: Tables, source:
         mixed_recipients=_flag(table, "mixed_recipients", where, source),
         environment=_environment(table, where, source),
         origin=source.label,
+    )
+
+
+def index_config(name: str, document: Mapping[str, Any], source: Source) -> IndexConfig:
+    """Return the blind index `name` of a document whose names and types were checked. Raises `ConfigError`."""
+    indexes = document.get("indexes", {})
+    if name not in indexes:
+        raise ConfigError(
+            f"there is no index {quoted(name)}",
+            remedy=suggestion(name, indexes) if indexes else "make one with 'kmsbridge index new'",
+        )
+    table, where = indexes[name], dotted_name("indexes", name)
+    keys = tuple(source.resolve(key, f"{where}.keys[{n}]")[0] for n, key in enumerate(table["keys"]))
+    profile = table["profile"]
+    return IndexConfig(
+        name,
+        keys,
+        build(
+            profile,
+            document["profiles"][profile],
+            dotted_name("profiles", profile),
+            document.get("keys", {}),
+            source,
+        ),
     )
 
 

@@ -13,12 +13,13 @@ from types import NoneType, UnionType
 from typing import Any, Final, Union, cast, get_args, get_origin
 
 from pydantic import GetCoreSchemaHandler, Secret, SecretBytes, SecretStr, ValidationError
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, core_schema
 
 from kmsbridge import Decryptor, EnvelopeCipher, KmsBridgeError, SecretValue, shared
 from kmsbridge.cipher.aad import Aad
 from kmsbridge.datakeys import Pairs
 from kmsbridge.errors import discreet
+from kmsbridge.integrations.hidden_errors import detail, error, errors
 
 _PREFIX: Final = "kmsb1_"
 _TYPES: Final = (SecretStr, SecretBytes, Secret, SecretValue)
@@ -61,8 +62,8 @@ class Encrypted:
                 value = self._opened(value, kind)
             try:
                 return inner(value)
-            except ValidationError as error:
-                hidden = _without_values(error)
+            except ValidationError as failure:
+                hidden = _without_values(failure)
             raise hidden
 
         return core_schema.no_info_wrap_validator_function(validate, handler(source))
@@ -71,13 +72,13 @@ class Encrypted:
         """Return what is in an armored message, as a secret that pydantic takes for a field of this type."""
         armored = isinstance(value, str) and value.strip().startswith(_PREFIX)
         if not armored and not (self.allow_plain and isinstance(value, str)):
-            raise _error(
+            raise error(
                 "plaintext", "the value is not encrypted: give an armored message, which begins with 'kmsb1_'"
             )
         try:
             secret = self._decrypted(value) if armored else SecretValue.of_text(value)
-        except KmsBridgeError as error:
-            refusal = _error("decryption", str(error), type(error).__name__)
+        except KmsBridgeError as failure:
+            refusal = error("decryption", str(failure), type(failure).__name__)
         else:
             return _as_field(secret, kind)
         raise refusal
@@ -93,7 +94,7 @@ def _as_field(secret: SecretValue, kind: type[Any]) -> Any:
         try:
             return secret.use(SecretBytes) if kind is SecretBytes else secret.use_text(kind)
         except ValueError:
-            refusal = _error("decryption", "the payload is not text: declare it as SecretBytes")
+            refusal = error("decryption", "the payload is not text: declare it as SecretBytes")
     raise refusal
 
 
@@ -109,29 +110,12 @@ def _secret_type(source: Any) -> type[Any]:
     return cast("type[Any]", kinds[0])
 
 
-def _without_values(error: ValidationError) -> ValidationError:
+def _without_values(failure: ValidationError) -> ValidationError:
     """Return the same errors without what was validated, which pydantic's texts can quote too."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return _errors(
-        [_detail(each["type"], "the decrypted value is not valid", place=each["loc"]) for each in found]
+    found = failure.errors(include_url=False, include_context=False, include_input=False)
+    return errors(
+        [detail(each["type"], "the decrypted value is not valid", place=each["loc"]) for each in found]
     )
-
-
-def _error(kind: str, problem: str, name: str = "ValueError") -> ValidationError:
-    return _errors([_detail(kind, problem, name)])
-
-
-def _errors(details: list[InitErrorDetails]) -> ValidationError:
-    return ValidationError.from_exception_data("Encrypted", details, hide_input=True)
-
-
-def _detail(
-    kind: str, problem: str, name: str = "ValueError", place: tuple[int | str, ...] = ()
-) -> InitErrorDetails:
-    """Return one error, of a type, a text, the class of what caused it, and a place within the field."""
-    context = {"problem": problem, "error": name}
-    error = PydanticCustomError(kind, "{problem}", context)
-    return InitErrorDetails(type=error, loc=place, input="(hidden)")
 
 
 def _shared_decryptor() -> Decryptor:

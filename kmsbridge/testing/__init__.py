@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kmsbridge_testing.faults.certificates import LoopbackCertificates
     from kmsbridge_testing.faults.proxied import ProxiedHarness
     from kmsbridge_testing.faults.proxy import FaultProxy
+    from kmsbridge_testing.fixtures import kms_cipher, kms_key
     from kmsbridge_testing.harness import Fault, Harness, KeyAddress, Misdirection, Which
     from kmsbridge_testing.peers import register_peer
 
@@ -59,6 +60,8 @@ __all__ = [
     "Which",
     "counted",
     "installed",
+    "kms_cipher",
+    "kms_key",
     "register_peer",
 ]
 
@@ -80,6 +83,7 @@ _MODULES = {
     "kmsbridge_testing.faults.certificates": ("LoopbackCertificates",),
     "kmsbridge_testing.faults.proxied": ("ProxiedHarness",),
     "kmsbridge_testing.faults.proxy": ("FaultProxy",),
+    "kmsbridge_testing.fixtures": ("kms_cipher", "kms_key"),
     "kmsbridge_testing.harness": ("Fault", "Harness", "KeyAddress", "Misdirection", "Which"),
     "kmsbridge_testing.peers": ("register_peer",),
 }

@@ -16,7 +16,19 @@ import pytest
 from kmsbridge_testing import harness
 
 import kmsbridge
-from kmsbridge import aio, cipher, config, doctor, driver, driverkit, errors, registry, testing
+from kmsbridge import (
+    aio,
+    blindindex,
+    cipher,
+    config,
+    doctor,
+    driver,
+    driverkit,
+    errors,
+    partial,
+    registry,
+    testing,
+)
 from kmsbridge.audit import AuditEvent, VerifyResult
 from kmsbridge.cli import exits
 from kmsbridge.config import document
@@ -121,6 +133,7 @@ def test_every_class_in_the_api_reference_can_be_imported_from_where_it_says() -
         *(cipher.Encryptor, cipher.Decryptor, cipher.EnvelopeCipher),
         *(kmsbridge.MessageReader, kmsbridge.MessageWriter, kmsbridge.EncryptingReader),
         *(kmsbridge.SecretValue,),
+        *(blindindex.BlindIndex, blindindex.Row, blindindex.Change, blindindex.Normalizer, partial.Partial),
         *(aio.Encryptor, aio.Decryptor, aio.EnvelopeCipher, aio.Reader, aio.Writer, aio.EncryptingReader),
     ],
     ids=lambda cls: f"{cls.__module__}.{cls.__name__}",
@@ -144,6 +157,22 @@ def test_signatures_are_those_of_the_code(cls: type) -> None:
         ]
         signature = str(inspect.Signature(bare)).replace("'", '"')
         assert f"\n{name}{signature}" in shown, f"{name}{signature}"
+
+
+@pytest.mark.parametrize("name", blindindex.__all__)
+def test_every_name_of_blind_indexes_is_in_the_api_reference(name: str) -> None:
+    """Whatever `kmsbridge.blindindex` exports."""
+    assert name in words("reference/api.md")
+
+
+@pytest.mark.parametrize(
+    "function", [blindindex.index_keys, blindindex.new_index_key, blindindex.backfill, blindindex.e164]
+)
+def test_the_signatures_of_functions_of_blind_indexes_are_those_of_the_code(function) -> None:
+    """With their parameters and defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    bare = [each.replace(annotation=inspect.Parameter.empty) for each in parameters]
+    assert f"\n{function.__name__}{inspect.Signature(bare)}" in text("reference/api.md")
 
 
 def test_every_change_to_a_key_file_is_in_the_api_reference() -> None:
@@ -257,10 +286,11 @@ def _value(shown: str) -> object:
 
 
 def test_every_table_and_word_is_in_the_configuration_reference() -> None:
-    """Of the file, of a key and of a profile."""
+    """Of the file, of a key, of a profile and of an index."""
     profile = rows("reference/configuration.md", "[profiles.NAME]")
     assert {*document.LISTS, *document.POLICIES, *document.FLAGS, *document.ENVIRONMENT} == {*profile}
     assert {*OWN} == {*rows("reference/configuration.md", "[keys.NAME]")}
+    assert {*document.INDEX} == {*rows("reference/configuration.md", "[indexes.NAME]")}
 
 
 PUBLIC_KEY = FakeKeyPair("any").public_pem

@@ -15,7 +15,10 @@ OURS = {
     "kmsbridge.drivers.local",
     "kmsbridge.testing",
     "kmsbridge.aio",
+    "kmsbridge.blindindex",
     "kmsbridge.integrations",
+    "opentelemetry",
+    "phonenumbers",
     "pydantic",
     "pydantic_core",
 }

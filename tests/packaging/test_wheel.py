@@ -232,12 +232,14 @@ def test_the_core_requires_two_distributions(metadata):
     assert sorted(re.match(r"[\w-]+", line)[0] for line in core) == sorted(NEEDED)
 
 
-def test_the_extras_are_the_drivers_the_command_line_the_integration_and_the_contract_suite(metadata):
+def test_the_extras_are_the_drivers_the_command_line_the_integrations_and_the_contract_suite(metadata):
     assert sorted(metadata.get_all("Provides-Extra")) == [
         "all",
         "aws",
         "cli",
         "gcp",
+        "opentelemetry",
+        "phone",
         "pydantic",
         "testing",
         "vault",

@@ -1,4 +1,4 @@
-"""A pytest plugin that ends a run with a list of the cases left out because of `Harness.cannot`.
+"""A pytest plugin: fixtures for tests of applications, and a list of the cases left out because of `Harness.cannot`.
 
 Pytest loads it through the entry point of the distribution.
 """
@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+
+from kmsbridge_testing.fixtures import kms_cipher, kms_key
+
+__all__ = ["kms_cipher", "kms_key", "pytest_terminal_summary", "record_gap"]
 
 GAP = "kmsbridge: cannot"
 
