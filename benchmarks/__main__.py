@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(sizes: Sizes) -> tuple[list[Line], dict[str, list[Values]], list[str]]:
     """Every part: the table's lines, what the processes measured, and what to know about it."""
-    from benchmarks import files, messages, peers, providers, sharing, starts
+    from benchmarks import files, messages, peers, providers, rows, sharing, starts
 
     where, in_memory = workers.storage(4 * sizes.file_bytes + 8 * sizes.peer_bytes)
     with tempfile.TemporaryDirectory(prefix="kmsbridge-bench-", dir=where) as folder:
@@ -60,6 +60,7 @@ def measure(sizes: Sizes) -> tuple[list[Line], dict[str, list[Values]], list[str
             "files": workers.run("files", sizes, folder, sizes.file_processes),
             "sharing": workers.run("sharing", sizes, folder, 3),
             "starts": workers.run("starts", sizes, folder, 1),
+            "rows": workers.run("rows", sizes, folder, sizes.peer_processes),
             "providers": workers.run("providers", sizes, folder, 1),
             "peers": workers.run("peers", sizes, folder, sizes.peer_processes),
         }
@@ -68,6 +69,7 @@ def measure(sizes: Sizes) -> tuple[list[Line], dict[str, list[Values]], list[str
         *files.lines(runs["files"], sizes),
         *sharing.lines(runs["sharing"], sizes),
         *starts.lines(runs["starts"]),
+        *rows.lines(runs["rows"], sizes),
         *providers.lines(runs["providers"]),
         *peers.lines(runs["peers"], sizes),
     ]

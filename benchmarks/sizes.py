@@ -28,6 +28,8 @@ class Sizes:
     peer_rounds: int
     shared_messages: int
     shared_rounds: int
+    rows: int
+    """In a flush of SQLAlchemy."""
 
     def to_json(self) -> str:
         """For a worker's command line."""
@@ -54,6 +56,7 @@ FULL = Sizes(
     peer_rounds=2,
     shared_messages=20_000,
     shared_rounds=7,
+    rows=10_000,
 )
 
 QUICK = Sizes(
@@ -71,6 +74,7 @@ QUICK = Sizes(
     peer_rounds=1,
     shared_messages=5_000,
     shared_rounds=3,
+    rows=2_000,
 )
 
 # Not to measure anything: to see that every measurement still runs.
@@ -89,4 +93,5 @@ TINY = Sizes(
     peer_rounds=1,
     shared_messages=10,
     shared_rounds=1,
+    rows=20,
 )

@@ -71,6 +71,7 @@ DISTRIBUTIONS = {
     "pydantic": {"integrations"},
     "pydantic_core": {"integrations"},
     "rich": {"cli"},
+    "sqlalchemy": {"integrations"},
     "stevedore": {"registry"},
 }
 

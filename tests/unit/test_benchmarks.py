@@ -25,6 +25,7 @@ LIMITED = {
     "encrypt_file, peak memory above the interpreter": 64,
     "decrypt_file, peak memory above the interpreter": 64,
     "import kmsbridge": 40,
+    "flush of encrypted rows": 1.5,
     "aws, time": 1.2,
     "aws, peak memory": 1.2,
     "gcp, time": 1.2,

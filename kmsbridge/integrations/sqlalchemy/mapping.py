@@ -1,0 +1,142 @@
+"""What becomes of a mapped class that has encrypted columns: its attributes take and give plaintexts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from sqlalchemy import Column, Table, event
+from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper
+
+from kmsbridge.integrations.sqlalchemy.checks import check, column_of
+from kmsbridge.integrations.sqlalchemy.column_type import EncryptedType
+from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
+from kmsbridge.integrations.sqlalchemy.places import (
+    Defaults,
+    EncryptedColumn,
+    columns_of,
+    describe,
+    loaded_place,
+)
+from kmsbridge.integrations.sqlalchemy.reading import value_of
+from kmsbridge.integrations.sqlalchemy.statements import Bound, register
+from kmsbridge.integrations.sqlalchemy.values import Ciphertext, Plaintext
+from kmsbridge.integrations.sqlalchemy.writing import before_row
+
+
+class EncryptedAttribute(InstrumentedAttribute[Any]):
+    """An attribute that gives the plaintext of an object's value. Of a class it gives itself, as any other does."""
+
+    __slots__ = ()
+    inherit_cache = True
+
+    def __get__(self, instance: object | None, owner: Any) -> Any:
+        if instance is None:
+            return self
+        for column in columns_of(type(instance)):
+            if column.key == self.key:
+                return value_of(instance, column)
+        raise AttributeError(self.key)
+
+
+def configure(mapper: Mapper[Any], cls: type) -> None:
+    """Check and prepare a class when its mapper is configured. Raises `ConfigError` for what cannot be."""
+    identity = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    columns = [
+        EncryptedColumn(mapper, attribute.key, kind.settings, identity)
+        for attribute in mapper.column_attrs
+        if isinstance(kind := attribute.columns[0].type, EncryptedType)
+    ]
+    if not columns:
+        return
+    check(mapper, columns)
+    keys = {key for column in columns for key in (column.key, *column.place_keys)}
+    describe(cls, columns, _defaults(mapper, sorted(keys)))
+    for table in {column_of(mapper, column.key).table for column in columns}:
+        assert isinstance(table, Table)
+        register(
+            table,
+            [_bound(mapper, column) for column in columns if column_of(mapper, column.key).table is table],
+        )
+    for column in columns:
+        _instrument(cls, column)
+    for name in ("load", "refresh"):
+        event.listen(mapper, name, _note_places, raw=True)
+    for name in ("before_insert", "before_update"):
+        event.listen(mapper, name, before_row)
+
+
+def _instrument(cls: type, column: EncryptedColumn) -> None:
+    """Have an attribute take plaintexts, which it keeps apart from messages, and give plaintexts."""
+    attribute = getattr(cls, column.key)
+    attribute.__class__ = EncryptedAttribute
+    codec = column.settings.codec
+
+    def keep(_instance: object, value: Any, current: Any, _initiator: object) -> Any:
+        if value is None or isinstance(value, (Plaintext, Ciphertext)):
+            return value
+        try:
+            plaintext = Plaintext(codec.encode(value), codec)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{column.name}: {error}") from None
+        opened = current.opened if isinstance(current, Ciphertext) else None
+        return current if opened is not None and opened.payload == plaintext.payload else plaintext
+
+    event.listen(attribute, "set", keep, retval=True)
+
+
+def _note_places(state: InstanceState[Any], _context: Any, _names: Any = None) -> None:
+    """Have each message that was loaded know the row that it is bound to."""
+    values, committed = state.dict, state.committed_state
+    for column in columns_of(state.class_):
+        value = values.get(column.key)
+        if type(value) is Ciphertext and value.place is None and column.key not in committed:
+            value.place = loaded_place(state, column)
+
+
+def _bound(mapper: Mapper[Any], column: EncryptedColumn) -> Bound:
+    own = column_of(mapper, column.key)
+    # A key has a column in each table of a joined class.
+    place = {
+        each.key
+        for key in column.place_keys
+        for each in mapper.column_attrs[key].columns
+        if each.table is own.table
+    }
+    return Bound(
+        column.settings.label,
+        own=frozenset({own.key, column.key}),
+        place=frozenset({*place, *column.place_keys}),
+        place_columns=frozenset(place),
+    )
+
+
+def _defaults(mapper: Mapper[Any], keys: list[str]) -> Defaults:
+    return {key: made for key in keys if (made := _default(mapper, key)) is not None}
+
+
+def _default(mapper: Mapper[Any], key: str) -> Callable[[], Any] | None:
+    """Return what makes the Python default of an attribute's column, or None where it has none."""
+    # A key of a joined class has a column in each table, and the default where it begins.
+    for default in (
+        column.default for column in mapper.column_attrs[key].columns if isinstance(column, Column)
+    ):
+        made: Any = default
+        if made is not None and made.is_scalar:
+            return lambda: made.arg
+        if made is not None and made.is_callable:
+            return lambda: made.arg(_NoStatement(key))
+    return None
+
+
+class _NoStatement:
+    """Stands for the context of a statement, which a default may ask for: there is no statement yet."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise EncryptedColumnError(
+            f"the default of {self._column!r} asks for the statement, which is made after the row is encrypted",
+            remedy="use a default that takes no argument",
+        )

@@ -1,0 +1,189 @@
+"""Encrypting what a flush is about to store: all of it in one call, before the first statement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState, Session, object_session
+from sqlalchemy.orm.attributes import flag_modified, instance_state
+
+from kmsbridge.errors import discreet
+from kmsbridge.integrations.sqlalchemy.ciphers import call, write_cipher
+from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
+from kmsbridge.integrations.sqlalchemy.places import (
+    EncryptedColumn,
+    columns_of,
+    contexts_of,
+    defaults_of,
+    is_changed,
+    place_now,
+    stored_place,
+)
+from kmsbridge.integrations.sqlalchemy.reading import Sealed, open_all, stored
+from kmsbridge.integrations.sqlalchemy.values import Ciphertext, Place, Plaintext
+
+Move = tuple[object, EncryptedColumn, Plaintext | Ciphertext, Place]
+"""An object's value that is to be encrypted for a place: one that is not encrypted, or a message of another place."""
+
+
+def before_flush(session: Session, *_: Any) -> None:
+    """Encrypt what was assigned to the objects of a session, and what has another place than it is bound to.
+
+    What cannot be encrypted yet, because a relationship gives the row's key or context during the flush, is left to
+    `before_row`.
+    """
+    for instance in session.new:
+        if columns_of(type(instance)):
+            _apply_defaults(instance)
+    encrypt_changes(session)
+
+
+def before_row(_mapper: Any, _connection: Any, instance: object) -> None:
+    """Look once more, before a row is written, that each of its values is a message for this row's place.
+
+    Other listeners may have assigned values meanwhile, and relationships keys.
+    """
+    state = instance_state(instance)
+    for column in columns_of(type(instance)):
+        if _is_settled(state, column):
+            continue
+        session = object_session(instance)
+        assert session is not None
+        encrypt_changes(session)
+        if state.dict.get(column.key) is not None:
+            _check(state, column)
+
+
+def _is_settled(state: InstanceState[Any], column: EncryptedColumn) -> bool:
+    """Return whether a value is a message for its place, or NULL, or was not changed."""
+    value = state.dict.get(column.key)
+    if (
+        isinstance(value, Ciphertext)
+        and value.place is not None
+        and value.place == column.place_in(state.dict)
+    ):
+        return True
+    if isinstance(value, Plaintext):
+        return False
+    if state.key is None:
+        return value is None
+    if value is None and column.key in state.dict:
+        return column.key in state.committed_state or not is_changed(state, column.place_keys)
+    return not is_changed(state, (column.key, *column.place_keys))
+
+
+def _check(state: InstanceState[Any], column: EncryptedColumn) -> None:
+    """Raise the error of a value whose place is still not known."""
+    value = state.dict[column.key]
+    if column.place_in(state.dict) is None:
+        missing = [key for key in column.place_keys if state.dict.get(key) is None]
+        raise EncryptedColumnError(
+            f"{column.name} cannot be encrypted: {', '.join(missing)} of the object is not known",
+            remedy="give every object its primary key and the attributes of its context before it is flushed",
+        )
+    assert type(value) is Ciphertext
+
+
+@discreet
+def encrypt_changes(session: Session) -> None:
+    """Encrypt all values of a session's new and changed objects that are not messages for their places."""
+    moves: list[Move] = []
+    with session.no_autoflush:
+        for instance in (*session.new, *session.dirty):
+            columns = columns_of(type(instance))
+            if columns:
+                state = instance_state(instance)
+                for column in columns:
+                    move = _move(session, instance, state, column)
+                    if move is not None:
+                        moves.append(move)
+    if not moves:
+        return
+    open_all(session, _sealed(moves))
+    values = [(column, _plaintext(value), place) for _, column, value, place in moves]
+    messages = encrypt(session, values)
+    for (instance, _, value, _), (column, plaintext, place), message in zip(
+        moves, values, messages, strict=True
+    ):
+        attributes = instance_state(instance).dict
+        if attributes.get(column.key) is value:
+            if isinstance(value, Ciphertext):
+                flag_modified(instance, column.key)
+            attributes[column.key] = Ciphertext(message, place, plaintext)
+
+
+def _move(
+    session: Session, instance: object, state: InstanceState[Any], column: EncryptedColumn
+) -> Move | None:
+    """Return what is to be done for a value, or None where it is a message of its place, NULL, or cannot be done yet."""
+    value = state.dict.get(column.key)
+    if not isinstance(value, Plaintext) and state.key is not None:
+        if not is_changed(state, (column.key, *column.place_keys)):
+            return None
+        if is_changed(state, column.place_keys):
+            value = stored(instance, column)
+            if value is None:
+                # So that the statement that changes the row's place names this column too.
+                flag_modified(instance, column.key)
+    if value is None:
+        return None
+    place = place_now(instance, state, column)
+    if place is None:
+        return None
+    if isinstance(value, Ciphertext):
+        if value.place is None:
+            value.place = _place_of_unknown(session, instance, state, column)
+        if column.is_same(value.place, place):
+            return None
+    return instance, column, value, place
+
+
+def _place_of_unknown(
+    session: Session, instance: object, state: InstanceState[Any], column: EncryptedColumn
+) -> Place:
+    """Return the place of a message that was loaded without it, which is the row's as it is stored."""
+    history = inspect(instance).attrs[column.key].history
+    if history.added:
+        raise EncryptedColumnError(
+            f"{column.name} was given a message, and it is not known which row it belongs to",
+            remedy="assign the plaintext, or a message that encrypt_rows made",
+        )
+    return stored_place(session, state, column)
+
+
+def _plaintext(value: Plaintext | Ciphertext) -> Plaintext:
+    plaintext = value.opened if isinstance(value, Ciphertext) else value
+    assert plaintext is not None
+    return plaintext
+
+
+def _sealed(moves: list[Move]) -> list[Sealed]:
+    return [
+        (column, value, value.place)
+        for _, column, value, _ in moves
+        if isinstance(value, Ciphertext) and value.opened is None and value.place is not None
+    ]
+
+
+@discreet
+def encrypt(session: Session, values: list[tuple[EncryptedColumn, Plaintext, Place]]) -> list[bytes]:
+    """Return a message for each value, each for its place, in one call."""
+    messages: list[bytes] = call(
+        write_cipher(session, values[0][0].name).encrypt_many,
+        [plaintext.payload for _, plaintext, _ in values],
+        contexts=contexts_of(values),
+        aads=[column.aad(place) for column, _, place in values],
+    )
+    return messages
+
+
+def _apply_defaults(instance: object) -> None:
+    """Give a new object the Python defaults of its key, its context and its encrypted columns.
+
+    SQLAlchemy evaluates them for the statement, which is too late.
+    """
+    values = instance_state(instance).dict
+    for key, default in defaults_of(type(instance)).items():
+        if values.get(key) is None:
+            setattr(instance, key, default())
