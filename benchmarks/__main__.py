@@ -51,12 +51,13 @@ def main() -> None:
 
 def measure(sizes: Sizes) -> tuple[list[Line], dict[str, list[Values]], list[str]]:
     """Every part: the table's lines, what the processes measured, and what to know about it."""
-    from benchmarks import files, messages, peers, providers, rows, sharing, starts
+    from benchmarks import files, messages, peers, providers, publickeys, rows, sharing, starts
 
     where, in_memory = workers.storage(4 * sizes.file_bytes + 8 * sizes.peer_bytes)
     with tempfile.TemporaryDirectory(prefix="kmsbridge-bench-", dir=where) as folder:
         runs = {
             "messages": workers.run("messages", sizes, folder, sizes.message_processes),
+            "publickeys": workers.run("publickeys", sizes, folder, sizes.message_processes),
             "files": workers.run("files", sizes, folder, sizes.file_processes),
             "sharing": workers.run("sharing", sizes, folder, 3),
             "starts": workers.run("starts", sizes, folder, 1),
@@ -66,6 +67,7 @@ def measure(sizes: Sizes) -> tuple[list[Line], dict[str, list[Values]], list[str
         }
     lines = [
         *messages.lines(runs["messages"]),
+        *publickeys.lines(runs["publickeys"]),
         *files.lines(runs["files"], sizes),
         *sharing.lines(runs["sharing"], sizes),
         *starts.lines(runs["starts"]),

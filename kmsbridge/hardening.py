@@ -12,7 +12,7 @@ _PR_SET_DUMPABLE = 4
 def harden_process() -> None:
     """Turn off core dumps and, on Linux, access by ptrace and /proc/PID/mem for processes of the same user.
 
-    Keys are in memory while they are used, and Python cannot erase them. This closes two ways of reading that
+    Keys are in memory while they are used, and copies of some for longer. This closes two ways of reading that
     memory (setrlimit(2), prctl(2)). Debuggers and some profilers stop working. Raises `OSError` where the
     system refuses.
     """

@@ -19,8 +19,8 @@ class SecretValue(Secret):
 
     `reveal()` and `reveal_text()` return it; `use()` and `use_text()` lend it to a function. Two are equal
     where they hold the same bytes, compared in constant time; one never equals `str` or `bytes`, and it has no
-    hash. Use it with `with`, or call `close()`, to let go of the plaintext. Python cannot overwrite it: this
-    makes its stay in memory shorter and promises no more.
+    hash. Use it with `with`, or call `close()`, to let go of the plaintext, which is overwritten if nothing else holds
+    it. Copies of it that were made on the way stay in memory.
     """
 
     __slots__ = ()
@@ -29,7 +29,7 @@ class SecretValue(Secret):
     def reveal(self) -> bytes:
         """Return the bytes. Raises `ClosedError` after `close()`."""
         try:
-            return self._value
+            return super().reveal()
         except AttributeError:
             raise ClosedError(
                 "the secret value was closed", remedy="decrypt the message again for each use"
@@ -68,7 +68,8 @@ class SecretValue(Secret):
     def close(self) -> None:
         """Let go of the plaintext; may be repeated. What `reveal` returned before is not affected."""
         with contextlib.suppress(AttributeError):
-            del self._value
+            self.__del__()
+            del self._held, self.__del__
 
     def __enter__(self) -> Self:
         return self

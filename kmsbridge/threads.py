@@ -137,12 +137,15 @@ class Workers:
 
     def _grow(self) -> None:
         """Start a thread if there are more jobs than idle threads."""
-        if self._jobs.qsize() <= len(self._idle) or not _take_token(self._permits):
-            return
         try:
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
-        except RuntimeError:
+            if self._jobs.qsize() <= len(self._idle) or not _take_token(self._permits):
+                return
+            start_thread(self._run, self._name)
+        except BaseException as error:
+            # After an interrupt there is at worst a token too many, which lets one thread more be started.
             self._permits.append(None)
+            if not isinstance(error, RuntimeError):
+                raise
             _run_all(self._jobs)
 
     def _run(self) -> None:
@@ -169,6 +172,23 @@ class Workers:
             return None
         finally:
             _take_token(idle)
+
+
+def start_thread(run: Callable[[], None], name: str) -> None:
+    """Run `run()` on a new daemon thread. Raise `RuntimeError` where no thread can be started.
+
+    An interrupt leaves either a thread that runs or none. `Thread.start`, which waits for the new thread, can leave
+    one that hangs; so it is called on a thread of its own, where no signal is handled.
+    """
+    thread = threading.Thread(target=run, name=name, daemon=True)
+
+    def start() -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # there cannot be one thread more
+            run()
+
+    _thread.start_new_thread(start, ())
 
 
 def _take_token(tokens: list[None]) -> bool:

@@ -6,7 +6,6 @@ removed at the end.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from examples.roles import scenarios
-from examples.roles.deployment import BACKENDS, MAY, Deployment
+from examples.roles.deployment import BACKENDS, MAY, Deployment, can_change_users
 from examples.roles.stage import OLD, Stage, TooSlow
 from localstack.openbao import OpenBaoDev
 
@@ -37,7 +36,7 @@ def main() -> None:
         server = OpenBaoDev(Path(folder))
         try:
             server.start()
-            with Deployment(Path(folder), server, max_age=MAX_AGE, users=os.geteuid() == 0) as deployment:
+            with Deployment(Path(folder), server, max_age=MAX_AGE, users=can_change_users()) as deployment:
                 show_policies(deployment)
                 check(deployment)
                 deployment.start()

@@ -80,7 +80,7 @@ class Host:
 class Deployment:
     """The hosts of both backends, in `folder`, with keys in `server`. Data keys live for `max_age` seconds.
 
-    With `users`, each host runs as a user of its own, which only root can arrange.
+    With `users`, each host runs as a user of its own: see `can_change_users`.
     """
 
     def __init__(self, folder: Path, server: Server, *, max_age: float, users: bool) -> None:
@@ -239,6 +239,11 @@ class Deployment:
 def environment() -> dict[str, str]:
     """Return the environment of every process that is started: nothing in it is secret."""
     return {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LC_ALL") if name in os.environ}
+
+
+def can_change_users() -> bool:
+    """Return whether this process can start hosts that run as other users."""
+    return os.geteuid() == 0 and sys.platform == "linux"
 
 
 def command(line: str, folder: Path) -> subprocess.CompletedProcess[str]:

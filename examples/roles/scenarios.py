@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
-from examples.roles.attacker import Loot, attack, storage
+from examples.roles.attacker import attack, storage
 from examples.roles.stage import Stage, why_left_out
 
 UNEXPECTED: Final = 12
@@ -86,7 +86,6 @@ def _with_trails(stage: Stage, backend: str) -> set[str]:
         for name, data in stage.files(backend, host).items()
         if name.startswith("audit")
     }
-    assert files
     return attack(stage.loot(backend)._replace(files=files))
 
 
@@ -104,16 +103,8 @@ def _inside(host: str) -> Attack:
     def run(stage: Stage, backend: str) -> set[str]:
         found = stage.inside[backend, host]
         secrets = [bytes.fromhex(each) for each in found["secrets"]]
-        return attack(
-            Loot(
-                stage.deployment.database(backend),
-                stage.deployment.server.address,
-                stage.files(backend, host),
-                b"",
-                secrets,
-                found["opened"],
-            )
-        )
+        loot = stage.loot(backend)._replace(files=stage.files(backend, host), secrets=secrets)
+        return attack(loot._replace(opened=found["opened"]))
 
     return run
 
@@ -155,7 +146,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "stole the web server's credentials",
-        "the database, all files of the web server with its token, access to OpenBao",
+        "the database, environment and files of the web server with its token, access to OpenBao",
         _both(Opens.NOTHING),
         _with_files("web"),
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -14,16 +13,15 @@ from typing import Any, Final, NamedTuple
 from examples.roles import customers
 from examples.roles.attacker import Loot, inside, memory
 from examples.roles.customers import PROFILES, Place
-from examples.roles.deployment import BACKENDS, FIRST_USER, Deployment
+from examples.roles.deployment import BACKENDS, FIRST_USER, Deployment, can_change_users, environment
 from kmsbridge import Encryptor
-from kmsbridge.datakeys.sweeping import AT_MOST, SELDOM
 
 OLD: Final = [1, 2]
 """The customers that are stored first. Their data keys have ended when the attackers come."""
 FRESH: Final = [3, 4]
 """The customers that are stored right before the attackers come."""
-MARGIN: Final = 2.0
-"""Seconds after a data key was dropped in which its bytes may still be somewhere in the process."""
+AFTER: Final = 2.5
+"""Seconds after its end in which a data key may still be in the process's memory."""
 
 _YAMA: Final = Path("/proc/sys/kernel/yama/ptrace_scope")
 
@@ -81,8 +79,9 @@ class Stage:
         return self._taken[backend] < written.began + self.deployment.max_age
 
     def files(self, backend: str, host: str) -> dict[str, bytes]:
-        """Return the files of a host, by their names."""
-        return {path.name: path.read_bytes() for path in self.deployment.path(backend, host).iterdir()}
+        """Return the files of a host, by their names, and its environment as one more."""
+        files = {path.name: path.read_bytes() for path in self.deployment.path(backend, host).iterdir()}
+        return {**files, "environ": repr(environment()).encode()}
 
     def loot(self, backend: str) -> Loot:
         """Return what every attacker has: the database, and the network."""
@@ -140,8 +139,7 @@ class Stage:
 
     def _wait(self) -> None:
         """Wait until no data key that was made is in use or in memory any more."""
-        age = self.deployment.max_age
-        end = max(each.ended for each in self._written.values()) + age + min(age * SELDOM, AT_MOST) + MARGIN
+        end = max(each.ended for each in self._written.values()) + self.deployment.max_age + AFTER
         time.sleep(max(0.0, end - time.monotonic()))
 
     def _take(self, backend: str) -> None:
@@ -150,7 +148,7 @@ class Stage:
         self.memory[backend, "same user"] = self._dump(web.process.pid)
         web.tell("harden")
         self.memory[backend, "same user, hardened"] = self._dump(web.process.pid)
-        if os.geteuid() == 0:
+        if self.deployment.users:
             self.memory[backend, "root"] = memory.dump(web.process.pid)
         self.inside[backend, "web"] = self._run_inside(backend, "web")
         self._taken[backend] = time.monotonic()
@@ -160,6 +158,8 @@ class Stage:
 
     def _dump(self, process: int) -> bytes:
         """Return the memory of a process as another one of its user can read it; nothing where it cannot."""
+        if why_left_out(memory=True, root=False):
+            return b""
         path = self.deployment.folder / "memory"
         user = [str(FIRST_USER + 1), str(FIRST_USER)] if self.deployment.users else []
         command = [sys.executable, "-I", "-S", memory.__file__, str(process), str(path), *user]
@@ -173,8 +173,10 @@ class Stage:
 
 def why_left_out(*, memory: bool, root: bool) -> str:
     """Return why what needs another process's memory, or root, cannot be played here; nothing where it can."""
-    if root and os.geteuid() != 0:
-        return "it needs root"
+    if root and not can_change_users():
+        return "it needs root, on Linux"
+    if memory and not Path("/proc/self/mem").exists():
+        return "it needs /proc, which Linux has"
     if memory and _YAMA.exists() and _YAMA.read_text().strip() != "0":
         return "this kernel lets no process read another's memory (kernel.yama.ptrace_scope)"
     return ""

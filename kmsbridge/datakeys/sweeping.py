@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
-import threading
 import time
 import weakref
 from typing import Final, Protocol
 
 from kmsbridge import forks
+from kmsbridge.threads import Outcome, start_thread
 
-SELDOM: Final = 0.05
-"""A cache is swept at most this often, as a part of the life of its data keys."""
-AT_MOST: Final = 5.0
-"""Seconds for which a data key may stay in memory after its time, beside those that the sweep itself
-takes."""
+PAUSE: Final = 0.5
+"""Seconds between two looks, and so the most for which a data key may stay in memory after its time, beside those
+that a look takes."""
+
+_SIZES: Final = range(64, 513, 16)
+_OF_EACH: Final = 200
 
 
 class Swept(Protocol):
@@ -31,7 +32,6 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._caches: dict[int, weakref.ref[Swept]] = {}
-        self._pauses: dict[int, float] = {}
         self.after_fork()
         forks.watch(self)
 
@@ -40,9 +40,8 @@ class Sweeper:
         number = id(cache)
         known = self._caches.get(number)
         if known is None or known() is not cache:
-            self._pauses[number] = min(max_age * SELDOM, AT_MOST)
             self._caches[number] = weakref.ref(cache)
-        if time.monotonic() + max_age < self._next_look:
+        if time.monotonic() + max(max_age, PAUSE) < self._next_look:
             self.look_again()
         self._start()
 
@@ -53,31 +52,37 @@ class Sweeper:
     def after_fork(self) -> None:
         """Begin anew: a forked child has neither the thread nor data keys."""
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._last_run: Outcome[None] = Outcome()
+        self._last_run.set(None)
         self._next_look = math.inf
 
     def _start(self) -> None:
         # Two that start at once make two threads, which end as one does: no interrupt can leave none.
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="kmsbridge-sweep", daemon=True)
+        if self._last_run.ended:
+            run: Outcome[None] = Outcome()
             with contextlib.suppress(RuntimeError):  # the interpreter is ending
-                self._thread.start()
+                start_thread(lambda: self._run(run), "kmsbridge-sweep")
+                self._last_run = run
 
-    def _run(self) -> None:
+    def _run(self, run: Outcome[None]) -> None:
         wake = self._wake
-        while (pause := self._sweep_all()) is not None:
-            self._next_look = time.monotonic() + pause
-            with contextlib.suppress(queue.Empty):
-                wake.get(timeout=pause)
-        self._thread = None
+        try:
+            while (pause := self._sweep_all()) is not None:
+                self._next_look = time.monotonic() + pause
+                with contextlib.suppress(queue.Empty):
+                    wake.get(timeout=pause)
+        finally:
+            run.set(None)
         if self._sweep_all() is not None:  # filled between the last look and that
             self._start()
 
     def _sweep_all(self) -> float | None:
-        """Sweep every cache. Return the seconds until a data key is too old; None where there are none."""
+        """Sweep every cache. Return the seconds until the next look; None where there are no data keys."""
         self._next_look = math.inf  # so that what comes during this look leads to another
         lefts = [self._sweep(number, cache) for number, cache in list(self._caches.items())]
-        return min((left for left in lefts if left is not None), default=None)
+        _fill_free_memory()
+        left = min((left for left in lefts if left is not None), default=None)
+        return None if left is None else max(left, PAUSE)
 
     def _sweep(self, number: int, reference: weakref.ref[Swept]) -> float | None:
         cache = reference()
@@ -86,12 +91,22 @@ class Sweeper:
             if self._caches.get(number) is reference:
                 self._caches.pop(number, None)
             return None
-        left: float | None = 0.0
         with contextlib.suppress(
             Exception
         ):  # a sink of the audit trail that fails: the next operation is told
-            left = cache.sweep()
-        return None if left is None else max(left, self._pauses.get(number, AT_MOST))
+            return cache.sweep()
+        return 0.0
+
+
+def _fill_free_memory() -> None:
+    """Overwrite, in part, what is free of Python's own memory for small objects.
+
+    The packages that talk to key services decode their answers to texts, which cannot be overwritten when they are let
+    go of. What was freed last is taken first: in a process that rests, it is these.
+    """
+    for size in _SIZES:
+        blocks = [bytes(size - 33) for _ in range(_OF_EACH)]
+        del blocks
 
 
 sweeper: Final = Sweeper()

@@ -7,6 +7,7 @@ off the client's redirects, which would send credentials to another host.
 
 from __future__ import annotations
 
+import io
 import socket
 import ssl
 from typing import Any, Final
@@ -15,6 +16,9 @@ from kmsbridge.driverkit.deadline import left
 
 LARGEST_ANSWER: Final = 2**24
 """The most bytes of one answer, as received: more raise an `OSError`."""
+
+_CLEANSE_PLAINTEXT: Final = 0x2
+"""SSL_OP_CLEANSE_PLAINTEXT, for which Python has no name: OpenSSL overwrites what it has decrypted once it was read."""
 
 
 class _Bounded:
@@ -46,10 +50,53 @@ class _Bounded:
         self._room = LARGEST_ANSWER
         super().sendall(*arguments)  # type: ignore[misc]
 
+    def makefile(self, mode: str = "r", buffering: int | None = None, **text: Any) -> Any:
+        if mode != "rb" or buffering == 0:
+            return super().makefile(mode, buffering, **text)  # type: ignore[misc]
+        return _Answer(_Answering(super().makefile(mode, 0)))  # type: ignore[misc]
+
     def _count(self, received: int) -> None:
         self._room -= received
         if self._room < 0:
             raise OSError(f"the answer is longer than {LARGEST_ANSWER} bytes")
+
+
+class _Answering(io.RawIOBase):
+    """What arrives on a connection; from `end()` on, zeros."""
+
+    def __init__(self, source: io.RawIOBase) -> None:
+        self._source: io.RawIOBase | None = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._source is None:
+            buffer[:] = bytes(len(buffer))
+            return len(buffer)
+        return self._source.readinto(buffer)
+
+    def end(self) -> None:
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def close(self) -> None:
+        self.end()
+        super().close()
+
+
+class _Answer(io.BufferedReader):
+    """Reads one answer, and overwrites its buffer when it is closed: the answer may contain a data key."""
+
+    raw: _Answering
+
+    def close(self) -> None:
+        if not self.closed:
+            self.raw.end()
+            self.read(len(self.peek()))
+            self.peek()
+        super().close()
 
 
 class DeadlineSocket(_Bounded, socket.socket):
@@ -71,6 +118,7 @@ class DeadlineTlsSocket(_Bounded, ssl.SSLSocket):
 def tls_within_deadline(context: ssl.SSLContext) -> ssl.SSLContext:
     """Have `context` make `DeadlineTlsSocket` connections from now on, and return it."""
     context.sslsocket_class = DeadlineTlsSocket
+    context.options |= _CLEANSE_PLAINTEXT
     return context
 
 

@@ -32,12 +32,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
-    ModelWrapValidatorHandler,
     SerializationInfo,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
+from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from kmsbridge import Decryptor, Encryptor, EnvelopeCipher, KmsBridgeError, RoleError

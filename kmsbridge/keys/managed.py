@@ -18,6 +18,7 @@ from kmsbridge.keys.health import ServiceHealth
 from kmsbridge.keys.identity import KeyIdentity
 from kmsbridge.observer import NOBODY, Call, Observer
 from kmsbridge.policy import CallPolicy
+from kmsbridge.secret import Secret
 
 T = TypeVar("T")
 
@@ -158,14 +159,14 @@ class ManagedKey:
         Raise `LimitExceeded`, or a `KmsError`.
         """
         context = self.environment.mark(context)
-        payload = self._bind(plaintext, context)
+        bound = Secret(self._bind(plaintext, context))  # a copy where the library binds the context
         deadline = deadline or self.new_deadline()
         key_id = self.identify(deadline=deadline)
         return self._calls.call(
             self.driver,
             Call("wrap", key_id, context, purpose=purpose),
-            (payload, context),
-            lambda answer: validation.check_wrapped_key(answer, key_id, payload),
+            (bound.reveal(), context),
+            lambda answer: validation.check_wrapped_key(answer, key_id, bound.reveal()),
             deadline,
         )
 
@@ -385,7 +386,11 @@ class ManagedKey:
 
     def _unbind(self, answer: Any, context: EncryptionContext) -> bytes:
         payload = validation.check_plaintext(answer)
-        return payload if self.binds_context else binding.unbind(payload, context)
+        if self.binds_context:
+            return payload
+        bound = Secret(payload)
+        del payload
+        return binding.unbind(bound.reveal(), context)
 
 
 def _common_context(items: Sequence[tuple[Any, EncryptionContext]]) -> EncryptionContext:

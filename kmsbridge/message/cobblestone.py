@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from kmsbridge.secret import CipherKey, Secret
+
 CHUNK: Final = 16 * 1024
 TAG: Final = 16
 ENCRYPTED_CHUNK: Final = CHUNK + TAG
@@ -29,8 +31,6 @@ MAX_CHUNKS: Final = 2**38
 HASH = hashes.SHA512()
 _INFO: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
 _DERIVED: Final = KEY + NONCE + COMMITMENT
-_FOR_KEY, _FOR_NONCE = slice(KEY), slice(KEY, KEY + NONCE)
-_FOR_COMMITMENT = slice(KEY + NONCE, _DERIVED)
 
 
 def derive(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, bytes, bytes]:
@@ -40,8 +40,9 @@ def derive(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, bytes, byte
     """
     if len(key) != KEY:
         raise ValueError("key must be 32 bytes")
-    derived = HKDFExpand(HASH, _DERIVED, _INFO + salt + context).derive(key)
-    return AESGCM(derived[_FOR_KEY]), derived[_FOR_NONCE], derived[_FOR_COMMITMENT]
+    derived = Secret(HKDFExpand(HASH, _DERIVED, _INFO + salt + context).derive(key))
+    key_part, rest = memoryview(derived.reveal())[:KEY], derived.reveal()[KEY:]
+    return AESGCM(CipherKey(key_part)), rest[:NONCE], rest[NONCE:]
 
 
 def new_key() -> bytes:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kmsbridge.errors import AuthenticationError
 from kmsbridge.message import xaes
 from kmsbridge.message.header import MAX_COMPACT_BODY, too_long
+from kmsbridge.secret import Secret
 
 DATA_KEY: Final = 32
 PREFIX: Final = xaes.PREFIX
@@ -47,8 +48,8 @@ def derive(data_key: bytes, canonical: bytes) -> tuple[bytes, bytes]:
         raise ValueError("data key must be 32 bytes")
     # HKDF-Expand (RFC 5869, section 2.3) of one block, which is one HMAC.
     info = b"".join((_DOMAIN, len(canonical).to_bytes(4, "big"), canonical, b"\x01"))
-    derived = hmac.digest(data_key, info, "sha512")
-    return derived[: xaes.KEY], derived[xaes.KEY :]
+    derived = Secret(hmac.digest(data_key, info, "sha512"))
+    return derived.reveal()[: xaes.KEY], derived.reveal()[xaes.KEY :]
 
 
 def encrypt(cipher: BodyCipher, start: bytes, plaintext: Buffer, aad: Buffer) -> bytes:

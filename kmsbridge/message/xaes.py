@@ -11,6 +11,8 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from kmsbridge.secret import CipherKey, Secret
+
 KEY: Final = 32
 PREFIX: Final = 12
 NONCE: Final = 24
@@ -35,7 +37,8 @@ def derive(key: bytes, prefix: bytes) -> AESGCM:
     encrypt = Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update  # noqa: S305
     mask = _doubled(encrypt(bytes(_BLOCK)))
     blocks = (int.from_bytes(start + prefix, "big") ^ mask for start in _STARTS)
-    return AESGCM(encrypt(b"".join(block.to_bytes(_BLOCK, "big") for block in blocks)))
+    derived = Secret(encrypt(b"".join(block.to_bytes(_BLOCK, "big") for block in blocks)))
+    return AESGCM(CipherKey(derived.reveal()))
 
 
 def _doubled(block: bytes) -> int:

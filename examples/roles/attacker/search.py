@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import operator
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -11,11 +12,11 @@ from typing import Final
 KEY: Final = 32
 WORD: Final = 8
 PAGE: Final = 4096
-MIN_DISTINCT: Final = 24
+MIN_DISTINCT: Final = 26
 MIN_DISTINCT_HALVES: Final = 10
 BITS: Final = range(96, 161)
-"""The different bytes, different halves of bytes, and bits that are set, of what may be a key. Of random ones two in ten
-thousand have other numbers, of what else is in memory nearly everything. A data key in use is there in three forms."""
+"""The different bytes, different halves of bytes, and bits that are set, of what may be a key. Of random ones one in a
+thousand has other numbers, of what else is in memory nearly everything. A data key in use is there in three forms."""
 MAX_TEXT: Final = 100
 """A key stands in a text of this length at most; longer ones are messages or certificates."""
 
@@ -23,8 +24,8 @@ _UPPER_HALVES: Final = bytes(byte >> 4 for byte in range(256))
 _TO_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 _HEX: Final = re.compile(rb"[0-9a-fA-F]{64,}")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/_-]{43,}")
-# Four words in a row that are no pointers or small numbers. One of a key's may look like one.
-_FOUR: Final = re.compile(rb"(?=\x01{4}|\x00\x01{3}|\x01\x00\x01{2}|\x01{2}\x00\x01|\x01{3}\x00)")
+# Four words in a row that are no pointers or small numbers, whose upper two bytes are zero. One of a key's may be like that.
+_FOUR: Final = re.compile(rb"(?=[^\0]{4}|\0[^\0]{3}|[^\0]\0[^\0]{2}|[^\0]{2}\0[^\0]|[^\0]{3}\0)")
 
 
 def candidates(data: bytes) -> Iterator[bytes]:
@@ -42,8 +43,9 @@ def candidates_in_memory(data: bytes) -> Iterator[bytes]:
 @functools.cache
 def _candidates_of_page(page: bytes) -> tuple[bytes, ...]:
     """Return those of a page and the beginning of the next. Most pages are the same in each dump of a process."""
-    words = memoryview(page[: len(page) // WORD * WORD]).cast("Q")
-    large = bytes([word >> 48 != 0 for word in words])
+    words = len(page) // WORD
+    upper = (int.from_bytes(page[at : words * WORD : WORD]) for at in (WORD - 2, WORD - 1))
+    large = operator.or_(*upper).to_bytes(words)
     found = (page[WORD * each.start() : WORD * each.start() + KEY] for each in _FOUR.finditer(large))
     return (*filter(_may_be_key, found), *_in_texts(page))
 

@@ -117,9 +117,11 @@ class HybridSuite(Suite):
         return hpke.MLKEM768X25519PublicKey(lattice, _x25519_public(data[_MLKEM768:]))
 
     def load_private(self, seed: Secret) -> tuple[hpke.MLKEM768X25519PrivateKey, bytes]:
-        expanded = hashlib.shake_256(seed.reveal()).digest(_MLKEM_SEED + _X25519)
-        lattice = MLKEM768PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED])
-        curve = X25519PrivateKey.from_private_bytes(expanded[_MLKEM_SEED:])
+        expanded = Secret(hashlib.shake_256(seed.reveal()).digest(_MLKEM_SEED + _X25519))
+        lattice_seed = Secret(expanded.reveal()[:_MLKEM_SEED])
+        curve_key = Secret(expanded.reveal()[_MLKEM_SEED:])
+        lattice = MLKEM768PrivateKey.from_seed_bytes(lattice_seed.reveal())
+        curve = X25519PrivateKey.from_private_bytes(curve_key.reveal())
         public = lattice.public_key().public_bytes_raw() + curve.public_key().public_bytes_raw()
         return hpke.MLKEM768X25519PrivateKey(lattice, curve), public
 

@@ -132,22 +132,26 @@ def _adapter(place: Place) -> RawAdapter:
     return RawAdapter(base_uri=place.address, session=session, allow_redirects=False)
 
 
-def _content(response: Any) -> bytes:
+def _content(response: Any) -> bytearray:
     """Return the whole body of an answer. Raises `_Unreadable` if it is longer than 16 MiB."""
     content = bytearray()
-    for block in response.iter_content(_BLOCK):
-        content += block
+    for block in map(Secret, response.iter_content(_BLOCK)):
+        content += block.reveal()
         if len(content) > _LARGEST:
             raise _Unreadable
-    return bytes(content)
+    return content
 
 
-def _parsed(status: int, content: bytes) -> Mapping[str, Any]:
-    """Return the JSON object in an answer, or {} if there is none. Raises `_Unreadable` for status 200 without one."""
+def _parsed(status: int, content: bytearray) -> Mapping[str, Any]:
+    """Return the JSON object in an answer, or {} if there is none. Raises `_Unreadable` for status 200 without one.
+
+    `content` is overwritten: it may contain a data key.
+    """
     try:
         answer = json.loads(content)
     except ValueError:
         answer = None
+    content[:] = bytes(len(content))
     if isinstance(answer, dict):
         return answer
     if status == _OK:
