@@ -39,6 +39,9 @@ class Secret:
     `reveal()` and `reveal_text()` return the value. The bytes are overwritten when the object is let go of, if nothing
     else holds them by then. Python makes copies that nobody can overwrite, so this reduces what a core dump holds, and
     promises nothing about it.
+
+    A function overwrites a value of its own by a variable that is set after it: `_overwritten = Secret(value)`. The
+    variables of a function go in the order in which they are set.
     """
 
     # Looked up in the class, `__del__` is found in the object: there it is a C function.

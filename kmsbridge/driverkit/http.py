@@ -62,7 +62,7 @@ class _Bounded:
 
 
 class _Answering(io.RawIOBase):
-    """What arrives on a connection; from `end()` on, zeros."""
+    """What arrives on a connection; after `_end()`, zeros."""
 
     def __init__(self, source: io.RawIOBase) -> None:
         self._source: io.RawIOBase | None = source
@@ -76,13 +76,13 @@ class _Answering(io.RawIOBase):
             return len(buffer)
         return self._source.readinto(buffer)
 
-    def end(self) -> None:
+    def _end(self) -> None:
         source, self._source = self._source, None
         if source is not None:
             source.close()
 
     def close(self) -> None:
-        self.end()
+        self._end()
         super().close()
 
 
@@ -93,7 +93,7 @@ class _Answer(io.BufferedReader):
 
     def close(self) -> None:
         if not self.closed:
-            self.raw.end()
+            self.raw._end()  # noqa: SLF001 - the class above, which is of this one's making
             self.read(len(self.peek()))
             self.peek()
         super().close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
@@ -159,14 +160,15 @@ class ManagedKey:
         Raise `LimitExceeded`, or a `KmsError`.
         """
         context = self.environment.mark(context)
-        bound = Secret(self._bind(plaintext, context))  # a copy where the library binds the context
+        payload = self._bind(plaintext, context)
+        _overwritten = Secret(payload)  # it is a copy where the library binds the context
         deadline = deadline or self.new_deadline()
         key_id = self.identify(deadline=deadline)
         return self._calls.call(
             self.driver,
             Call("wrap", key_id, context, purpose=purpose),
-            (bound.reveal(), context),
-            lambda answer: validation.check_wrapped_key(answer, key_id, bound.reveal()),
+            (payload, context),
+            partial(validation.check_wrapped_key, key_id=key_id, payload=payload),
             deadline,
         )
 
@@ -386,11 +388,7 @@ class ManagedKey:
 
     def _unbind(self, answer: Any, context: EncryptionContext) -> bytes:
         payload = validation.check_plaintext(answer)
-        if self.binds_context:
-            return payload
-        bound = Secret(payload)
-        del payload
-        return binding.unbind(bound.reveal(), context)
+        return payload if self.binds_context else binding.unbind(payload, context)
 
 
 def _common_context(items: Sequence[tuple[Any, EncryptionContext]]) -> EncryptionContext:

@@ -40,9 +40,10 @@ def derive(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, bytes, byte
     """
     if len(key) != KEY:
         raise ValueError("key must be 32 bytes")
-    derived = Secret(HKDFExpand(HASH, _DERIVED, _INFO + salt + context).derive(key))
-    key_part, rest = memoryview(derived.reveal())[:KEY], derived.reveal()[KEY:]
-    return AESGCM(CipherKey(key_part)), rest[:NONCE], rest[NONCE:]
+    derived = HKDFExpand(HASH, _DERIVED, _INFO + salt + context).derive(key)
+    _overwritten = Secret(derived)
+    aead = AESGCM(CipherKey(memoryview(derived)[:KEY]))
+    return aead, derived[KEY : KEY + NONCE], derived[KEY + NONCE :]
 
 
 def new_key() -> bytes:

@@ -48,8 +48,9 @@ def derive(data_key: bytes, canonical: bytes) -> tuple[bytes, bytes]:
         raise ValueError("data key must be 32 bytes")
     # HKDF-Expand (RFC 5869, section 2.3) of one block, which is one HMAC.
     info = b"".join((_DOMAIN, len(canonical).to_bytes(4, "big"), canonical, b"\x01"))
-    derived = Secret(hmac.digest(data_key, info, "sha512"))
-    return derived.reveal()[: xaes.KEY], derived.reveal()[xaes.KEY :]
+    derived = hmac.digest(data_key, info, "sha512")
+    _overwritten = Secret(derived)
+    return derived[: xaes.KEY], derived[xaes.KEY :]
 
 
 def encrypt(cipher: BodyCipher, start: bytes, plaintext: Buffer, aad: Buffer) -> bytes:

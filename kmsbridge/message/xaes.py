@@ -37,8 +37,9 @@ def derive(key: bytes, prefix: bytes) -> AESGCM:
     encrypt = Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update  # noqa: S305
     mask = _doubled(encrypt(bytes(_BLOCK)))
     blocks = (int.from_bytes(start + prefix, "big") ^ mask for start in _STARTS)
-    derived = Secret(encrypt(b"".join(block.to_bytes(_BLOCK, "big") for block in blocks)))
-    return AESGCM(CipherKey(derived.reveal()))
+    derived = encrypt(b"".join(block.to_bytes(_BLOCK, "big") for block in blocks))
+    _overwritten = Secret(derived)
+    return AESGCM(CipherKey(derived))
 
 
 def _doubled(block: bytes) -> int:

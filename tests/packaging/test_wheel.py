@@ -241,6 +241,7 @@ def test_the_extras_are_the_drivers_the_command_line_the_integrations_and_the_co
         "opentelemetry",
         "phone",
         "pydantic",
+        "sqlalchemy",
         "testing",
         "vault",
     ]

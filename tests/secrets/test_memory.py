@@ -146,7 +146,15 @@ def _chunked_keys(data_key, context, body):
 
 
 @pytest.mark.parametrize(
-    "key", ("local", "memory", "hpke", "keeps-nothing", "vault", "aws", "gcp-pinned"), indirect=True
+    "key",
+    (
+        "local",
+        "memory",
+        "hpke",
+        "keeps-nothing",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("vault", "aws", "gcp-pinned")),
+    ),
+    indirect=True,
 )
 def test_no_data_key_is_found_when_it_is_too_old_or_after_close(key, end, tmp_path):
     """Of 100; before, all are found. Of derived keys, the AES key of each thread's last message may be on its stack."""
