@@ -9,7 +9,6 @@ that a driver keeps to this interface.
 from __future__ import annotations
 
 import enum
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple, Self
@@ -17,6 +16,7 @@ from typing import ClassVar, Final, Literal, NamedTuple, Self
 from kmsbridge.context import EncryptionContext
 from kmsbridge.keyuri import KeyURI
 from kmsbridge.options import Options
+from kmsbridge.reports import pass_on, report_request_id
 from kmsbridge.secret import Secret
 
 __all__ = [
@@ -74,6 +74,8 @@ class Capability(enum.Enum):
     """`wrap` needs no network: it uses a public key from the configuration or a file."""
     ROTATE = enum.auto()
     """`rotate` makes a new version of the key."""
+    CHECKS_VERSION = enum.auto()
+    """`is_current` asks the service whether the key's current version made a wrapped key."""
 
 
 class ErrorKind(enum.Enum):
@@ -224,6 +226,9 @@ class KeyDriver(ABC):
     If false, the ciphertext or the service alone determines the version, and a wrapped key with a wrong
     `version` unwraps all the same.
     """
+    wrap_tells_id: bool = False
+    """Whether `wrap` may be called before `resolve`: its answer names the key. The library then asks for no id before the
+    first wrap. `open` may set another value on an object."""
     rewraps_context: bool = False
     """Whether `rewrap` can bind to another context. `open` may set another value on an object."""
     environment: str = ""
@@ -329,9 +334,26 @@ class KeyDriver(ABC):
         """
         raise NotImplementedError
 
+    def is_current(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bool | None:
+        """Return whether the key's current version made `wrapped`, as the service tells from the ciphertext itself.
+
+        `wrapped.version` comes from a message and is not looked at. None if the service does not tell it of this key.
+        Raises an exception, as `unwrap` does, for a wrapped key that is not authentic. Needs the capability
+        `CHECKS_VERSION`.
+        """
+        raise NotImplementedError
+
     def rotate(self, *, timeout: float) -> None:
         """Make a new version of the key, which `wrap` uses from then on. Needs the capability `ROTATE`."""
         raise NotImplementedError
+
+    def sign_in(self, ask: Callable[[str], str]) -> None:  # noqa: B027 - most drivers need nobody
+        """Get credentials that take a person, such as for a one-time code; keep them for this process.
+
+        The command line calls this in the foreground, on a terminal, on an object that it then closes, and before it
+        opens any other; programs never do. `ask` shows a prompt and returns what was typed, which is not shown. There
+        is no timeout. Raises the provider's exception, or a `DriverError`. The default does nothing.
+        """
 
     def policy(self, role: PolicyRole) -> str:
         """Return the least permissions that `role` needs for this key, in the provider's policy language.
@@ -351,6 +373,14 @@ class KeyDriver(ABC):
         """
         return ()
 
+    def endpoint(self) -> tuple[str, str] | None:
+        """Return the address of the key's service that is used, and where it came from, for people. Makes no call.
+
+        `kmsbridge config explain` shows both. Neither contains a secret, nor the password of a URL. The default
+        returns None: there is no address, or the configuration shows it.
+        """
+        return None
+
     def development_settings(self) -> Sequence[str]:
         """Return the settings of this key that are not fit for production, as texts. Makes no call.
 
@@ -360,38 +390,9 @@ class KeyDriver(ABC):
         return ()
 
 
-Report = Callable[[OtherCall], None]
-
-_request = threading.local()
-
-
-def report_request_id(request_id: str) -> None:
-    """Report the provider's id of the current request, which the audit trail records.
-
-    A driver calls this during a call, on the same thread.
-    """
-    _request.id = request_id
-
-
-def take_request_id() -> str:
-    """Return the id reported on this thread since the last call, or "", and forget it."""
-    request_id: str = getattr(_request, "id", "")
-    _request.id = ""
-    return request_id
-
-
 def report_call(call: OtherCall) -> None:
     """Report a call with another key, which observers such as the audit trail are then told of.
 
     A driver calls this during a call of its own, on the same thread.
     """
-    report: Report | None = getattr(_request, "report", None)
-    if report is not None:
-        report(call)
-
-
-def report_calls_to(report: Report | None) -> Report | None:
-    """Have `report_call` on this thread pass its calls to `report`; return what it passed them to before."""
-    before: Report | None = getattr(_request, "report", None)
-    _request.report = report
-    return before
+    pass_on(call)

@@ -29,7 +29,7 @@ class Call(NamedTuple):
     before that is known, a description of the key. `context` is what the service is given, with the library's
     own pair `kmsbridge`; empty for calls that use no key. `key_version` is what the wrapped key says of its
     version, and empty where nothing is unwrapped. `purpose` is `rewrap` where a data key is wrapped for
-    rewrapping a message; else empty. `batch` is how many items one request holds, and 0 where it holds no
+    rewrapping a message, and `verify` where the service is asked which version wrapped it; else empty. `batch` is how many items one request holds, and 0 where it holds no
     batch; `context` is that of all of them, or empty where they differ.
     """
 
@@ -47,7 +47,7 @@ class CallResult(NamedTuple):
     `outcome` is `ok`, or the name of the error's class. `seconds` is the time from the first attempt to the
     end, pauses included. `attempts` counts what was sent: 0 where a call was refused before it was.
     `request_id` is the provider's, of the last attempt; empty where it gave none. `key_version` is the key's
-    version where it is known.
+    version where it is known. `key_id` is the key's id, which the call itself may have told; empty where it is not known.
     """
 
     outcome: str
@@ -55,6 +55,7 @@ class CallResult(NamedTuple):
     attempts: int
     request_id: str
     key_version: str
+    key_id: str = ""
 
 
 class Event(NamedTuple):

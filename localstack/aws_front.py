@@ -45,11 +45,11 @@ _LOCALSTACK_KEY_ID: Final = 36
 
 
 class Refusal(Exception):
-    """A refusal by AWS, with the documented status of its code unless `status` is given."""
+    """A refusal by AWS, with the documented status of its code unless `status` is given; `text` is its message."""
 
-    def __init__(self, code: str, status: int = 0) -> None:
+    def __init__(self, code: str, status: int = 0, text: str = "") -> None:
         super().__init__(code)
-        self.code, self.status = code, status or _STATUS.get(code, 400)
+        self.code, self.status, self.text = code, status or _STATUS.get(code, 400), text
 
 
 @dataclass
@@ -76,7 +76,11 @@ class AwsFront:
         # An RSA decryption takes LocalStack 50 ms, so that many at once would delay all other calls.
         self._few = threading.Semaphore(2)
         self._fit: dict[str, list[str]] = {}
+        self._hides_materials = False
+        self._material: dict[str, str] = {}
+        self._made_by: dict[bytes, str] = {}
         self._played: Refusal | None = None
+        self._lost: dict[str, threading.Event] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.front = self
@@ -96,16 +100,40 @@ class AwsFront:
         """Answer as if the key had been deleted, which takes at least a week in AWS."""
         self._deleted.add(arn)
 
-    def play(self, code: str, status: int = 0) -> None:
-        """Refuse all requests with `code` until `heal`."""
-        self._played = Refusal(code, status)
+    def forget_materials(self) -> None:
+        """Ask for the keys' current materials again, after a rotation that did not pass here."""
+        self._material.clear()
+
+    def hide_materials(self) -> None:
+        """Answer as for a key in a custom key store: without ids of key materials."""
+        self._hides_materials = True
+
+    def play(self, code: str, status: int = 0, text: str = "") -> None:
+        """Refuse all requests with `code` and the message `text` until `heal`.
+
+        With KMSInvalidStateException and a text of AWS's documentation, it stands for a key in an external key store.
+        """
+        self._played = Refusal(code, status, text)
+
+    def lose(self, action: str, *, hang: bool = False) -> None:
+        """Carry out the requests for `action`, but close their connections without an answer, until `heal`.
+
+        With `hang` the connections are closed at `heal` or `close` only.
+        """
+        self._lost[action] = threading.Event()
+        if not hang:
+            self._lost[action].set()
 
     def heal(self) -> None:
-        """End `play`."""
+        """End `play` and `lose`."""
         self._played = None
+        lost, self._lost = self._lost, {}
+        for event in lost.values():
+            event.set()
 
     def close(self) -> None:
         """End the server. May be called twice."""
+        self.heal()
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -123,7 +151,7 @@ class AwsFront:
     # --- one request ------------------------------------------------------------------------------
 
     def answer(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes, str]:
-        """Return the status, body and request id of the answer to a request."""
+        """Return the status, body and request id of the answer to a request; status 0 for no answer."""
         found = _CREDENTIAL.search(headers.get("authorization", ""))
         caller = found[1] if found else ""
         target = headers.get("x-amz-target", "")
@@ -134,10 +162,18 @@ class AwsFront:
             self.counts[request.action, _key_of(request.body)] += 1
         try:
             self._check(request)
-            return self._as_aws(request)
+            return self._unless_lost(request.action, self._as_aws(request))
         except Refusal as refusal:
-            answer = {"__type": refusal.code, "message": f"{refusal.code} of {request.action}"}
+            text = refusal.text or f"{refusal.code} of {request.action}"
+            answer = {"__type": refusal.code, "message": text}
             return refusal.status, json.dumps(answer).encode(), str(uuid.uuid4())
+
+    def _unless_lost(self, action: str, answer: tuple[int, bytes, str]) -> tuple[int, bytes, str]:
+        event = self._lost.get(action)
+        if event is None:
+            return answer
+        event.wait()
+        return 0, b"", ""
 
     def _check(self, request: _Request) -> None:
         """Raise `Refusal` for a request that AWS refuses and LocalStack does not."""
@@ -186,7 +222,30 @@ class AwsFront:
             status, answer, request_id = self._ask(request, request.action, body)
         if of_rsa and status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
             raise Refusal("InvalidCiphertextException")
+        if request.action == "RotateKeyOnDemand":
+            self.forget_materials()
+        if status == http.HTTPStatus.OK and request.action in _USES and not self._hides_materials:
+            answer = self._with_materials(request, answer)
         return status, answer, request_id
+
+    def _with_materials(self, request: _Request, answer: bytes) -> bytes:
+        """Add the ids of the key materials, which AWS tells in its answers and LocalStack does not."""
+        told = json.loads(answer)
+        used = self._made_by.get(base64.b64decode(request.body.get("CiphertextBlob", "")), "")
+        if used:
+            told["KeyMaterialId" if request.action == "Decrypt" else "SourceKeyMaterialId"] = used
+        if request.action != "Decrypt" and (current := self._current_material(request, told["KeyId"])):
+            self._made_by[base64.b64decode(told["CiphertextBlob"])] = current
+            if request.action == "ReEncrypt":  # the answer of Encrypt does not tell it
+                told["DestinationKeyMaterialId"] = current
+        return json.dumps(told).encode()
+
+    def _current_material(self, request: _Request, arn: str) -> str:
+        if arn not in self._material:
+            _, body, _ = self._ask(request, "DescribeKey", {"KeyId": arn})
+            metadata = json.loads(body).get("KeyMetadata", {})
+            self._material[arn] = str(metadata.get("CurrentKeyMaterialId") or "")
+        return self._material[arn]
 
     def _ask(self, request: _Request, action: str, body: dict[str, Any]) -> tuple[int, bytes, str]:
         headers = {**request.headers, "x-amz-target": f"TrentService.{action}"}
@@ -252,6 +311,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         headers = {name.lower(): value for name, value in self.headers.items()}
         status, answer, request_id = self.server.front.answer(body, headers)
+        if not status:
+            self.close_connection = True
+            return
         self.send_response(status)
         kind = "application/x-amz-json-1.1" if "x-amz-target" in headers else "text/xml"
         self.send_header("Content-Type", kind)

@@ -135,11 +135,16 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, AsyncCipher):
         await asyncio.to_thread(self._rewrapping.rewrap_file, path, context, aad)
 
     @guarded
-    async def needs_rewrap(self, message: Buffer) -> bool:
+    async def needs_rewrap(
+        self, message: Buffer, *, verify: bool = False, context: Pairs = None, aad: Aad = b""
+    ) -> bool:
         """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of
         them.
 
         Always done on a thread, because the keys' versions may have to be asked for. Only the header is
-        looked at. Raises `MessageError` for what is no message, and `KmsError`.
+        looked at. With `verify` the services are asked which version wrapped this message's data key, as
+        `kmsbridge.EnvelopeCipher` says. Raises what `kmsbridge.EnvelopeCipher` does.
         """
-        return await asyncio.to_thread(self._rewrapping.needs_rewrap, message)
+        return await asyncio.to_thread(self._rewrapping.needs_rewrap, message) or (
+            verify and await asyncio.to_thread(self._rewrapping.is_outdated, message, context, aad)
+        )

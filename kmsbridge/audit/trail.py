@@ -61,7 +61,7 @@ class AuditTrail(Observer):
             AuditEvent(
                 operation=call.purpose or call.operation,
                 outcome=result.outcome,
-                key_id=call.key_id,
+                key_id=result.key_id or call.key_id,
                 key_version=result.key_version,
                 context=call.context,
                 request_id=result.request_id,

@@ -139,11 +139,18 @@ class EnvelopeCipher(EncryptMethods, DecryptMethods, SyncCipher):
         self._rewrapping.rewrap_file(path, context, aad)
 
     @guarded
-    def needs_rewrap(self, message: Buffer) -> bool:
+    def needs_rewrap(
+        self, message: Buffer, *, verify: bool = False, context: Pairs = None, aad: Aad = b""
+    ) -> bool:
         """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of
         them.
 
         Only the header is looked at, so the start of a long message will do. The keys' versions are asked for
-        every ten seconds at most. Raises `MessageError` for what is no message, and `KmsError`.
+        every ten seconds at most. With `verify` the services of the keys are asked which version wrapped this message's
+        data key, whatever the message says: a call for each key, for which `context` is needed, and for a direct
+        message `aad`. Raises `MessageError` for what is no message, and `KmsError`; with `verify` also
+        `AuthenticationError` and `NoMatchingKey`.
         """
-        return self._rewrapping.needs_rewrap(message)
+        return self._rewrapping.needs_rewrap(message) or (
+            verify and self._rewrapping.is_outdated(message, context, aad)
+        )

@@ -21,7 +21,7 @@ from kmsbridge.datakeys.batches import fetch_many
 from kmsbridge.datakeys.decryption import DecryptionKeys, KnownKeys
 from kmsbridge.datakeys.refusals import Refusals
 from kmsbridge.datakeys.rewrapping import rewrapped_by_service
-from kmsbridge.datakeys.unwrapping import check_recipients
+from kmsbridge.datakeys.unwrapping import check_recipients, worst, wrapped_by
 from kmsbridge.driver import Capability
 from kmsbridge.errors import KmsBridgeError, MessageError
 from kmsbridge.keys import ManagedKey
@@ -128,6 +128,25 @@ class Rewrapping:
         return self._environment.accepts_unmarked() or current != {
             each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients
         }
+
+    def is_outdated(self, message: Buffer, context: Pairs, aad: Aad) -> bool:
+        """Ask the services of the keys in `decrypt_with`, and return whether one tells that another than its current
+        version wrapped the message's data key.
+        """
+        self._decryption.check_open()
+        header = wire.parse_header(as_bytes(message, "message", "kmsbridge.message.dearmor"))
+        pairs = EncryptionContext.of(context)
+        bound = direct.bound_context(pairs, as_aad(aad)) if header.is_direct else data_key_context(pairs)
+        deadline = self._decryption.deadline()
+        matches, failures = self._decryption.unwrapping.matches(header, deadline)
+        if failures:
+            raise worst(failures)
+        answers = in_parallel(
+            lambda match: match[0].is_current(wrapped_by(match[1]), bound, deadline=deadline),
+            matches,
+            deadline,
+        )
+        return False in answers
 
     def report(self) -> None:
         """Tell the audit trail how many messages each new header has served since it was last told."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from kmsbridge.cli.options import settings
+from kmsbridge.cli.sign_in import sign_in
 
 if TYPE_CHECKING:
     from kmsbridge.cipher.base import SyncCipher
@@ -16,17 +17,21 @@ C = TypeVar("C", bound="SyncCipher")
 
 
 def open_cipher(cls: type[C]) -> C:
-    """Open an `Encryptor`, `Decryptor` or `EnvelopeCipher` with the selected profile."""
-    _show_warnings()
-    return cls.from_config(settings().config, profile=settings().profile)
+    """Open an `Encryptor`, `Decryptor` or `EnvelopeCipher` with the selected profile, signed in to its keys."""
+    from kmsbridge.cipher.base import from_profile
+
+    return from_profile(cls, load_profile(signed_in=True))
 
 
-def load_profile() -> Profile:
-    """Return the selected profile."""
+def load_profile(*, signed_in: bool = False) -> Profile:
+    """Return the selected profile; signed in to its keys, for a command that calls their services."""
     from kmsbridge import config
 
     _show_warnings()
-    return config.load(settings().config, profile=settings().profile)
+    profile = config.load(settings().config, profile=settings().profile)
+    if signed_in:
+        sign_in((*profile.encrypt_to, *profile.decrypt_with))
+    return profile
 
 
 def _show_warnings() -> None:

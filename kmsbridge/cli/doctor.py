@@ -73,7 +73,7 @@ def doctor(expect: Any, message: str | None, count: str | None, bound: dict[str,
 
     if message == count == streams.DASH:
         raise click.UsageError("--message and --count cannot both be -", click.get_current_context())
-    profile = load_profile()
+    profile = load_profile(signed_in=True)
     header = None if message is None else _header(message)
     report = check_keys(profile, expect=expect, header=header, **bound)
     counted = (

@@ -25,7 +25,7 @@ def keys(as_json: bool) -> None:
 
     No key is used: this host may still be refused to wrap or unwrap with a key that is listed as enabled.
     """
-    profile, code = load_profile(), 0
+    profile, code = load_profile(signed_in=True), 0
     rows: list[dict[str, str]] = []
     for config in _keys_of(profile).values():
         row = {"name": config.name, "uri": str(config.uri), "key_id": "", "state": "unknown", "version": ""}
@@ -51,7 +51,7 @@ def rotate(key: str, as_json: bool) -> None:
 
     Messages of older versions can still be decrypted; `rewrap` moves them to the new version.
     """
-    profile = load_profile()
+    profile = load_profile(signed_in=True)
     configs = _keys_of(profile)
     if key not in configs:
         raise CommandError(

@@ -31,8 +31,13 @@ _START: Final = 0xFFFF + 72
     is_flag=True,
     help="Change nothing; print the files that need it, and exit with 10 if any does.",
 )
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Ask the key services which version wrapped each data key, one call each; needs the context.",
+)
 @json_option
-def rewrap(files: tuple[str, ...], bound: dict[str, Any], check: bool, as_json: bool) -> None:
+def rewrap(files: tuple[str, ...], bound: dict[str, Any], check: bool, verify: bool, as_json: bool) -> None:
     """Wrap the data keys of messages again, with the keys in `encrypt_to` in their current versions.
 
     Files are changed in place; their bodies stay as they are. `-` rewraps stdin to stdout. Give the context
@@ -52,17 +57,23 @@ def rewrap(files: tuple[str, ...], bound: dict[str, Any], check: bool, as_json: 
         if files == (streams.DASH,) and not check:
             _rewrap_stream(cipher, None, bound)
             return
-        code = _rewrap_files(cipher, files, bound, check=check, as_json=as_json)
+        code = _rewrap_files(cipher, files, bound, check=check, verify=verify, as_json=as_json)
     click.get_current_context().exit(code)
 
 
 def _rewrap_files(
-    cipher: EnvelopeCipher, files: tuple[str, ...], bound: dict[str, Any], *, check: bool, as_json: bool
+    cipher: EnvelopeCipher,
+    files: tuple[str, ...],
+    bound: dict[str, Any],
+    *,
+    check: bool,
+    verify: bool,
+    as_json: bool,
 ) -> int:
     needed: dict[str, bool] = {}
 
     def work(name: str) -> None:
-        needs = _needs_rewrap(cipher, name)
+        needs = _needs_rewrap(cipher, name, {"verify": True, **bound} if verify else {})
         if needs and not check:
             _rewrap_file(cipher, name, bound)
         needed[name] = needs
@@ -80,13 +91,13 @@ def _rewrap_files(
     return code or (exits.NEEDS_REWRAP if check and count else 0)
 
 
-def _needs_rewrap(cipher: EnvelopeCipher, name: str) -> bool:
+def _needs_rewrap(cipher: EnvelopeCipher, name: str, how: dict[str, Any]) -> bool:
     from kmsbridge import journal
 
     if journal.interrupted(name):
         return True
     start = _start(name)
-    return cipher.needs_rewrap(start)
+    return cipher.needs_rewrap(start, **how)
 
 
 def _start(name: str) -> bytes:

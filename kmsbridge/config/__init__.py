@@ -6,8 +6,9 @@ those that `env:NAME` values name.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kmsbridge.config.document import (
@@ -27,6 +28,7 @@ from kmsbridge.config.profile import build, index_config, key_config, key_uri
 from kmsbridge.config.source import ARGUMENT, Source, is_reference, read_variable
 from kmsbridge.config.suggestions import dotted_name, prefixed_errors, suggestion, unknown_option_error
 from kmsbridge.errors import ConfigError, forget_locals, quoted
+from kmsbridge.registry import driver_class
 
 __all__ = [
     "IndexConfig",
@@ -138,10 +140,12 @@ def explain(
 ) -> list[Setting]:
     """Return every value that `load` uses with the same arguments, defaults included, and its origin.
 
-    Secrets, and all values given as `env:` or `file:`, are masked. Raises `ConfigError`.
+    After them come the endpoints of the key services, where the keys' drivers tell. Secrets, and all values given as
+    `env:` or `file:`, are masked. Raises `ConfigError`.
     """
     try:
-        return _load(path, profile, env)[1]
+        found, settings = _load(path, profile, env)
+        return [*settings, *_endpoints(found)]
     except Exception as error:
         forget_locals(error)
         del env
@@ -178,6 +182,18 @@ def from_uri(uri: str, *, decrypt_uris: Sequence[str] = (), options: Mapping[str
         forget_locals(error)
         del uri, decrypt_uris, options
         raise
+
+
+def _endpoints(profile: Profile) -> Iterator[Setting]:
+    keys = {key.name: key for key in (*profile.encrypt_to, *profile.decrypt_with)}
+    for key in keys.values():
+        with contextlib.suppress(
+            ConfigError
+        ):  # a key that cannot be opened has no endpoint, and its values are shown
+            with contextlib.closing(driver_class(key.uri.scheme).open(key.uri, key.options)) as driver:
+                told = driver.endpoint()
+            if told is not None:
+                yield Setting(f"{key.options.name} (endpoint)", *told)
 
 
 def _load(

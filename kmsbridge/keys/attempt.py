@@ -17,10 +17,9 @@ from kmsbridge.driver import (
     KeyDriver,
     Operation,
     OtherCall,
-    report_calls_to,
-    take_request_id,
 )
 from kmsbridge.errors import KmsBridgeError, ProviderFailure
+from kmsbridge.reports import report_calls_to, take_request_id
 from kmsbridge.threads import Workers
 
 E = TypeVar("E", bound=BaseException)

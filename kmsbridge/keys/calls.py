@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from kmsbridge.clock import Deadline
+from kmsbridge.context import EMPTY, EncryptionContext
 from kmsbridge.driver import Capability, ErrorDetails, ErrorKind, KeyDriver, Operation, OtherCall
 from kmsbridge.errors import KmsBridgeError
 from kmsbridge.keys.attempt import Attempts, Done, Failed, Raised, Request
@@ -21,6 +22,8 @@ from kmsbridge.policy import CallPolicy
 
 T = TypeVar("T")
 
+VERIFY: Final = "verify"
+"""The purpose of a call that asks the service which version wrapped a data key; its operation is `rewrap`."""
 _NOT_SENT: Final = Failed(ErrorKind.THROTTLED, ErrorDetails(), None)
 
 
@@ -70,6 +73,8 @@ class KeyCalls:
         breaker is open. Raise a `KmsError`, or what `check` raises.
         """
         method = f"{call.operation}_many" if call.batch else call.operation
+        if call.purpose == VERIFY:
+            method = "is_current"
         request = Request(call.operation, method, arguments)
         health = self._health_for(driver, call.operation)
         retries = Retries(
@@ -188,6 +193,7 @@ class KeyCalls:
             attempts=retries.made,
             request_id=retries.request_id,
             key_version=version or call.key_version,
+            key_id=self._identity.key_id,
         )
         self._observer.call_finished(call, result)
 
@@ -208,3 +214,9 @@ class KeyCalls:
             )
             self._observer.call_started(call)
             self._observer.call_finished(call, result)
+
+
+def common_context(items: Sequence[tuple[Any, EncryptionContext]]) -> EncryptionContext:
+    """Return the context of all items, for observers; an empty one where they have different ones."""
+    contexts = {context for _, context in items}
+    return contexts.pop() if len(contexts) == 1 else EMPTY

@@ -9,14 +9,14 @@ from typing import Any, Final, TypeVar
 
 from kmsbridge import errors, forks
 from kmsbridge.clock import Deadline
-from kmsbridge.context import EMPTY
 from kmsbridge.driver import Capability, EncryptionContext, KeyDescription, KeyDriver, WrappedKey
 from kmsbridge.environment import NO_ENVIRONMENT, Environment
-from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsError, KmsInvalidRequest, LimitExceeded
+from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsError, KmsInvalidRequest
 from kmsbridge.keys import binding, validation
-from kmsbridge.keys.calls import KeyCalls
+from kmsbridge.keys.calls import VERIFY, KeyCalls, common_context
 from kmsbridge.keys.health import ServiceHealth
 from kmsbridge.keys.identity import KeyIdentity
+from kmsbridge.keys.translation import cannot_rotate, too_long
 from kmsbridge.observer import NOBODY, Call, Observer
 from kmsbridge.policy import CallPolicy
 from kmsbridge.secret import Secret
@@ -30,18 +30,16 @@ _CLOSING: Final = 2.0
 class ManagedKey:
     """A configured key: its driver, behind the rules that hold for every driver.
 
-    It is put together from parts with one job each: its identity, its calls (retries, breaker, limiter, and
-    the translation of failures into errors), the binding of the context, and the checks of what a driver
-    returns.
+    Its parts have one job each: its identity, its calls (retries, breaker, limiter, translation of failures), the
+    binding of the context, and the checks of what a driver returns.
 
     `name` is the key's name in the configuration; `observer` is told of every call; what is wrapped is bound to
-    `environment`, beside the context. Threads may share a key,
-    and signal handlers may use it at any time; a forked child gets a driver of its own at its first call, by
-    `open_driver`.
+    `environment`, beside the context. Threads may share a key, and signal handlers may use it at any time; a forked
+    child gets a driver of its own at its first call, by `open_driver`.
 
-    A method that may be a call takes a `deadline`, the end of the whole operation's time; without one it has
-    the policy's for itself. An exception that neither the driver nor the library caused, such as a signal
-    handler's, comes out at once and unchanged, and the call counts for nothing.
+    A method that may be a call takes a `deadline`, the end of the whole operation's time; without one it has the
+    policy's for itself. An exception that neither the driver nor the library caused, such as a signal handler's,
+    comes out at once and unchanged, and the call counts for nothing.
     """
 
     def __init__(
@@ -163,12 +161,13 @@ class ManagedKey:
         payload = self._bind(plaintext, context)
         _overwritten = Secret(payload)  # it is a copy where the library binds the context
         deadline = deadline or self.new_deadline()
-        key_id = self.identify(deadline=deadline)
+        if not self.driver.wrap_tells_id:
+            self.identify(deadline=deadline)
         return self._calls.call(
             self.driver,
-            Call("wrap", key_id, context, purpose=purpose),
+            Call("wrap", str(self), context, purpose=purpose),
             (payload, context),
-            partial(validation.check_wrapped_key, key_id=key_id, payload=payload),
+            partial(self._check_wrapped, payload=payload),
             deadline,
         )
 
@@ -179,11 +178,9 @@ class ManagedKey:
         purpose: str = "",
         deadline: Deadline | None = None,
     ) -> list[WrappedKey | KmsBridgeError]:
-        """Wrap 1 to `batch_limit` payloads in one call of the driver. Return each result in its place, a
-        failure as its error.
+        """Wrap 1 to `batch_limit` payloads in one call of the driver. Return each result in its place, or its error.
 
-        Needs `BATCH_WRAP`. Raise `LimitExceeded` where one is too large, and a `KmsError` where all of it
-        failed.
+        Needs `BATCH_WRAP`. Raise `LimitExceeded` where one is too large, and a `KmsError` where all of it failed.
         """
         items = [(plaintext, self.environment.mark(context)) for plaintext, context in items]
         payloads = [(self._bind(plaintext, context), context) for plaintext, context in items]
@@ -191,7 +188,7 @@ class ManagedKey:
         key_id, count = self.identify(deadline=deadline), len(items)
         return self._calls.call_batch(
             self.driver,
-            Call("wrap", key_id, _common_context(items), purpose=purpose, batch=count),
+            Call("wrap", key_id, common_context(items), purpose=purpose, batch=count),
             payloads,
             lambda number, answer: validation.check_wrapped_key(answer, key_id, payloads[number][0]),
             deadline,
@@ -225,8 +222,7 @@ class ManagedKey:
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[bytes | KmsBridgeError]:
-        """Unwrap 1 to `batch_limit` wrapped keys in one call of the driver. Return each result in its place,
-        a failure as its error.
+        """Unwrap 1 to `batch_limit` wrapped keys in one call of the driver. Return each result in its place, or its error.
 
         Raise a `KmsError` where all of it failed.
         """
@@ -269,6 +265,25 @@ class ManagedKey:
                 raise
         return self._rewrap(wrapped, (context, marked), deadline)
 
+    def is_current(
+        self, wrapped: WrappedKey, context: EncryptionContext, *, deadline: Deadline
+    ) -> bool | None:
+        """Return whether the key's current version wrapped it, as the service tells; None where it does not.
+
+        Without `CHECKS_VERSION` it is unwrapped. Raise `AuthenticationError`, or a `KmsError`.
+        """
+        if Capability.CHECKS_VERSION not in self.capabilities:
+            self.unwrap(wrapped, context, deadline=deadline)
+            return None
+        marked = self.environment.mark(context)
+        return self._calls.call(
+            self.driver,
+            Call("rewrap", self.identify(deadline=deadline), marked, purpose=VERIFY),
+            (wrapped, marked),
+            validation.check_answer_of_is_current,
+            deadline,
+        )
+
     def describe(self, *, deadline: Deadline | None = None) -> KeyDescription:
         """Return the key's state and current version. Raise a `KmsError`."""
         deadline = deadline or self.new_deadline()
@@ -286,15 +301,10 @@ class ManagedKey:
 
         Raise `KmsInvalidRequest` where the driver cannot rotate, or a `KmsError`.
         """
-        if Capability.ROTATE not in self.capabilities:
-            raise errors.KmsInvalidRequest(
-                f"the {self._identity.scheme} driver does not rotate keys",
-                remedy="rotate the key with the provider's own tools",
-                key_id=self.key_id,
-                operation="rotate",
-            )
         deadline = deadline or self.new_deadline()
         self.identify(deadline=deadline)
+        if Capability.ROTATE not in self.capabilities:
+            raise cannot_rotate(self._identity)
         # Never again: an attempt of which nobody knows what became of it may have made a version.
         told = self._calls.call(
             self.driver,
@@ -325,6 +335,11 @@ class ManagedKey:
 
     def __repr__(self) -> str:
         return f"ManagedKey({self})"
+
+    def _check_wrapped(self, answer: Any, payload: bytes) -> WrappedKey:
+        if not self._identity.key_id and isinstance(answer, WrappedKey):
+            self._identity.key_id = self._identity.check(answer.key_id)
+        return validation.check_wrapped_key(answer, self._identity.key_id, payload)
 
     def _describe_new_version(self, deadline: Deadline) -> KeyDescription | None:
         # The key is rotated by now: that its version cannot be told must not read as if it were not.
@@ -372,7 +387,7 @@ class ManagedKey:
     ) -> list[bytes | KmsBridgeError]:
         return self._calls.call_batch(
             self.driver,
-            Call("unwrap", str(self), _common_context(items), batch=len(items)),
+            Call("unwrap", str(self), common_context(items), batch=len(items)),
             items,
             lambda number, answer: self._unbind(answer, items[number][1]),
             deadline,
@@ -380,18 +395,9 @@ class ManagedKey:
 
     def _bind(self, plaintext: bytes, context: EncryptionContext) -> bytes:
         if len(plaintext) > self.max_plaintext:
-            raise LimitExceeded(
-                f"{len(plaintext)} bytes are more than {self} wraps at once",
-                remedy=f"its limit is {self.max_plaintext} bytes; without direct mode there is none",
-            )
+            raise too_long(len(plaintext), self.max_plaintext, self._identity)
         return plaintext if self.binds_context else binding.bind(plaintext, context)
 
     def _unbind(self, answer: Any, context: EncryptionContext) -> bytes:
         payload = validation.check_plaintext(answer)
         return payload if self.binds_context else binding.unbind(payload, context)
-
-
-def _common_context(items: Sequence[tuple[Any, EncryptionContext]]) -> EncryptionContext:
-    """Return the context of all items, for observers; an empty one where they have different ones."""
-    contexts = {context for _, context in items}
-    return contexts.pop() if len(contexts) == 1 else EMPTY

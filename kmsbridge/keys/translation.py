@@ -129,3 +129,21 @@ def deadline_passed(operation: str, key: KeyIdentity) -> KmsError:
         key_id=key.key_id,
         operation=operation,
     )
+
+
+def cannot_rotate(key: KeyIdentity) -> KmsError:
+    """Return the error for a rotation by a driver that has none."""
+    return errors.KmsInvalidRequest(
+        f"the {key.scheme} driver does not rotate keys",
+        remedy="rotate the key with the provider's own tools",
+        key_id=key.key_id,
+        operation="rotate",
+    )
+
+
+def too_long(length: int, most: int, key: KeyIdentity) -> KmsBridgeError:
+    """Return the error for a payload of `length` bytes, where the key wraps at most `most`."""
+    return errors.LimitExceeded(
+        f"{length} bytes are more than {key} wraps at once",
+        remedy=f"its limit is {most} bytes; without direct mode there is none",
+    )

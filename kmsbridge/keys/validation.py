@@ -39,6 +39,13 @@ def check_plaintext(answer: Any) -> bytes:
     return answer
 
 
+def check_answer_of_is_current(answer: Any) -> bool | None:
+    """Return `answer` if it is true, false or None."""
+    if answer is not None and not isinstance(answer, bool):
+        raise FaultyAnswer("it returned neither true nor false")
+    return answer
+
+
 def check_batch(answer: Any, count: int) -> list[Any]:
     """Return `answer` if it has a result for each of `count` items."""
     if not isinstance(answer, list) or len(answer) != count:

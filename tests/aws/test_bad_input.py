@@ -1,16 +1,14 @@
 """What cannot be right is refused when the key is opened, or at its first use, and says what to do."""
 
-import contextlib
-
 import pytest
 from botocore.exceptions import ClientError, NoRegionError
 from kmsbridge_aws import AwsKmsDriver
-from kmsbridge_aws.failures import UnfitKey
 from kmsbridge_testing.contract.base import Keys
 
+from kmsbridge import Encryptor, config
 from kmsbridge.driver import EncryptionContext, KeyURI, Options
 from kmsbridge.errors import ConfigError, KmsInvalidRequest, KmsKeyNotFound
-from tests.backends.aws import REGION, plain_client
+from tests.backends.aws import REGION
 
 KEY = "12345678-1234-1234-1234-123456789012"
 ARN = f"arn:aws:kms:eu-west-1:111122223333:key/{KEY}"
@@ -144,15 +142,13 @@ WRONG_KEYS = {
 
 
 @pytest.mark.parametrize(("made", "options"), WRONG_KEYS.values(), ids=WRONG_KEYS)
-def test_key_of_the_wrong_type_is_told_at_first_use(driver_of, endpoint, made, options):
-    """`KmsInvalidRequest`, with what to use instead."""
-    with contextlib.closing(plain_client()) as kms:
-        key = kms.create_key(**made)["KeyMetadata"]["KeyId"]
-    driver = driver_of(f"aws-kms://{key}?endpoint_url={endpoint}&region={REGION}", **ACCESS, **options)
-    with pytest.raises(UnfitKey) as caught:
-        driver.wrap(bytes(32), BOUND, timeout=10)
-    assert caught.value.kind.name == "INVALID_REQUEST"
-    assert "SYMMETRIC_DEFAULT" in caught.value.remedy
+def test_key_of_the_wrong_type_is_told_at_first_use(harness, end, made, options):
+    """`KmsInvalidRequest`, with what to use instead, whether the first use looks at the key or encrypts."""
+    name = harness.kms.create_key(**made)["KeyMetadata"]["KeyId"]
+    for use in (lambda key: key.wrap(bytes(32), BOUND), lambda key: key.identify()):
+        key = Keys(harness, end).at(harness.at(name, **options))
+        with pytest.raises(KmsInvalidRequest, match="SYMMETRIC_DEFAULT"):
+            use(key)
 
 
 def test_key_of_the_wrong_type_is_refused_by_aws(harness, end):
@@ -216,8 +212,8 @@ def test_what_is_for_emulators_is_not_for_production(driver_of, query, options, 
     ("url", "settings"),
     [
         ("http://user:canary@127.0.0.1:4566", ["{} points at http://127.0.0.1, which is this machine"]),
-        ("https://kms.eu-west-1.amazonaws.com", []),
-        ("http://[", []),
+        ("https://kms.eu-west-1.amazonaws.com", ["{} takes the endpoint from the environment"]),
+        ("http://[", ["{} takes the endpoint from the environment"]),
     ],
     ids=["emulator", "service", "no URL"],
 )
@@ -228,6 +224,61 @@ def test_endpoint_of_the_standard_variables_counts(driver_of, monkeypatch, name,
     assert driver_of(f"aws-kms://{ARN}").development_settings() == expected
     given = "?endpoint_url=https://kms.eu-west-1.amazonaws.com"
     assert driver_of(f"aws-kms://{ARN}{given}").development_settings() == []
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    assert driver_of(f"aws-kms://{ARN}").development_settings() == []
+
+
+def test_endpoint_of_sts_counts_where_a_role_is_assumed(driver_of, monkeypatch):
+    """STS is given the credentials' signature, and its answer decides who signs."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "https://sts.example")
+    role = {"role_arn": "arn:aws:iam::111122223333:role/a"}
+    assert driver_of(f"aws-kms://{ARN}").development_settings() == []
+    told = ["AWS_ENDPOINT_URL_STS takes the endpoint from the environment"]
+    assert driver_of(f"aws-kms://{ARN}", assume_role=role).development_settings() == told
+
+
+def test_production_refuses_an_endpoint_from_the_environment(monkeypatch):
+    """Which whoever starts the program chooses; the configuration may allow it."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "https://kms.example")
+    key = {"uri": f"aws-kms://{ARN}"}
+    settings = {"keys": {"aws": key}, "profiles": {"prod": {"encrypt_to": ["aws"], "production": True}}}
+    with pytest.raises(ConfigError, match="AWS_ENDPOINT_URL takes the endpoint from the environment"):
+        Encryptor.from_mapping(settings)
+    key["allow_in_production"] = True
+    Encryptor.from_mapping(settings).close()
+
+
+ENDPOINTS = {
+    "default": ("", {}, "that of AWS KMS in eu-west-1", "default"),
+    "URI": (
+        "?endpoint_url=https://kms.internal:8443",
+        {},
+        "https://kms.internal:8443",
+        "endpoint_url of the URI",
+    ),
+    "environment": (
+        "",
+        {"AWS_ENDPOINT_URL": "http://user:canary@127.0.0.1:4566/x"},
+        "http://127.0.0.1:4566",
+        "environment variable AWS_ENDPOINT_URL",
+    ),
+    "environment for KMS": (
+        "",
+        {"AWS_ENDPOINT_URL_KMS": "https://a.example", "AWS_ENDPOINT_URL": "https://b.example"},
+        "https://a.example",
+        "environment variable AWS_ENDPOINT_URL_KMS",
+    ),
+}
+
+
+@pytest.mark.parametrize(("query", "variables", "url", "origin"), ENDPOINTS.values(), ids=ENDPOINTS)
+def test_endpoint_in_force_is_explained(monkeypatch, query, variables, url, origin):
+    """With where it came from, and without a password."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    told = config.explain(env={"KMSBRIDGE_KEY": f"aws-kms://{ARN}{query}"})
+    (setting,) = [each for each in told if each.name.endswith("(endpoint)")]
+    assert (setting.value, setting.origin) == (url, origin)
 
 
 def test_forgery_is_there_when_the_keys_arn_is_known(driver_of):

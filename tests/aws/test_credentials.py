@@ -1,13 +1,25 @@
 """Whose credentials a call is signed with, and that fetching them has an end."""
 
+import json
 import re
 import socket
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ProfileNotFound,
+    UnauthorizedSSOTokenError,
+)
+from kmsbridge_aws import AwsKmsDriver
+from kmsbridge_aws.failures import details
 
-from kmsbridge.driver import EncryptionContext, ErrorKind
+from kmsbridge.driver import EncryptionContext, ErrorKind, KeyURI, Options
+from kmsbridge.errors import ConfigError
 from tests.backends.aws import REGION, AwsHarness
 
 BOUND = EncryptionContext.of({}).with_reserved(kmsbridge="dek")
@@ -232,3 +244,181 @@ def test_credentials_are_renewed_in_the_background(driver_of, callers, uri, tmp_
         call(driver, timeout=2)
     assert [key for _, key, _ in callers.seen] == ["AKIAPROCESS"] * 3
     assert counter.read_text() == "x\n" * 3
+
+
+def written(path, access_key_id):
+    path.write_text(f"[default]\naws_access_key_id = {access_key_id}\naws_secret_access_key = s\n")
+
+
+@pytest.fixture
+def refusing(callers, front):
+    """Has the front refuse the callers that are added to it, with a code."""
+    refused = {}
+    answer = front.answer
+
+    def refusing(body, headers):
+        status, content, request_id = answer(body, headers)
+        code = refused.get(callers.seen[-1][1])
+        if code is None:
+            return status, content, request_id
+        if "x-amz-target" in headers:
+            return 400, f'{{"__type": "{code}"}}'.encode(), "r-1"
+        error = f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>"
+        return 403, error.encode(), "r-1"
+
+    front.answer = refusing
+    return refused
+
+
+@pytest.mark.parametrize(
+    "code", ["ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"]
+)
+def test_replaced_credentials_file_is_read_again(driver_of, callers, refusing, uri, tmp_path, code):
+    """The call in which AWS refuses the old ones succeeds, and those after it use the new ones."""
+    written(tmp_path / "credentials", "AKIAOLD")
+    driver = driver_of(uri)
+    call(driver)
+    refusing["AKIAOLD"] = code
+    written(tmp_path / "credentials", "AKIANEW")
+    call(driver)
+    call(driver)
+    assert [key for _, key, _ in callers.seen] == ["AKIAOLD", "AKIAOLD", "AKIANEW", "AKIANEW"]
+
+
+def test_file_with_the_same_credentials_is_read_again_once(driver_of, callers, refusing, uri, tmp_path):
+    """AWS is not asked a second time with what it has just refused."""
+    written(tmp_path / "credentials", "AKIAOLD")
+    driver = driver_of(uri)
+    call(driver)
+    refusing["AKIAOLD"] = "ExpiredTokenException"
+    with pytest.raises(ClientError) as caught:
+        driver.resolve(timeout=10)
+    assert driver.classify(caught.value, "resolve") is ErrorKind.UNAUTHENTICATED
+    assert len(callers.seen) == 2
+
+
+def test_other_refusals_do_not_read_the_file_again(driver_of, callers, refusing, uri, tmp_path):
+    """A wrong clock or a missing permission is not cured by other credentials."""
+    written(tmp_path / "credentials", "AKIAOLD")
+    driver = driver_of(uri)
+    call(driver)
+    refusing["AKIAOLD"] = "AccessDeniedException"
+    written(tmp_path / "credentials", "AKIANEW")
+    with pytest.raises(ClientError):
+        driver.resolve(timeout=10)
+    assert [key for _, key, _ in callers.seen] == ["AKIAOLD", "AKIAOLD"]
+
+
+def test_role_is_assumed_again_with_replaced_credentials(driver_of, front, callers, refusing, uri, tmp_path):
+    """If AWS refuses the role's credentials, the source's file is read again, too."""
+    written(tmp_path / "credentials", "AKIAOLD")
+    driver = driver_of(
+        uri, assume_role={"role_arn": ROLE, "endpoint_url": "http://{}:{}".format(*front.address)}
+    )
+    call(driver)
+    refusing[callers.seen[-1][1]] = "ExpiredTokenException"
+    written(tmp_path / "credentials", "AKIANEW")
+    call(driver)
+    assert [key for service, key, _ in callers.seen if service == "sts"] == ["AKIAOLD", "AKIANEW"]
+
+
+def test_many_calls_read_a_replaced_file_once(driver_of, callers, refusing, uri, tmp_path):
+    """Threads whose calls are refused at once wait for the same reading."""
+    counter, script = tmp_path / "counter", tmp_path / "credentials.sh"
+    script.write_text(
+        f"#!/bin/sh\necho x >> {counter}\n[ $(wc -l < {counter}) -gt 1 ] && sleep 0.5 && new=NEW\n"
+        'echo "{\\"Version\\": 1, \\"AccessKeyId\\": \\"AKIA$new\\", \\"SecretAccessKey\\": \\"s\\"}"\n'
+    )
+    script.chmod(0o700)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {script}\n")
+    driver = driver_of(uri)
+    call(driver)
+    refusing["AKIA"] = "ExpiredTokenException"
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: call(driver), range(8)))
+    assert counter.read_text() == "x\n" * 2
+    assert [key for _, key, _ in callers.seen].count("AKIANEW") == 8
+
+
+@pytest.mark.parametrize("profile", ["nobody", "other"])
+def test_profile_of_the_environment_does_not_matter_to_an_access_key(
+    driver_of, callers, uri, monkeypatch, tmp_path, profile
+):
+    """Whether it exists or not."""
+    (tmp_path / "config").write_text(
+        "[profile other]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = s\nca_bundle = /nowhere\n"
+    )
+    monkeypatch.setenv("AWS_PROFILE", profile)
+    call(driver_of(uri, access_key_id="AKIAOPTION", secret_access_key="s"))
+    assert [key for _, key, _ in callers.seen] == ["AKIAOPTION"]
+
+
+SSO = """\
+[profile payments]
+sso_session = work
+sso_account_id = 111122223333
+sso_role_name = payments
+[sso-session work]
+sso_start_url = https://example.com/start
+sso_region = eu-west-1
+"""
+
+
+@pytest.mark.parametrize("by", ["URI", "AWS_PROFILE"])
+def test_session_of_single_sign_on_that_ended_is_told_with_its_command(
+    driver_of, uri, monkeypatch, tmp_path, by
+):
+    """Which names the profile, wherever that was named."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config").write_text(SSO)
+    if by == "AWS_PROFILE":
+        monkeypatch.setenv("AWS_PROFILE", "payments")
+    driver = driver_of(uri + ("&profile=payments" if by == "URI" else ""))
+    with pytest.raises(BotoCoreError) as caught:
+        driver.resolve(timeout=10)
+    assert driver.classify(caught.value, "resolve") is ErrorKind.UNAUTHENTICATED
+    assert "'aws sso login --profile payments'" in driver.error_details(caught.value).remedy
+
+
+def test_command_of_the_default_profile_names_none():
+    """And a profile with a blank is quoted."""
+    ended = UnauthorizedSSOTokenError()
+    assert "'aws sso login'" in details(ended).remedy
+    assert "--profile 'my own'" in details(ended, "my own").remedy
+
+
+def test_grant_tokens_are_sent(harness, end):
+    """With each operation that takes them, and the others work too."""
+    seen = Counter()
+    answer = harness.front.answer
+
+    def watch(body, headers):
+        action = headers["x-amz-target"].rpartition(".")[2]
+        seen[action, tuple(json.loads(body).get("GrantTokens", ()))] += 1
+        return answer(body, headers)
+
+    harness.front.answer = watch
+    driver = AwsKmsDriver.open(*_opened(harness, grant_tokens="YWJj, ZGVm\n"))
+    end.callback(driver.close)
+    wrapped = driver.wrap(bytes(32), BOUND, timeout=10)
+    driver.unwrap(wrapped, BOUND, timeout=10)
+    driver.rewrap(wrapped, BOUND, timeout=10)
+    driver.describe(timeout=10)
+    with_tokens = ("Encrypt", "Decrypt", "ReEncrypt", "DescribeKey")
+    assert seen == {
+        **{(action, ("YWJj", "ZGVm")): 1 for action in with_tokens},
+        ("GetKeyRotationStatus", ()): 1,
+    }
+
+
+def _opened(harness, **options):
+    address = harness.address("first")
+    return KeyURI.parse(address.uri), Options({**address.options, **options})
+
+
+@pytest.mark.parametrize("tokens", ["a b c d e f g h i j k", "no{token}", "x" * 8193])
+def test_grant_tokens_that_are_none_are_refused(driver_of, uri, tokens):
+    """When the key is opened, without quoting them."""
+    with pytest.raises(ConfigError, match="grant_tokens") as caught:
+        driver_of(uri, grant_tokens=tokens)
+    assert tokens not in str(caught.value)

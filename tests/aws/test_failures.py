@@ -25,7 +25,7 @@ EXPECTED = {
     "AccessDeniedException": ErrorKind.ACCESS_DENIED,
     "NotFoundException": ErrorKind.KEY_NOT_FOUND,
     "DisabledException": ErrorKind.KEY_DISABLED,
-    "KMSInvalidStateException": ErrorKind.KEY_DISABLED,
+    "KMSInvalidStateException": ErrorKind.UNAVAILABLE,  # unless its text says otherwise
     "KeyUnavailableException": ErrorKind.UNAVAILABLE,
     "InvalidCiphertextException": ErrorKind.NOT_AUTHENTIC,
     "IncorrectKeyException": ErrorKind.NOT_AUTHENTIC,
@@ -72,6 +72,53 @@ def test_every_code_of_the_table_is_told(harness, end, code):
 def test_code_means_what_aws_documents(code, kind):
     """Held apart from the table, so that a slip in it shows."""
     assert KIND_OF_CODE[code] is kind
+
+
+STATES = {
+    "arn:aws:kms:eu-west-1:111122223333:key/k is pending deletion.": ErrorKind.KEY_DISABLED,
+    "arn:aws:kms:eu-west-1:111122223333:key/k is pending import.": ErrorKind.KEY_DISABLED,
+    "arn:aws:kms:eu-west-1:111122223333:key/k is pending replica deletion.": ErrorKind.KEY_DISABLED,
+    "arn:aws:kms:eu-west-1:111122223333:key/k is unavailable.": ErrorKind.UNAVAILABLE,
+    "AWS KMS rejected the request because the external key store proxy did not respond in time. Retry the "
+    "request.": ErrorKind.UNAVAILABLE,
+    "AWS KMS cannot communicate with the external key store proxy.": ErrorKind.UNAVAILABLE,
+    "AWS KMS cannot interpret the response from the external key store proxy.": ErrorKind.UNAVAILABLE,
+    "The external key store proxy is in an unhealthy state.": ErrorKind.UNAVAILABLE,
+    "The external key store proxy rejected the request because it could not authenticate AWS KMS.": (
+        ErrorKind.UNAVAILABLE
+    ),
+    "The external key store proxy rejected the request because the external key is not enabled in the external key "
+    "manager.": ErrorKind.KEY_DISABLED,
+    "The external key store proxy rejected the request because it could not find the external key.": (
+        ErrorKind.KEY_NOT_FOUND
+    ),
+    "The external key store proxy denied access to the operation.": ErrorKind.ACCESS_DENIED,
+    "The external key store proxy rejected the request because the specified ciphertext or additional authenticated "
+    "data is corrupted, missing, or otherwise invalid.": ErrorKind.NOT_AUTHENTIC,
+    "A text that AWS will write one day.": ErrorKind.UNAVAILABLE,
+}
+
+
+@pytest.mark.parametrize(("text", "kind"), STATES.items(), ids=range(len(STATES)))
+def test_invalid_state_is_a_disabled_key_only_if_its_text_says_so(text, kind):
+    """AWS uses the one code for a key's state and for every failure of a custom key store."""
+    answer = {"Error": {"Code": "KMSInvalidStateException", "Message": text}}
+    error = ClientError({**answer, "ResponseMetadata": {"HTTPStatusCode": 400}}, "Decrypt")
+    assert classify(error) is kind
+    assert bool(details(error).remedy) is (kind is not ErrorKind.NOT_AUTHENTIC)
+
+
+def test_failing_external_key_store_is_an_outage(harness, end):
+    """It is retried, its remedy names the key store, and the key works as soon as the store is back."""
+    key = Keys(harness, end).open()
+    wrapped = key.wrap(bytes(32), bound())
+    text = "AWS KMS rejected the request because the external key store proxy did not respond in time."
+    harness.front.play("KMSInvalidStateException", text=text)
+    with pytest.raises(errors.KmsUnavailable, match="check the custom key store") as caught:
+        key.unwrap(wrapped, bound())
+    assert caught.value.attempts == 3
+    harness.front.heal()
+    assert key.unwrap(wrapped, bound()) == bytes(32)
 
 
 STATUSES = {

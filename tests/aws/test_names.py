@@ -1,12 +1,16 @@
 """A key is one key, whichever of its names the URI has."""
 
 import contextlib
+import itertools
 import secrets
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from kmsbridge import EnvelopeCipher
+from kmsbridge import Encryptor, EnvelopeCipher, inspect
 from kmsbridge.driver import EncryptionContext
+from kmsbridge.observer import Observer
 from tests.backends.aws import REGION, plain_client
 
 ACCESS = {"access_key_id": "test", "secret_access_key": "test"}
@@ -67,6 +71,52 @@ def test_name_is_resolved_once(driver_of, front, names, name, calls):
         driver.wrap(bytes(32), BOUND, timeout=10)
     asked = {action: count for (action, _), count in front.counts.items()}
     assert asked == {"Encrypt": 3, **({"DescribeKey": calls} if calls else {})}
+
+
+@pytest.mark.parametrize("name", ["id", "alias", "alias ARN"])
+def test_encrypting_host_asks_for_no_arn(front, names, name):
+    """The answer of Encrypt names the key, also in the audit trail; a host that may not DescribeKey encrypts."""
+    front.allow("AKIAENCRYPTOR", ("Encrypt",))
+    told = []
+
+    class Told(Observer):
+        def call_finished(self, call, result):
+            told.append((call.operation, result.key_id))
+
+    uri = uri_of(names[name], "http://{}:{}".format(*front.address))
+    keys = {"aws": {"uri": uri, **ACCESS, "access_key_id": "AKIAENCRYPTOR"}}
+    settings = {"keys": keys, "profiles": {"web": {"encrypt_to": ["aws"], "data_keys": {"max_messages": 1}}}}
+    with Encryptor.from_mapping(settings, observers=[Told()]) as cipher:
+        messages = [cipher.encrypt(b"payload") for _ in range(3)]
+    assert {inspect(message).recipients[0].key_id for message in messages} == {f"aws-kms:{names['ARN']}"}
+    assert front.counts == {("Encrypt", names[name]): 1, ("Encrypt", names["ARN"]): 2}
+    assert told == [("wrap", f"aws-kms:{names['ARN']}")] * 3
+
+
+def test_first_encryptions_at_once_keep_to_one_key(front, kms, names):
+    """Of an alias that is moved between them, which another key's answer is not taken for."""
+    front.allow("test")
+    other = kms.create_key()["KeyMetadata"]["KeyId"]
+    answer, numbers = front.answer, itertools.count()
+    second_came, moved = threading.Event(), threading.Event()
+
+    def answer_in_turn(body, headers):
+        number = next(numbers)
+        if number == 1:
+            second_came.set()
+            moved.wait(10)
+        told = answer(body, headers)
+        if number == 0:
+            second_came.wait(10)
+            kms.update_alias(AliasName=names["alias"], TargetKeyId=other)
+            moved.set()
+        return told
+
+    front.answer = answer_in_turn
+    uri = uri_of(names["alias"], "http://{}:{}".format(*front.address))
+    with EnvelopeCipher.from_uri(uri, **ACCESS) as cipher, ThreadPoolExecutor(2) as threads:
+        messages = list(threads.map(lambda n: cipher.encrypt(b"p", context={"n": str(n)}), range(2)))
+    assert len({inspect(message).recipients[0].key_id for message in messages}) == 1
 
 
 def test_alias_that_is_moved_is_followed_by_a_new_driver_alone(driver_of, endpoint, kms, names):

@@ -91,6 +91,7 @@ class AwsHarness(ProxiedHarness):
 
     def rotate(self, which):
         self.kms.rotate_key_on_demand(KeyId=self.arn(which))
+        self.front.forget_materials()
 
     def disable(self, which):
         self.kms.disable_key(KeyId=self.arn(which))

@@ -153,3 +153,11 @@ def _killed(*_args):
 def test_a_pipe_stands_alone(rotated, args):
     """- cannot be mixed with files or a JSON document."""
     assert rotated.run("rewrap", *args).code == 2
+
+
+def test_verify_asks_the_service_with_the_context(rotated):
+    """A current file passes. A wrong context, which the service notices, fails the check."""
+    rotated.ok("rewrap", "file", *CONTEXT)
+    assert rotated.run("rewrap", "--check", "--verify", "file", *CONTEXT).code == 0
+    assert rotated.run("rewrap", "--check", "file").code == 0
+    assert rotated.run("rewrap", "--check", "--verify", "file").code == 5

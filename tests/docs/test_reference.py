@@ -400,7 +400,9 @@ def promises() -> list[tuple[str, str]]:
     page = "explanation/threat-model.md"
     table = rows(page, "Promises and the tests that hold them") | rows(page, "Attackers at a glance")
     return [
-        (promise, path) for promise, cells in table.items() for path in re.findall(r"tests/[\w/.]+", cells[-1])
+        (promise, path)
+        for promise, cells in table.items()
+        for path in re.findall(r"tests/[\w/.]+", cells[-1])
     ]
 
 

@@ -22,12 +22,12 @@ from kmsbridge.driver import (
     WrappedKey,
     report_call,
     report_request_id,
-    take_request_id,
 )
 from kmsbridge.drivers.hpke.document import Pair
 from kmsbridge.drivers.hpke.errors import HpkeError
 from kmsbridge.drivers.hpke.pairs import RESTORE, open_pair
 from kmsbridge.errors import AuthenticationError, ConfigError, KmsBridgeError
+from kmsbridge.reports import take_request_id
 
 OPTION: Final = "protect_with"
 _ENVIRONMENT: Final = "kmsbridge-environment"

@@ -46,11 +46,14 @@ class FakeDriver(KeyDriver):
 
     Options: `role`, what the caller may do ("both", which is the default, "encrypt-only" or "decrypt-only"); and
     `token`, a credential that `FakeDriver.service.expire` makes invalid. It has every capability except
-    `LOCAL_WRAP`.
+    `LOCAL_WRAP` and `CHECKS_VERSION`.
     """
 
     scheme: ClassVar[str] = "fake"
-    capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.LOCAL_WRAP}
+    capabilities: frozenset[Capability] = frozenset(Capability) - {
+        Capability.LOCAL_WRAP,
+        Capability.CHECKS_VERSION,
+    }
     max_plaintext: int = MAX_PLAINTEXT
     batch_limit: int = BATCH_LIMIT
     service: ClassVar[FakeService] = FakeService()

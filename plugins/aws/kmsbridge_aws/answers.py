@@ -42,13 +42,19 @@ def check_fit(metadata: Mapping[str, Any], *, asymmetric: bool) -> None:
     `metadata` is the KeyMetadata of DescribeKey or the answer of GetPublicKey.
     """
     spec = metadata.get("KeySpec") or metadata.get("CustomerMasterKeySpec")
-    if metadata.get("KeyUsage") != "ENCRYPT_DECRYPT" or spec not in (_RSA if asymmetric else _SYMMETRIC):
+    usage = metadata.get("KeyUsage", "ENCRYPT_DECRYPT")  # moto leaves out what CreateKey was not told
+    if usage != "ENCRYPT_DECRYPT" or spec not in (_RSA if asymmetric else _SYMMETRIC):
         raise UnfitKey("the AWS key is of a different type or purpose than the configuration says")
 
 
 def state_of(answer: Mapping[str, Any]) -> KeyState:
     """Return the key's state; `UNKNOWN` for a state that this driver does not know."""
     return _STATES.get(str(_metadata(answer).get("KeyState")), KeyState.UNKNOWN)
+
+
+def material_of(answer: Mapping[str, Any]) -> str:
+    """Return the id of the key's current key material, "" for a key that has none of its own in AWS KMS."""
+    return str(_metadata(answer).get("CurrentKeyMaterialId") or "")
 
 
 def rotation_of(answer: Mapping[str, Any]) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import botocore.session
 from botocore.config import Config
+from botocore.configprovider import ConstantProvider
 from botocore.credentials import AssumeRoleCredentialFetcher, Credentials, DeferredRefreshableCredentials
 from botocore.exceptions import NoCredentialsError
 from botocore.loaders import create_loader
 
+from kmsbridge_aws import mfa
 from kmsbridge_aws.settings import Settings
 from kmsbridge_aws.transport import Sender
 
@@ -23,16 +26,22 @@ _LAST_MINUTE: Final = 60
 class HeldCredentials(Credentials):  # type: ignore[misc]
     """The credentials that sign requests. Unlike botocore's own, they are not renewed during a request.
 
-    `fetch` renews them, and `are_ending` and `have_ended` say when that is due.
+    `fetch` renews them, and `are_ending` and `have_ended` say when that is due. `find` returns their source, from
+    botocore's standard chain or the configuration.
     """
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, find: Callable[[], Any]) -> None:
         super().__init__("", "")
-        self._source = source
-        self.fetch()
+        self._find = find
+        self.fetch(anew=True)
 
-    def fetch(self) -> None:
-        """Get credentials from their source, which renews them if that is due. May take long."""
+    def fetch(self, *, anew: bool = False) -> None:
+        """Get credentials from their source, which renews them if that is due. May take long.
+
+        With `anew` the source is looked for again: files are read and programs are run again.
+        """
+        if anew:
+            self._source = self._find()
         self._frozen = self._source.get_frozen_credentials()
 
     def get_frozen_credentials(self) -> Any:
@@ -54,22 +63,45 @@ class HeldCredentials(Credentials):  # type: ignore[misc]
         return self
 
 
-def open_session(settings: Settings) -> tuple[Any, HeldCredentials, Sender]:
+def open_session(
+    settings: Settings, ask: Callable[[str], str] | None = None
+) -> tuple[Any, HeldCredentials, Sender]:
     """Return a session, its credentials, and the sender of its requests. Raises botocore's exceptions.
 
-    May take long: finding credentials can involve the instance's metadata service, another program, STS or a
+    `ask` asks a person for the code of an MFA device; without it such a profile raises a `DriverError`. May take long: finding credentials can involve the instance's metadata service, another program, STS or a
     single sign-on service.
     """
-    session = botocore.session.Session(profile=settings.profile)
+    session = _session(settings)
     # botocore would also use REQUESTS_CA_BUNDLE, which is not meant for AWS.
     verify = settings.ca_file or session.get_config_variable("ca_bundle") or True
     sender = Sender(verify, plain=settings.allow_plain_http)
-    session.set_default_client_config(Config(**_CONFIG))
-    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
-    session.register("before-send", sender)
-    credentials = HeldCredentials(_credentials(session, settings))
+    # Each time in a new session, because one reads the files once.
+    credentials = HeldCredentials(lambda: _credentials(_session(settings, sender), settings, ask))
+    session = _session(settings, sender)
     session.register_component("credential_provider", credentials)
     return session, credentials, sender
+
+
+class _Session(botocore.session.Session):  # type: ignore[misc]
+    """A session whose clients send their requests by `sender`."""
+
+    sender: Sender | None
+
+    def create_client(self, *arguments: Any, **options: Any) -> Any:
+        client = super().create_client(*arguments, **options)
+        client._endpoint.http_session = self.sender  # noqa: SLF001 - there is no other way
+        return client
+
+
+def _session(settings: Settings, sender: Sender | None = None) -> Any:
+    session = _Session(profile=settings.profile)
+    session.sender = sender
+    if settings.access_key is not None:
+        # AWS_PROFILE names a profile for its credentials, which this key does not use; it need not even exist.
+        session.get_component("config_store").set_config_provider("profile", ConstantProvider(None))
+    session.set_default_client_config(Config(**_CONFIG))
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
 
 
 @functools.cache
@@ -78,10 +110,12 @@ def _loader(search_path: str | None) -> Any:
     return create_loader(search_path)
 
 
-def _credentials(session: Any, settings: Settings) -> Any:
+def _credentials(session: Any, settings: Settings, ask: Callable[[str], str] | None) -> Any:
     key = settings.access_key
     if key is None:
-        found = session.get_component("credential_provider").load_credentials()
+        chain = session.get_component("credential_provider")
+        mfa.ask_with(chain.get_provider("assume-role"), ask)
+        found = chain.load_credentials()
         if found is None:
             raise NoCredentialsError
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
 from kmsbridge.driver import (
@@ -24,10 +24,11 @@ from kmsbridge.driver import (
 )
 from kmsbridge.driverkit.publickey import OaepPublicKey
 from kmsbridge.errors import ConfigError
-from kmsbridge_aws import answers, failures, policies, settings
+from kmsbridge_aws import answers, failures, mfa, policies, settings
 from kmsbridge_aws.client import Client
 from kmsbridge_aws.failures import UnreadableAnswer
 from kmsbridge_aws.naming import SCHEME, Arn, arn_of_key_id
+from kmsbridge_aws.rotation import Rotation
 from kmsbridge_aws.settings import Settings
 
 _SYMMETRIC, _OAEP = "SYMMETRIC_DEFAULT", "RSAES_OAEP_SHA_256"
@@ -56,7 +57,7 @@ class AwsKmsDriver(KeyDriver):
 
     scheme: ClassVar[str] = SCHEME
     capabilities: frozenset[Capability] = frozenset(
-        {Capability.BINDS_CONTEXT, Capability.SERVER_REWRAP, Capability.ROTATE}
+        {Capability.BINDS_CONTEXT, Capability.SERVER_REWRAP, Capability.ROTATE, Capability.CHECKS_VERSION}
     )
     max_plaintext: int = _MAX_SYMMETRIC
     rewraps_context: bool = True
@@ -66,8 +67,10 @@ class AwsKmsDriver(KeyDriver):
         self._alias = given.arn if given.arn is not None and not given.arn.is_key else None
         self._arn = given.arn if given.arn is not None and given.arn.is_key else None
         self._client = Client(given)
-        self._development = settings.for_development(given)
-        self._public_key = given.public_key
+        self._rotation = Rotation(self._client)
+        self._development, self._endpoint = settings.for_development(given), settings.endpoint(given)
+        self._public_key, self._profile = given.public_key, given.profile
+        self.wrap_tells_id = not given.asymmetric
         if given.asymmetric:
             self.capabilities, self.max_plaintext = frozenset(), _MAX_SMALLEST_RSA
         if given.public_key is not None:
@@ -82,7 +85,7 @@ class AwsKmsDriver(KeyDriver):
     def resolve(self, *, timeout: float) -> str:
         """Return `aws-kms:` and the key's ARN, with `*` as the region of a multi-region key.
 
-        Calls DescribeKey once if the URI does not contain the key's ARN.
+        Calls DescribeKey once if the URI does not contain the key's ARN and nothing was wrapped before.
         """
         return self._resolved(time.monotonic() + timeout).key_id
 
@@ -91,15 +94,15 @@ class AwsKmsDriver(KeyDriver):
         deadline = time.monotonic() + timeout
         if self._asymmetric:
             return self._wrap_here(plaintext, deadline)
-        arn = self._resolved(deadline)
         answer = self._client.call(
             "encrypt",
             deadline,
-            KeyId=str(arn),
+            KeyId=str(self._arn or self._name),
             Plaintext=_EMPTY + plaintext if not plaintext or plaintext.startswith(_EMPTY) else plaintext,
             EncryptionContext=dict(context),
             EncryptionAlgorithm=_SYMMETRIC,
         )
+        arn = self._named_in(answer)
         return WrappedKey(arn.key_id, "", _checked(answer, "CiphertextBlob", arn, _SYMMETRIC))
 
     def unwrap(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bytes:
@@ -138,22 +141,17 @@ class AwsKmsDriver(KeyDriver):
         """Rewrap by ReEncrypt, bound to `new_context` if it is given: the payload does not leave AWS KMS."""
         if self._asymmetric:
             return super().rewrap(wrapped, context, timeout=timeout)
-        deadline = time.monotonic() + timeout
-        arn = self._resolved(deadline)
-        source = arn if wrapped.key_id == arn.key_id else arn_of_key_id(wrapped.key_id)
-        answer = self._client.call(
-            "re_encrypt",
-            deadline,
-            CiphertextBlob=wrapped.ciphertext,
-            SourceKeyId=str(source),
-            SourceEncryptionAlgorithm=_SYMMETRIC,
-            SourceEncryptionContext=dict(context),
-            DestinationKeyId=str(arn),
-            DestinationEncryptionAlgorithm=_SYMMETRIC,
-            DestinationEncryptionContext=dict(context if new_context is None else new_context),
-        )
-        ciphertext = _checked(answer, "CiphertextBlob", arn, _SYMMETRIC, "DestinationEncryptionAlgorithm")
-        return WrappedKey(arn.key_id, "", ciphertext)
+        _, key_id, ciphertext = self._re_encrypt(wrapped, context, time.monotonic() + timeout, new_context)
+        return WrappedKey(key_id, "", ciphertext)
+
+    def is_current(self, wrapped: WrappedKey, context: EncryptionContext, *, timeout: float) -> bool | None:
+        """Compare the key materials that ReEncrypt names: the one that wrapped the key, and the one that would now.
+
+        Returns None for a key without such materials, for example one in a custom key store.
+        """
+        answer, _, _ = self._re_encrypt(wrapped, context, time.monotonic() + timeout)
+        used, current = answer.get("SourceKeyMaterialId"), answer.get("DestinationKeyMaterialId")
+        return used == current if used and current else None
 
     def describe(self, *, timeout: float) -> KeyDescription:
         """Describe by DescribeKey, and for an enabled symmetric key by GetKeyRotationStatus if that is permitted."""
@@ -164,17 +162,24 @@ class AwsKmsDriver(KeyDriver):
             raise UnreadableAnswer("AWS KMS described another key")
         self._arn = arn
         rotates = not self._asymmetric and state is KeyState.ENABLED
-        return KeyDescription(arn.key_id, state, rotation=self._rotation(arn, deadline) if rotates else "")
+        return KeyDescription(
+            arn.key_id, state, rotation=self._describe_rotation(arn, deadline) if rotates else ""
+        )
 
     def rotate(self, *, timeout: float) -> None:
-        """Rotate by RotateKeyOnDemand.
+        """Rotate by RotateKeyOnDemand, at most once: after a lost answer the key is looked at.
 
         AWS limits how often, and accepts it only for the primary of related multi-region keys.
         """
         if self._asymmetric:
             super().rotate(timeout=timeout)
         deadline = time.monotonic() + timeout
-        self._client.call("rotate_key_on_demand", deadline, KeyId=str(self._resolved(deadline)))
+        self._rotation.rotate(self._resolved(deadline), deadline)
+
+    def sign_in(self, ask: Callable[[str], str]) -> None:
+        """Ask for the code of the MFA device, if the AWS profile has one. The role is then assumed for this process."""
+        if mfa.may_be_needed():
+            self._client.sign_in(ask)
 
     def policy(self, role: PolicyRole) -> str:
         """Return an IAM policy in JSON. Raises `ConfigError` if the URI does not contain the key's account."""
@@ -195,8 +200,12 @@ class AwsKmsDriver(KeyDriver):
         return (WrappedKey(self._arn.key_id, "", start + os.urandom(length)),)
 
     def development_settings(self) -> Sequence[str]:
-        """Return endpoints on this machine or without TLS, and `allow_plain_http`."""
+        """Return endpoints on this machine, without TLS or from the environment, and `allow_plain_http`."""
         return self._development
+
+    def endpoint(self) -> tuple[str, str]:
+        """Return the address of AWS KMS that is used, and where it came from."""
+        return self._endpoint
 
     def classify(self, error: BaseException, operation: Operation) -> ErrorKind:
         """Return the kind of botocore's error, from the tables in `failures`."""
@@ -204,7 +213,7 @@ class AwsKmsDriver(KeyDriver):
 
     def error_details(self, error: BaseException) -> ErrorDetails:
         """Return AWS's code and request id, and a remedy."""
-        return failures.details(error)
+        return failures.details(error, settings.profile_in_force(self._profile))
 
     def close(self) -> None:
         """Close the connections and forget the credentials."""
@@ -219,7 +228,40 @@ class AwsKmsDriver(KeyDriver):
             self._arn = answers.arn_of(answer, asymmetric=self._asymmetric)
         return self._arn
 
-    def _rotation(self, arn: Arn, deadline: float) -> str:
+    def _re_encrypt(
+        self,
+        wrapped: WrappedKey,
+        context: EncryptionContext,
+        deadline: float,
+        new_context: EncryptionContext | None = None,
+    ) -> tuple[Mapping[str, Any], str, bytes]:
+        """Return the answer of ReEncrypt to this key, with this key's id and the new ciphertext."""
+        arn = self._resolved(deadline)
+        source = arn if wrapped.key_id == arn.key_id else arn_of_key_id(wrapped.key_id)
+        answer = self._client.call(
+            "re_encrypt",
+            deadline,
+            CiphertextBlob=wrapped.ciphertext,
+            SourceKeyId=str(source),
+            SourceEncryptionAlgorithm=_SYMMETRIC,
+            SourceEncryptionContext=dict(context),
+            DestinationKeyId=str(arn),
+            DestinationEncryptionAlgorithm=_SYMMETRIC,
+            DestinationEncryptionContext=dict(context if new_context is None else new_context),
+        )
+        ciphertext = _checked(answer, "CiphertextBlob", arn, _SYMMETRIC, "DestinationEncryptionAlgorithm")
+        return answer, arn.key_id, ciphertext
+
+    def _named_in(self, answer: Mapping[str, Any]) -> Arn:
+        """Return the key's ARN, which is the answer's if it is not known yet."""
+        if self._arn is None:
+            arn = Arn.parse(str(answer.get("KeyId", "")))
+            if arn is None or not arn.is_key:
+                raise UnreadableAnswer("the answer of AWS KMS does not contain the key's ARN")
+            self._arn = arn
+        return self._arn
+
+    def _describe_rotation(self, arn: Arn, deadline: float) -> str:
         try:
             return answers.rotation_of(self._client.call("get_key_rotation_status", deadline, KeyId=str(arn)))
         except DriverError:
@@ -257,7 +299,8 @@ def _checked(
 ) -> bytes:
     """Return the bytes in `field`. Raises `UnreadableAnswer` if the answer is for another key or algorithm."""
     value = answer.get(field)
-    is_ours = answer.get("KeyId") == str(arn) and answer.get(algorithm_field) == algorithm
+    # moto's server leaves the algorithm out.
+    is_ours = answer.get("KeyId") == str(arn) and answer.get(algorithm_field, algorithm) == algorithm
     if not is_ours or not isinstance(value, bytes):
         raise UnreadableAnswer("the answer of AWS KMS is for another key or algorithm, or incomplete")
     return value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from http import HTTPStatus
 from typing import Any, Final
 
 from kmsbridge.driver import DriverError, ErrorDetails, ErrorKind
+from kmsbridge_aws import mfa
 
 _K = ErrorKind
 
@@ -23,24 +25,32 @@ KIND_OF_CODE: Final[dict[str, ErrorKind]] = {
     ),
     "NotFoundException": _K.KEY_NOT_FOUND,
     "DisabledException": _K.KEY_DISABLED,
-    "KMSInvalidStateException": _K.KEY_DISABLED,
     "InvalidCiphertextException": _K.NOT_AUTHENTIC,
     "IncorrectKeyException": _K.NOT_AUTHENTIC,
     **dict.fromkeys(
         (
             "CloudHsmClusterInvalidConfigurationException",
             "CloudHsmClusterNotActiveException",
+            "CloudHsmClusterNotFoundException",
+            "CloudHsmClusterNotRelatedException",
             "CustomKeyStoreInvalidStateException",
+            "CustomKeyStoreNotFoundException",
             "DependencyTimeoutException",
             "IDPCommunicationError",
             "InternalError",
             "InternalFailure",
             "InternalServerError",
             "KMSInternalException",
+            "KMSInvalidStateException",  # unless its text says otherwise, see KIND_OF_STATE
             "KeyUnavailableException",
             "ServiceUnavailable",
             "ServiceUnavailableException",
+            "XksProxyIncorrectAuthenticationCredentialException",
+            "XksProxyInvalidConfigurationException",
+            "XksProxyInvalidResponseException",
             "XksProxyUriUnreachableException",
+            "XksProxyVpcEndpointServiceInvalidConfigurationException",
+            "XksProxyVpcEndpointServiceNotFoundException",
         ),
         _K.UNAVAILABLE,
     ),
@@ -105,6 +115,23 @@ KIND_OF_CODE: Final[dict[str, ErrorKind]] = {
     ),
 }
 
+# KMSInvalidStateException has many causes, which AWS documents as told apart by its text alone: a key's own state, and
+# every failure of a custom key store, of its proxy and of the external key manager behind it.
+KIND_OF_STATE: Final[dict[str, ErrorKind]] = {
+    "is disabled": _K.KEY_DISABLED,
+    "is pending deletion": _K.KEY_DISABLED,
+    "is pending replica deletion": _K.KEY_DISABLED,
+    "is pending import": _K.KEY_DISABLED,
+    "is creating": _K.KEY_DISABLED,
+    "external key is not enabled": _K.KEY_DISABLED,
+    "could not find the external key": _K.KEY_NOT_FOUND,
+    "proxy denied access": _K.ACCESS_DENIED,
+    "external key does not support the requested operation": _K.INVALID_REQUEST,
+    "is corrupted, missing, or otherwise invalid": _K.NOT_AUTHENTIC,
+}
+"""What a part of the text of KMSInvalidStateException says. A text with none of them is an outage."""
+_INVALID_STATE: Final = "KMSInvalidStateException"
+
 # By name, so that classifying an error imports no SDK. The first class in the error's MRO that is listed decides.
 KIND_OF_TYPE: Final[dict[str, ErrorKind]] = {
     "ConnectTimeoutError": _K.TIMEOUT,
@@ -138,6 +165,14 @@ KIND_OF_TYPE: Final[dict[str, ErrorKind]] = {
     "BotoCoreError": _K.INVALID_REQUEST,
 }
 
+# Of credentials that ended or were deleted, so that others may stand in their place by now.
+_REPLACEABLE: Final = frozenset(
+    {
+        *("ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId"),
+        "UnrecognizedClientException",
+    }
+)
+
 _KEY_TYPE: Final = (
     "use a key of spec SYMMETRIC_DEFAULT and usage ENCRYPT_DECRYPT, "
     'or for an RSA key set algorithm = "RSA-OAEP-SHA-256"'
@@ -149,8 +184,6 @@ _CLOCK: Final = "check the secret access key, and this host's clock"
 _REMEDIES: Final[dict[str, str]] = {
     "NotFoundException": "check the key's name, account and region: a key exists in its own region only",
     "InvalidArnException": "check the key's ARN and region: a key exists in its own region only",
-    "KMSInvalidStateException": "look at its state with DescribeKey, then enable it, cancel its deletion or import "
-    "its key material",
     "InvalidKeyUsageException": _KEY_TYPE,
     "UnsupportedOperationException": _KEY_TYPE,
     "LimitExceededException": "have the used-up quota of AWS KMS raised in Service Quotas",
@@ -159,12 +192,28 @@ _REMEDIES: Final[dict[str, str]] = {
     "RequestExpired": _CLOCK,
     "RegionDisabledException": "enable the region in this account, or STS in it",
     "NoCredentialsError": _CREDENTIALS,
+    "RefreshWithMFAUnsupportedError": mfa.REMEDY,
     "PartialCredentialsError": _CREDENTIALS,
     "ProfileNotFound": "name a profile of ~/.aws/config, or of the file that AWS_CONFIG_FILE names",
     "NoRegionError": "add ?region=eu-west-1 to the key's URI, give its ARN, or set AWS_DEFAULT_REGION",
     "SSLError": "check the service's certificate; if a private CA issued it, set ca_file to that CA's certificate",
     "EndpointConnectionError": "check the region and endpoint_url, and that this host may connect there",
     "ProxyConnectionError": "check the proxy in HTTPS_PROXY; NO_PROXY lists addresses that need none",
+}
+_STATE_REMEDIES: Final[dict[ErrorKind, str]] = {
+    _K.KEY_DISABLED: "look at its state with DescribeKey, then enable it, cancel its deletion or import its key "
+    "material; of an external key store, enable the external key",
+    _K.KEY_NOT_FOUND: "restore the external key in its key manager",
+    _K.ACCESS_DENIED: "allow this caller and operation in the external key store's proxy",
+    _K.INVALID_REQUEST: "allow the external key to encrypt and decrypt",
+    _K.UNAVAILABLE: "check the custom key store: its connection state, its cluster or proxy, and the external key "
+    "manager",
+}
+# The commands that renew the sessions that these types say to have ended.
+_LOGINS: Final = {
+    "SSOError": "aws sso login",
+    "TokenRetrievalError": "aws sso login",
+    "LoginError": "aws login",
 }
 _ROLE_REMEDY: Final = "allow this caller to assume the role: check the role's trust policy and external_id"
 
@@ -195,6 +244,8 @@ def classify(error: BaseException) -> ErrorKind:
     """Return the kind of an exception of botocore, or of the operating system."""
     if response := _response(error):
         code, status = _code(response), _status(response)
+        if code == _INVALID_STATE:
+            return _kind_of_state(response)
         return KIND_OF_CODE.get(code) or _kind_of_status(status, has_code=code not in ("", str(status)))
     # botocore's types first: some of them are an OSError besides.
     kinds = [KIND_OF_TYPE[name] for name in _types(error) if name in KIND_OF_TYPE]
@@ -205,17 +256,38 @@ def classify(error: BaseException) -> ErrorKind:
     return _K.UNAVAILABLE if isinstance(error, OSError) else _K.INVALID_REQUEST
 
 
-def details(error: BaseException) -> ErrorDetails:
-    """Return code, request id and remedy, and nothing of AWS's text."""
+def details(error: BaseException, profile: str = "") -> ErrorDetails:
+    """Return code, request id and remedy, and nothing of AWS's text.
+
+    `profile` is the AWS profile that gives the credentials, for a remedy that names a command.
+    """
     if response := _response(error):
         code = _code(response)
         assuming = getattr(error, "operation_name", "") == "AssumeRole"
         denied = assuming and KIND_OF_CODE.get(code) is _K.ACCESS_DENIED
         request_id = str(response.get("ResponseMetadata", {}).get("RequestId", ""))
+        if code == _INVALID_STATE:
+            return ErrorDetails(code, request_id, _STATE_REMEDIES.get(_kind_of_state(response), ""))
         return ErrorDetails(code, request_id, _ROLE_REMEDY if denied else _REMEDIES.get(code, ""))
     names = _types(error)
+    login = next((command for name, command in _LOGINS.items() if name in names), "")
+    if login:
+        command = shlex.join([*login.split(), *(["--profile", profile] if profile else [])])
+        return ErrorDetails(code=names[0], remedy=f"run '{command}', because the session has ended")
     remedies = (_REMEDIES[name] for name in names if name in _REMEDIES)
     return ErrorDetails(code=names[0] if names else "", remedy=next(remedies, ""))
+
+
+def refuses_credentials(error: BaseException) -> bool:
+    """Return whether AWS refused the request because its credentials have ended or do not exist."""
+    response = _response(error)
+    return response is not None and _code(response) in _REPLACEABLE
+
+
+def _kind_of_state(response: dict[str, Any]) -> ErrorKind:
+    text = str(response.get("Error", {}).get("Message", ""))
+    kinds = (kind for words, kind in KIND_OF_STATE.items() if words in text)
+    return next(kinds, KIND_OF_CODE[_INVALID_STATE])
 
 
 def _kind_of_status(status: int, *, has_code: bool) -> ErrorKind:

@@ -14,11 +14,13 @@ from kmsbridge.driverkit.publickey import ALGORITHM, OaepPublicKey
 from kmsbridge.errors import ConfigError
 from kmsbridge_aws.naming import REGION, Arn, check_name
 
-_ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_KMS", "AWS_ENDPOINT_URL")
+_PROFILE_VARIABLES: Final = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # in the SDK's order
 _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
 _EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _SESSION_NAME: Final = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 _PROFILE: Final = re.compile(r"[^\x00-\x1f\x7f\[\]]{1,256}")
+_GRANT_TOKENS: Final = 10
+_GRANT_TOKEN: Final = re.compile(r"[\w+/=-]{1,8192}", re.ASCII)
 # The SDK renews credentials 15 minutes before they expire, so it would renew shorter ones with each call.
 _DURATIONS: Final = (1800, 43200)
 
@@ -58,6 +60,7 @@ class Settings:
     allow_plain_http: bool
     asymmetric: bool
     public_key: OaepPublicKey | None
+    grant_tokens: tuple[str, ...] = field(repr=False)
 
 
 def read(uri: KeyURI, options: Options) -> Settings:
@@ -80,6 +83,7 @@ def read(uri: KeyURI, options: Options) -> Settings:
         allow_plain_http=plain,
         asymmetric=asymmetric,
         public_key=public_key,
+        grant_tokens=_grant_tokens(options.text("grant_tokens", ""), options.name),
     )
     if settings.access_key and settings.profile:
         raise ConfigError(
@@ -95,13 +99,51 @@ def _endpoint(url: str | None, option: str, *, plain: bool) -> str | None:
 
 def for_development(settings: Settings) -> list[str]:
     """Return the settings that are not fit for production, as texts; also endpoints in environment variables."""
-    endpoints = {"assume_role.endpoint_url": settings.role.endpoint_url if settings.role else None}
-    if settings.endpoint_url:
-        endpoints["endpoint_url"] = settings.endpoint_url
-    else:
-        endpoints |= {name: os.environ.get(name) for name in _ENDPOINT_VARIABLES}
-    found = [f"{name} {what}" for name, url in endpoints.items() if url and (what := _unfit(url))]
+    role = settings.role
+    given = {"endpoint_url": settings.endpoint_url, "assume_role.endpoint_url": role and role.endpoint_url}
+    found = [f"{name} {what}" for name, url in given.items() if url and (what := _unfit(url))]
+    services = {"KMS": settings.endpoint_url, **({"STS": role.endpoint_url} if role else {})}
+    variables = dict.fromkeys(_endpoint_variable(name) for name, url in services.items() if not url)
+    found += [
+        f"{name} {_unfit(os.environ[name]) or 'takes the endpoint from the environment'}"
+        for name in variables
+        if name
+    ]
     return [*found, "allow_plain_http is true"] if settings.allow_plain_http else found
+
+
+def endpoint(settings: Settings) -> tuple[str, str]:
+    """Return the address of AWS KMS that is used, without secrets, and where it came from."""
+    if settings.endpoint_url:
+        return settings.endpoint_url, "endpoint_url of the URI"
+    variable = _endpoint_variable("KMS")
+    if variable:
+        return _shown(os.environ[variable]), f"environment variable {variable}"
+    where = settings.region or "the region of the profile or the environment"
+    return f"that of AWS KMS in {where}", "default"
+
+
+def _endpoint_variable(service: str) -> str:
+    """Return the variable from which the SDK takes the endpoint of a service, "" if there is none."""
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return ""
+    names = (f"AWS_ENDPOINT_URL_{service}", "AWS_ENDPOINT_URL")
+    return next((name for name in names if os.environ.get(name)), "")
+
+
+def _shown(url: str) -> str:
+    """Return the URL's scheme and host: the rest can contain a password."""
+    try:
+        parts = urlsplit(url)
+        return f"{parts.scheme}://{parts.hostname or ''}" + (f":{parts.port}" if parts.port else "")
+    except ValueError:
+        return "no URL"
+
+
+def profile_in_force(profile: str | None) -> str:
+    """Return the AWS profile that the SDK uses: `profile`, or that of its variables; "" for the default one."""
+    found = profile or next(filter(None, map(os.environ.get, _PROFILE_VARIABLES)), "")
+    return found if _PROFILE.fullmatch(found) else ""
 
 
 def _unfit(url: str) -> str:
@@ -137,6 +179,16 @@ def _access_key(options: Options) -> AccessKey | None:
             remedy="set access_key_id and secret_access_key, and session_token for temporary credentials",
         )
     return None
+
+
+def _grant_tokens(text: str, where: str) -> tuple[str, ...]:
+    tokens = text.replace(",", " ").split()
+    if len(tokens) > _GRANT_TOKENS or not all(map(_GRANT_TOKEN.fullmatch, tokens)):
+        raise ConfigError(
+            f"{where}.grant_tokens is not valid",
+            remedy=f"write up to {_GRANT_TOKENS} grant tokens of CreateGrant, with blanks between them",
+        )
+    return tuple(tokens)
 
 
 def _role(table: Options, *, plain: bool) -> Role | None:

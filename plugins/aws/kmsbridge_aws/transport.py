@@ -91,9 +91,11 @@ def _is_object(content: bytes) -> bool:
 
 
 class Sender:
-    """Sends a client's requests instead of botocore's own HTTP session, as a handler of `before-send`.
+    """The HTTP session of a session's clients, instead of botocore's own. Safe for threads.
 
-    Environment variables can change a request's address, so each is checked: http to another host is refused.
+    botocore uses it for what no handler of its event `before-send` has answered, so that a mock such as moto's keeps a
+    request to itself. Environment variables can change a request's address, so each is checked: http to another host
+    is refused.
     """
 
     def __init__(self, verify: bool | str, *, plain: bool = False) -> None:
@@ -101,7 +103,7 @@ class Sender:
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, request: Any, **_: Any) -> Any:
+    def send(self, request: Any) -> Any:
         """Send the request and return its answer once it has arrived completely. Raises botocore's exceptions."""
         refuse_plain_http(request.url, "the AWS endpoint", plain=self._plain)
         try:
@@ -120,7 +122,7 @@ class Sender:
         return answer
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; later requests open others."""
         with self._lock:
             sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:

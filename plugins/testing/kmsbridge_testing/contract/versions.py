@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmsbridge.driver import Capability
+from kmsbridge.driver import Capability, WrappedKey
 from kmsbridge.errors import AuthenticationError, KmsInvalidRequest, KmsKeyNotFound
 from kmsbridge.keys import ManagedKey
 from kmsbridge_testing.contract.base import Cases, Keys, bound, needs, refused
@@ -95,6 +95,25 @@ class VersionCases(Cases):
         after = key.wrap(plaintext, bound())
         assert (after.version != before.version) is (Capability.REPORTS_VERSION in key.capabilities)
         assert [key.unwrap(each, bound()) for each in (before, after)] == [plaintext] * 2
+
+    @needs("rotate")
+    def test_outdated_wrap_is_told_by_the_service(
+        self, harness: Harness, key: ManagedKey, plaintext: bytes
+    ) -> None:
+        """With CHECKS_VERSION, `is_current` goes by the ciphertext, whatever its label; a changed one is refused."""
+        old = key.wrap(plaintext, bound())
+        harness.rotate("first")
+        new = key.wrap(plaintext, bound())
+
+        def current(wrapped: WrappedKey) -> bool | None:
+            return key.is_current(wrapped, bound(), deadline=key.new_deadline())
+
+        expected = (True, False) if Capability.CHECKS_VERSION in key.capabilities else (None, None)
+        assert (current(new), current(old)) == expected
+        if not key.reads_version:
+            assert current(old._replace(version=new.version)) is expected[1]
+        changed = new._replace(ciphertext=new.ciphertext[:-1] + bytes([new.ciphertext[-1] ^ 1]))
+        refused(lambda: current(changed), AuthenticationError, KmsInvalidRequest)
 
     @needs("rotate")
     def test_batch_opens_every_version(self, harness: Harness, key: ManagedKey, plaintext: bytes) -> None:

@@ -67,7 +67,10 @@ class FakeHttpDriver(KeyDriver):
     """
 
     scheme: ClassVar[str] = "fake-http"
-    capabilities: frozenset[Capability] = frozenset(Capability) - {Capability.LOCAL_WRAP}
+    capabilities: frozenset[Capability] = frozenset(Capability) - {
+        Capability.LOCAL_WRAP,
+        Capability.CHECKS_VERSION,
+    }
     max_plaintext: int = MAX_PLAINTEXT
     batch_limit: int = BATCH_LIMIT
 
