@@ -21,6 +21,7 @@ OURS = {
     "phonenumbers",
     "pydantic",
     "pydantic_core",
+    "sqlalchemy",
 }
 VAULT = "vault-transit://transit/app"
 DECRYPTING = {

@@ -22,13 +22,16 @@ from kmsbridge.integrations.sqlalchemy import mapping, statements, writing
 from kmsbridge.integrations.sqlalchemy.ciphers import bind
 from kmsbridge.integrations.sqlalchemy.codecs import Codec
 from kmsbridge.integrations.sqlalchemy.columns import (
+    EncryptedMapped,
     encrypted,
     encrypted_bytes,
     encrypted_json,
     encrypted_text,
 )
+from kmsbridge.integrations.sqlalchemy.derived import index_column, partial_column
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.reading import decrypt_all
+from kmsbridge.integrations.sqlalchemy.rewrapping import rewrap_rows
 from kmsbridge.integrations.sqlalchemy.rows import encrypt_rows, rebind
 from kmsbridge.integrations.sqlalchemy.values import Ciphertext
 
@@ -36,6 +39,7 @@ __all__ = [
     "Ciphertext",
     "Codec",
     "EncryptedColumnError",
+    "EncryptedMapped",
     "bind",
     "decrypt_all",
     "encrypt_rows",
@@ -43,9 +47,13 @@ __all__ = [
     "encrypted_bytes",
     "encrypted_json",
     "encrypted_text",
+    "index_column",
+    "partial_column",
     "rebind",
+    "rewrap_rows",
 ]
 
+event.listen(Mapper, "after_mapper_constructed", mapping.prepare)
 event.listen(Mapper, "mapper_configured", mapping.configure)
 event.listen(Session, "before_flush", writing.before_flush)
 event.listen(Engine, "before_execute", statements.check)

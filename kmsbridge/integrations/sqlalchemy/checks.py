@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Column, UniqueConstraint
@@ -10,8 +11,9 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.types import Boolean, Date, DateTime, Enum, Float, Interval, Numeric, Time
 
 from kmsbridge import ConfigError
+from kmsbridge.integrations.sqlalchemy.codecs import TextCodec
 from kmsbridge.integrations.sqlalchemy.column_type import EncryptedType
-from kmsbridge.integrations.sqlalchemy.places import EncryptedColumn
+from kmsbridge.integrations.sqlalchemy.places import TENANT, EncryptedColumn
 
 _NOT_EXACT = (Boolean, Float, Numeric, Date, DateTime, Time, Interval, Enum)
 """Types of columns whose values can be written in more than one way."""
@@ -22,6 +24,16 @@ def column_of(mapper: Mapper[Any], key: str) -> Column[Any]:
     column: Any = mapper.column_attrs[key].columns[0]
     assert isinstance(column, Column)
     return column
+
+
+def source_of(whole: Mapping[str, EncryptedColumn], key: str, name: str) -> EncryptedColumn:
+    """Return the column that `name` is computed from. Raises `ConfigError`."""
+    source = whole.get(key)
+    if source is None or not isinstance(source.settings.codec, TextCodec):
+        raise ConfigError(
+            f"{name} is computed from {key!r}, which is no attribute of encrypted text of its class"
+        )
+    return source
 
 
 def check(mapper: Mapper[Any], columns: list[EncryptedColumn]) -> None:
@@ -35,6 +47,11 @@ def check(mapper: Mapper[Any], columns: list[EncryptedColumn]) -> None:
             _check_context(mapper, column, attribute, found)
         _check_column(column, found)
         _check_shown(column)
+        if column.indexes and column.settings.context and TENANT not in dict(column.settings.context):
+            raise ConfigError(
+                f"{column.name} has a blind index, and its context does not say who owns the value",
+                remedy='give the context the name "tenant": context={"tenant": "account_id"}',
+            )
 
 
 def _check_key(mapper: Mapper[Any], column: Column[Any]) -> None:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, Union
 
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from kmsbridge import Decryptor, Encryptor, EnvelopeCipher, RoleError, aio
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
+from kmsbridge.integrations.sqlalchemy.places import EncryptedColumn
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+
+SyncSession: TypeAlias = Session | scoped_session[Any]
+TaskSession: TypeAlias = Union["AsyncSession", "async_scoped_session[Any]"]
+"""A session of asyncio. Its module is for type checkers: it needs greenlet, which may not be installed."""
 
 WriteCipher = Encryptor | EnvelopeCipher | aio.Encryptor | aio.EnvelopeCipher
 ReadCipher = Decryptor | EnvelopeCipher | aio.Decryptor | aio.EnvelopeCipher
@@ -21,14 +29,23 @@ _ATTRIBUTE: Final = "_kmsbridge_ciphers"
 
 
 class Ciphers(NamedTuple):
-    """What a session encrypts with and what it decrypts with; None where it may not."""
+    """What a session encrypts with, decrypts with, and does both with for parts of values; None where it may not."""
 
     write: WriteCipher | None = None
     read: ReadCipher | None = None
+    partial: WriteCipher | ReadCipher | None = None
 
 
-def bind(target: Any, *, write: WriteCipher | None = None, read: ReadCipher | None = None) -> None:
+def bind(
+    target: Any,
+    *,
+    write: WriteCipher | None = None,
+    read: ReadCipher | None = None,
+    partial: WriteCipher | ReadCipher | None = None,
+) -> None:
     """Have sessions encrypt what is assigned to encrypted columns with `write`, and decrypt with `read`.
+
+    `partial` encrypts and decrypts the parts of values that partial columns have.
 
     `target` is a `sessionmaker`, an `async_sessionmaker`, a scoped session of either, a session class or a session. A
     host that may only write, such as a web server, gives `write` alone, and one that may only read gives `read`
@@ -41,7 +58,9 @@ def bind(target: Any, *, write: WriteCipher | None = None, read: ReadCipher | No
         raise TypeError(f"write must be an Encryptor or EnvelopeCipher, not {type(write).__name__}")
     if read is not None and not hasattr(read, "decrypt_many"):
         raise TypeError(f"read must be a Decryptor or EnvelopeCipher, not {type(read).__name__}")
-    setattr(_holder(target), _ATTRIBUTE, Ciphers(write, read))
+    if partial is not None and not (hasattr(partial, "encrypt_many") or hasattr(partial, "decrypt_many")):
+        raise TypeError(f"partial must be a cipher of kmsbridge, not {type(partial).__name__}")
+    setattr(_holder(target), _ATTRIBUTE, Ciphers(write, read, partial))
 
 
 def _holder(target: Any) -> Any:
@@ -91,26 +110,35 @@ def _unscoped(session: Any) -> Any:
     return session() if hasattr(session, "session_factory") else session
 
 
-def write_cipher(session: Session, what: str) -> WriteCipher:
-    """Return what this session encrypts with. Raises `RoleError`."""
+def write_cipher(session: Session, column: EncryptedColumn) -> Any:
+    """Return what this session encrypts a column with. Raises `RoleError`."""
     ciphers: Ciphers = getattr(session, _ATTRIBUTE, Ciphers())
-    if ciphers.write is None:
+    cipher = ciphers.write if column.settings.partial is None else ciphers.partial
+    if not hasattr(cipher, "encrypt_many"):
+        word = "write" if column.settings.partial is None else "partial"
         raise RoleError(
-            f"{what} cannot be encrypted: this session has no cipher to write with",
-            remedy="bind(Session, write=encryptor), on a host that may encrypt",
+            f"{column.name} cannot be encrypted: this session has no cipher to do it with",
+            remedy=f"bind(Session, {word}=encryptor), on a host that may encrypt",
         )
-    return ciphers.write
+    return cipher
 
 
-def read_cipher(session: Session, what: str) -> ReadCipher:
-    """Return what this session decrypts with. Raises `RoleError`."""
+def may_read(session: Session, column: EncryptedColumn) -> bool:
+    """Return whether this session has what decrypts a column."""
     ciphers: Ciphers = getattr(session, _ATTRIBUTE, Ciphers())
-    if ciphers.read is None:
+    return hasattr(ciphers.read if column.settings.partial is None else ciphers.partial, "decrypt_many")
+
+
+def read_cipher(session: Session, column: EncryptedColumn) -> Any:
+    """Return what this session decrypts a column with. Raises `RoleError`."""
+    ciphers: Ciphers = getattr(session, _ATTRIBUTE, Ciphers())
+    if not may_read(session, column):
+        word = "read" if column.settings.partial is None else "partial"
         raise RoleError(
-            f"{what} cannot be decrypted: this session has no cipher to read with",
-            remedy="bind(Session, read=decryptor), on a host that may decrypt",
+            f"{column.name} cannot be decrypted: this session has no cipher to do it with",
+            remedy=f"bind(Session, {word}=decryptor), on a host that may decrypt",
         )
-    return ciphers.read
+    return ciphers.read if column.settings.partial is None else ciphers.partial
 
 
 def would_block() -> bool:

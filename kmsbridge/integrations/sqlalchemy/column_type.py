@@ -13,6 +13,7 @@ from sqlalchemy.types import TypeDecorator
 from kmsbridge.integrations.sqlalchemy.codecs import Codec
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.values import Ciphertext
+from kmsbridge.partial import Partial
 
 _EQUALITY = (operators.eq, operators.ne)
 _NULL_TESTS = (operators.is_, operators.is_not, *_EQUALITY)
@@ -25,6 +26,9 @@ class ColumnSettings:
     label: str
     context: tuple[tuple[str, str], ...]
     codec: Codec[Any]
+    partial: Partial | None = None
+    """What the column shows of another one's value. Its label and context are those of that one, whose attribute is `of`."""
+    of: str = ""
 
 
 class EncryptedType(TypeDecorator[Any]):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn, TypeVar
 
-from sqlalchemy import Column, Table, event
-from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper
+from sqlalchemy import Column, ColumnElement, Table, and_, event, or_
+from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper, class_mapper
 
-from kmsbridge.integrations.sqlalchemy.checks import check, column_of
+from kmsbridge.blindindex import BlindIndex
+from kmsbridge.integrations.sqlalchemy.checks import check, column_of, source_of
 from kmsbridge.integrations.sqlalchemy.column_type import EncryptedType
+from kmsbridge.integrations.sqlalchemy.derived import INFO, derived_keys
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.places import (
+    TENANT,
     Defaults,
     EncryptedColumn,
+    column_named,
     columns_of,
     describe,
     loaded_place,
@@ -23,12 +28,40 @@ from kmsbridge.integrations.sqlalchemy.statements import Bound, register
 from kmsbridge.integrations.sqlalchemy.values import Ciphertext, Plaintext
 from kmsbridge.integrations.sqlalchemy.writing import before_row
 
+T_co = TypeVar("T_co", covariant=True)
 
-class EncryptedAttribute(InstrumentedAttribute[Any]):
+
+class EncryptedAttribute(InstrumentedAttribute[T_co]):
     """An attribute that gives the plaintext of an object's value. Of a class it gives itself, as any other does."""
 
     __slots__ = ()
     inherit_cache = True
+
+    def matches(self, value: str, *, tenant: Any = None) -> ColumnElement[bool]:
+        """Return the condition that an encrypted attribute with a blind index has this value.
+
+        `tenant` is the owner of the rows, where the context of the attribute names one, and only then. With an index
+        of fewer than 128 bits, rows with other values match too. The index's first use may call a key service. Raises
+        `EncryptedColumnError` where there is no blind index, `TypeError` for a tenant too many or too few, and what
+        `BlindIndex.queries` raises.
+        """
+        column = column_named(class_mapper(self.parent.mapper.class_).class_, self.key)
+        if not column.indexes:
+            raise EncryptedColumnError(
+                f"{column.name} has no blind index",
+                remedy=f'add a column: index_column("{self.key}", BlindIndex(...))',
+            )
+        owner = dict(column.settings.context).get(TENANT)
+        if (owner is None) is not (tenant is None):
+            raise TypeError(f"{column.name} is looked up {'with' if owner else 'without'} a tenant")
+        text = column.text(TENANT, tenant) if owner else ""
+        found = or_(
+            *(
+                getattr(self.class_, key).in_(index.queries(value, tenant=text))
+                for key, index in column.indexes
+            )
+        )
+        return and_(getattr(self.class_, owner) == tenant, found) if owner else found
 
     def __get__(self, instance: object | None, owner: Any) -> Any:
         if instance is None:
@@ -37,6 +70,13 @@ class EncryptedAttribute(InstrumentedAttribute[Any]):
             if column.key == self.key:
                 return value_of(instance, column)
         raise AttributeError(self.key)
+
+
+def prepare(mapper: Mapper[Any], cls: type) -> None:
+    """Have the attributes of a class's encrypted columns be such, as soon as its mapper is made."""
+    for key, column in mapper.columns.items():
+        if isinstance(column.type, EncryptedType):
+            getattr(cls, key).__class__ = EncryptedAttribute
 
 
 def configure(mapper: Mapper[Any], cls: type) -> None:
@@ -49,6 +89,7 @@ def configure(mapper: Mapper[Any], cls: type) -> None:
     ]
     if not columns:
         return
+    columns = _linked(mapper, columns)
     check(mapper, columns)
     keys = {key for column in columns for key in (column.key, *column.place_keys)}
     describe(cls, columns, _defaults(mapper, sorted(keys)))
@@ -68,13 +109,15 @@ def configure(mapper: Mapper[Any], cls: type) -> None:
 
 def _instrument(cls: type, column: EncryptedColumn) -> None:
     """Have an attribute take plaintexts, which it keeps apart from messages, and give plaintexts."""
-    attribute = getattr(cls, column.key)
-    attribute.__class__ = EncryptedAttribute
     codec = column.settings.codec
 
     def keep(_instance: object, value: Any, current: Any, _initiator: object) -> Any:
         if value is None or isinstance(value, (Plaintext, Ciphertext)):
             return value
+        if column.settings.partial is not None:
+            raise EncryptedColumnError(
+                f"{column.name} is computed from {column.settings.of!r}", remedy="assign that, and flush it"
+            )
         try:
             plaintext = Plaintext(codec.encode(value), codec)
         except (TypeError, ValueError) as error:
@@ -82,7 +125,7 @@ def _instrument(cls: type, column: EncryptedColumn) -> None:
         opened = current.opened if isinstance(current, Ciphertext) else None
         return current if opened is not None and opened.payload == plaintext.payload else plaintext
 
-    event.listen(attribute, "set", keep, retval=True)
+    event.listen(getattr(cls, column.key), "set", keep, retval=True)
 
 
 def _note_places(state: InstanceState[Any], _context: Any, _names: Any = None) -> None:
@@ -92,6 +135,32 @@ def _note_places(state: InstanceState[Any], _context: Any, _names: Any = None) -
         value = values.get(column.key)
         if type(value) is Ciphertext and value.place is None and column.key not in committed:
             value.place = loaded_place(state, column)
+
+
+def _linked(mapper: Mapper[Any], columns: list[EncryptedColumn]) -> list[EncryptedColumn]:
+    """Return the columns with what is computed from their values. Parts have the label and context of their values."""
+    whole = {column.key: column for column in columns if column.settings.partial is None}
+    parts: dict[str, list[EncryptedColumn]] = {}
+    for column in columns:
+        partial = column.settings.partial
+        if partial is not None:
+            source = source_of(whole, column.settings.of, column.name)
+            settings = replace(
+                column.settings,
+                label=f"{source.settings.label}#{partial.name}",
+                context=source.settings.context,
+            )
+            part = EncryptedColumn(mapper, column.key, settings, column.identity)
+            parts.setdefault(source.key, []).append(part)
+    indexes: dict[str, list[tuple[str, BlindIndex]]] = {}
+    for attribute in mapper.column_attrs:
+        found = attribute.columns[0].info.get(INFO) if isinstance(attribute.columns[0], Column) else None
+        if found is not None:
+            source = source_of(whole, found.attribute, f"{mapper.class_.__name__}.{attribute.key}")
+            indexes.setdefault(source.key, []).append((attribute.key, found.index))
+    for key, column in whole.items():
+        column.indexes, column.parts = indexes.get(key, ()), parts.get(key, ())
+    return [*whole.values(), *(part for each in parts.values() for part in each)]
 
 
 def _bound(mapper: Mapper[Any], column: EncryptedColumn) -> Bound:
@@ -106,6 +175,7 @@ def _bound(mapper: Mapper[Any], column: EncryptedColumn) -> Bound:
     return Bound(
         column.settings.label,
         own=frozenset({own.key, column.key}),
+        derived=tuple(frozenset({column_of(mapper, key).key, key}) for key in derived_keys(column)),
         place=frozenset({*place, *column.place_keys}),
         place_columns=frozenset(place),
     )

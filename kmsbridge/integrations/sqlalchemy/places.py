@@ -12,16 +12,23 @@ from sqlalchemy import select
 from sqlalchemy.orm import InstanceState, Mapper, Session
 from sqlalchemy.orm.base import NO_VALUE
 
+from kmsbridge.blindindex import BlindIndex
 from kmsbridge.integrations.sqlalchemy.column_type import ColumnSettings
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.values import Place
+
+TENANT: Final = "tenant"
+"""The name, in a context, of who owns a row: blind indexes are made for one owner each."""
 
 _COLUMNS: Final = "__kmsbridge_columns__"
 _DEFAULTS: Final = "__kmsbridge_defaults__"
 
 
 class EncryptedColumn:
-    """An encrypted column of a mapped class. `key` is the attribute's name."""
+    """An encrypted column of a mapped class. `key` is the attribute's name.
+
+    `indexes` are the attributes with the blind indexes of its values, and `parts` the columns with parts of them.
+    """
 
     def __init__(
         self, mapper: Mapper[Any], key: str, settings: ColumnSettings, identity: Sequence[str]
@@ -31,6 +38,8 @@ class EncryptedColumn:
         self.identity = tuple(identity)
         self.place_keys = (*identity, *(attribute for _, attribute in settings.context))
         self._words = tuple(word for word, _ in settings.context)
+        self.indexes: Sequence[tuple[str, BlindIndex]] = ()
+        self.parts: Sequence[EncryptedColumn] = ()
         only = self.place_keys[0]
         self._get = (
             itemgetter(*self.place_keys) if len(self.place_keys) > 1 else lambda values: (values[only],)
@@ -57,7 +66,11 @@ class EncryptedColumn:
     def context(self, place: Place) -> dict[str, str]:
         """Return the encryption context of a value at this place. Raises `TypeError`, which names the column."""
         values = place[len(self.identity) :]
-        return {word: self._text(word, value) for word, value in zip(self._words, values, strict=True)}
+        return {word: self.text(word, value) for word, value in zip(self._words, values, strict=True)}
+
+    def tenant(self, place: Place) -> str:
+        """Return the tenant that a blind index of a value at this place is made with."""
+        return self.context(place).get(TENANT, "")
 
     def is_same(self, place: Place, other: Place) -> bool:
         """Return whether two places are one: 42 and "42" are."""
@@ -66,7 +79,7 @@ class EncryptedColumn:
             self.context(other),
         )
 
-    def _text(self, word: str, value: Any) -> str:
+    def text(self, word: str, value: Any) -> str:
         if isinstance(value, str):
             return value
         if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):

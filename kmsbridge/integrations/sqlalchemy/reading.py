@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, overload
 
 from sqlalchemy.orm import InstrumentedAttribute, Session, object_session
@@ -11,8 +11,11 @@ from sqlalchemy.orm.attributes import instance_state
 from kmsbridge import KmsBridgeError
 from kmsbridge.errors import discreet
 from kmsbridge.integrations.sqlalchemy.ciphers import (
+    SyncSession,
+    TaskSession,
     call,
     is_async,
+    may_read,
     read_cipher,
     run,
     sync_session,
@@ -63,7 +66,7 @@ def _opened(instance: object, column: EncryptedColumn, ciphertext: Ciphertext) -
             f"{column.name} is not decrypted, and its object is in no session",
             remedy="decrypt_all(session, objects) before the session ends",
         )
-    cipher = read_cipher(session, column.name)
+    cipher = read_cipher(session, column)
     if would_block():
         raise EncryptedColumnError(
             f"{column.name} is not decrypted, and reading it would block the event loop",
@@ -76,15 +79,17 @@ def _opened(instance: object, column: EncryptedColumn, ciphertext: Ciphertext) -
 
 
 @overload
-def decrypt_all(session: Session, objects: Iterable[object], *attributes: str) -> None: ...
+def decrypt_all(session: SyncSession, objects: Iterable[object], *attributes: str) -> None: ...
 
 
 @overload
-def decrypt_all(session: Any, objects: Iterable[object], *attributes: str) -> Awaitable[None]: ...
+def decrypt_all(session: TaskSession, objects: Iterable[object], *attributes: str) -> Awaitable[None]: ...
 
 
-def decrypt_all(session: Any, objects: Iterable[object], *attributes: str) -> Awaitable[None] | None:
-    """Decrypt these attributes of all objects at once, without names all that are encrypted.
+def decrypt_all(
+    session: SyncSession | TaskSession, objects: Iterable[object], *attributes: str
+) -> Awaitable[None] | None:
+    """Decrypt these attributes of all objects at once, without names all that the session may decrypt.
 
     Each distinct data key is asked for once, in the key service's batches where it has them. The attributes then
     give their values without a call. With an asyncio session it is awaited, and the event loop is not blocked.
@@ -101,9 +106,9 @@ def decrypt_all(session: Any, objects: Iterable[object], *attributes: str) -> Aw
 def _decrypt_all(session: Session, objects: list[object], attributes: tuple[str, ...]) -> None:
     sealed: list[Sealed] = []
     indexes: list[int] = []
+    chosen = {cls: _chosen(session, cls, attributes) for cls in set(map(type, objects))}
     for index, instance in enumerate(objects):
-        cls = type(instance)
-        for column in [column_named(cls, key) for key in attributes] if attributes else columns_of(cls):
+        for column in chosen[type(instance)]:
             found = stored(instance, column)
             if isinstance(found, Ciphertext) and found.opened is None:
                 place = found.place or stored_place(session, instance_state(instance), column)
@@ -117,16 +122,36 @@ def _decrypt_all(session: Session, objects: list[object], attributes: tuple[str,
         raise
 
 
+def _chosen(session: Session, cls: type, attributes: tuple[str, ...]) -> Sequence[EncryptedColumn]:
+    if attributes:
+        return [column_named(cls, key) for key in attributes]
+    columns = columns_of(cls)
+    return [column for column in columns if may_read(session, column)] or columns
+
+
 @discreet
 def open_all(session: Session, sealed: list[Sealed]) -> None:
-    """Decrypt messages in one call, each for the place that it is bound to. Their `opened` is set. All or none."""
-    if not sealed:
-        return
-    payloads = call(
-        read_cipher(session, sealed[0][0].name).decrypt_many,
-        [ciphertext.message for _, ciphertext, _ in sealed],
-        contexts=contexts_of(sealed),
-        aads=[column.aad(place) for column, _, place in sealed],
-    )
-    for (column, ciphertext, _), payload in zip(sealed, payloads, strict=True):
+    """Decrypt messages, each for the place that it is bound to, in one call; those of parts in another."""
+    for partial in (False, True):
+        places = [
+            n for n, (column, _, _) in enumerate(sealed) if (column.settings.partial is not None) is partial
+        ]
+        if places:
+            _open_group(session, [sealed[n] for n in places], places)
+
+
+def _open_group(session: Session, group: list[Sealed], places: list[int]) -> None:
+    """Decrypt messages of one cipher. `places` are theirs among all, for the error of one."""
+    try:
+        payloads = call(
+            read_cipher(session, group[0][0]).decrypt_many,
+            [ciphertext.message for _, ciphertext, _ in group],
+            contexts=contexts_of(group),
+            aads=[column.aad(place) for column, _, place in group],
+        )
+    except KmsBridgeError as error:
+        if error.index is not None:
+            error.index = places[error.index]
+        raise
+    for (column, ciphertext, _), payload in zip(group, payloads, strict=True):
         ciphertext.opened = Plaintext(payload, column.settings.codec)

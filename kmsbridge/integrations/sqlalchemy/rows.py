@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, overload
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, class_mapper
 from sqlalchemy.orm.attributes import instance_state
 
 from kmsbridge.errors import discreet
-from kmsbridge.integrations.sqlalchemy.ciphers import is_async, run, sync_session
+from kmsbridge.integrations.sqlalchemy.ciphers import SyncSession, TaskSession, is_async, run, sync_session
+from kmsbridge.integrations.sqlalchemy.derived import derived_keys
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.places import (
     EncryptedColumn,
@@ -20,21 +21,23 @@ from kmsbridge.integrations.sqlalchemy.places import (
 )
 from kmsbridge.integrations.sqlalchemy.reading import open_all, stored
 from kmsbridge.integrations.sqlalchemy.values import Ciphertext, Place, Plaintext
-from kmsbridge.integrations.sqlalchemy.writing import encrypt
+from kmsbridge.integrations.sqlalchemy.writing import derive, encrypt
 
 Row = dict[str, Any]
 
 
 @overload
-def encrypt_rows(session: Session, model: type, rows: Iterable[Mapping[str, Any]]) -> list[Row]: ...
+def encrypt_rows(session: SyncSession, model: type, rows: Iterable[Mapping[str, Any]]) -> list[Row]: ...
 
 
 @overload
-def encrypt_rows(session: Any, model: type, rows: Iterable[Mapping[str, Any]]) -> Awaitable[list[Row]]: ...
+def encrypt_rows(
+    session: TaskSession, model: type, rows: Iterable[Mapping[str, Any]]
+) -> Awaitable[list[Row]]: ...
 
 
 def encrypt_rows(
-    session: Any, model: type, rows: Iterable[Mapping[str, Any]]
+    session: SyncSession | TaskSession, model: type, rows: Iterable[Mapping[str, Any]]
 ) -> list[Row] | Awaitable[list[Row]]:
     """Return copies of rows in which the values of encrypted columns are messages, all encrypted in one call.
 
@@ -42,7 +45,7 @@ def encrypt_rows(
     the attributes' names of `model`. It must have the primary key and the attributes of the context, or these must
     have Python defaults, which are put into the copies. None stays None. With an asyncio session it is awaited.
 
-    Raises `EncryptedColumnError` for a row without these, `RoleError` where the session may not write, and what
+    Raises `EncryptedColumnError` for a row without these, `TypeError` for a class without encrypted columns, `RoleError` where the session may not write, and what
     `encrypt_many` raises.
     """
     if is_async(session):
@@ -52,43 +55,56 @@ def encrypt_rows(
 
 @discreet
 def _encrypt_rows(session: Session, model: type, rows: list[Mapping[str, Any]]) -> list[Row]:
-    columns, defaults = _columns_of(model), defaults_of(model)
+    columns = _columns_of(model)
+    copies = [dict(row) for row in rows]
     places: list[tuple[Row, EncryptedColumn]] = []
     values: list[tuple[EncryptedColumn, Plaintext, Place]] = []
-    copies = [dict(row) for row in rows]
     for index, row in enumerate(copies):
-        for key, default in defaults.items():
-            if row.get(key) is None and (key in columns[0].identity or key not in row):
-                row[key] = default()
+        _apply_defaults(model, row, columns[0].identity)
         for column in columns:
             value = row.get(column.key)
-            if value is None or isinstance(value, Ciphertext):
-                continue
-            place = column.place_in(row)
-            if place is None:
-                missing = [key for key in column.place_keys if row.get(key) is None]
-                raise EncryptedColumnError(
-                    f"{column.name} of row {index} cannot be encrypted: it has no {', '.join(missing)}",
-                    remedy="give every row its primary key and the attributes of its context",
-                )
-            places.append((row, column))
-            values.append(
-                (column, Plaintext(column.settings.codec.encode(value), column.settings.codec), place)
-            )
+            if value is None and column.key in row:
+                row.update(dict.fromkeys(derived_keys(column)))
+            if value is not None and not isinstance(value, Ciphertext):
+                places.append((row, column))
+                values.append(_to_encrypt(column, value, row, index))
     if values:
-        messages = encrypt(session, values)
-        for (row, column), (_, plaintext, place), message in zip(places, values, messages, strict=True):
-            row[column.key] = Ciphertext(message, place, plaintext)
+        messages, derived = encrypt(session, values), derive(session, values)
+        for (row, column), (_, plaintext, place), message, beside in zip(
+            places, values, messages, derived, strict=True
+        ):
+            row.update({column.key: Ciphertext(message, place, plaintext)} | beside)
     return copies
 
 
-def _columns_of(model: type) -> tuple[EncryptedColumn, ...]:
-    from sqlalchemy.orm import configure_mappers
+def _apply_defaults(model: type, row: Row, identity: tuple[str, ...]) -> None:
+    for key, default in defaults_of(model).items():
+        if key not in row or (row[key] is None and key in identity):
+            row[key] = default()
 
-    configure_mappers()
-    columns = columns_of(model)
+
+def _to_encrypt(
+    column: EncryptedColumn, value: Any, row: Row, index: int
+) -> tuple[EncryptedColumn, Plaintext, Place]:
+    if column.settings.partial is not None:
+        raise EncryptedColumnError(
+            f"{column.name} of row {index} is computed from {column.settings.of!r}", remedy="leave it out"
+        )
+    place = column.place_in(row)
+    if place is None:
+        missing = [key for key in column.place_keys if row.get(key) is None]
+        raise EncryptedColumnError(
+            f"{column.name} of row {index} cannot be encrypted: it has no {', '.join(missing)}",
+            remedy="give every row its primary key and the attributes of its context",
+        )
+    codec = column.settings.codec
+    return column, Plaintext(codec.encode(value), codec), place
+
+
+def _columns_of(model: type) -> tuple[EncryptedColumn, ...]:
+    columns = columns_of(class_mapper(model).class_)
     if not columns:
-        raise TypeError(f"{model!r} is no mapped class with an encrypted column")
+        raise TypeError(f"{model.__name__} has no encrypted column")
     return columns
 
 
@@ -107,12 +123,16 @@ def rebind(
 
 @overload
 def rebind(
-    session: Any, objects: Iterable[object], *attributes: str, was: Was | None = ..., label: str | None = ...
+    session: TaskSession,
+    objects: Iterable[object],
+    *attributes: str,
+    was: Was | None = ...,
+    label: str | None = ...,
 ) -> Awaitable[None]: ...
 
 
 def rebind(
-    session: Any,
+    session: SyncSession | TaskSession,
     objects: Iterable[object],
     *attributes: str,
     was: Was | None = None,
@@ -141,7 +161,7 @@ def _rebind(
     for instance in objects:
         cls = type(instance)
         differs = was(instance) if was is not None else {}
-        for column in [column_named(cls, key) for key in attributes] if attributes else columns_of(cls):
+        for column in _whole(cls, attributes):
             found = stored(instance, column)
             if not isinstance(found, Ciphertext):
                 continue
@@ -152,3 +172,9 @@ def _rebind(
     open_all(session, [each[1:] for each in sealed])
     for instance, column, ciphertext, _ in sealed:
         setattr(instance, column.key, ciphertext.opened)
+
+
+def _whole(cls: type, attributes: tuple[str, ...]) -> list[EncryptedColumn]:
+    """Return the columns of these attributes, or all but those with parts of values, which follow their values."""
+    named = [column_named(cls, key) for key in attributes] if attributes else columns_of(cls)
+    return [column for column in named if column.settings.partial is None]

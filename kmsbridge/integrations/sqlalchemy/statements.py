@@ -13,6 +13,8 @@ from kmsbridge.integrations.sqlalchemy.column_type import EncryptedType, refuse_
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 
 _INFO: Final = "kmsbridge"
+SAME_VALUES: Final = "kmsbridge_same_values"
+"""The execution option of an UPDATE that stores other messages of the same values."""
 _ORDERS: Final = {"_order_by_clauses": "ORDER BY", "_group_by_clauses": "GROUP BY"}
 
 
@@ -20,21 +22,26 @@ _ORDERS: Final = {"_order_by_clauses": "ORDER BY", "_group_by_clauses": "GROUP B
 class Bound:
     """An encrypted column of a table, and the columns that its values are bound to.
 
-    A statement names a column by its own key or by its attribute's: `own` and `place` have both.
+    A statement names a column by its own key or by its attribute's: `own`, `place` and each of `derived`, the columns
+    that are computed from the values, have both.
     """
 
     label: str
     own: frozenset[str]
+    derived: tuple[frozenset[str], ...]
     place: frozenset[str]
     place_columns: frozenset[str]
 
 
 def register(table: Table, columns: Sequence[Bound]) -> None:
-    """Note in a table what its encrypted columns are bound to, as a class that is mapped to it has them."""
-    table.info.setdefault(_INFO, []).append(tuple(columns))
+    """Note what a table's encrypted columns are bound to, as a class that is mapped to it has them.
+
+    With the metadata: what a table has in its own `info`, Alembic writes into migrations.
+    """
+    table.metadata.info.setdefault(_INFO, {}).setdefault(table.key, []).append(tuple(columns))
 
 
-def check(_connection: Connection, statement: Any, many: Sequence[Any], params: Any, _options: Any) -> None:
+def check(_connection: Connection, statement: Any, many: Sequence[Any], params: Any, options: Any) -> None:
     """Raise `EncryptedColumnError` for a statement that must not run."""
     if isinstance(statement, GenerativeSelect):
         for clauses, words in _ORDERS.items():
@@ -43,6 +50,8 @@ def check(_connection: Connection, statement: Any, many: Sequence[Any], params: 
                 if isinstance(kind, EncryptedType):
                     refuse_operator(kind.settings.label, words)
     elif isinstance(statement, Update):
+        if options.get(SAME_VALUES):
+            return
         classes = _classes(statement.table)
         if classes:
             _check_update(classes, _set_by(statement, many, params))
@@ -55,6 +64,13 @@ def check(_connection: Connection, statement: Any, many: Sequence[Any], params: 
 
 def _check_update(classes: Sequence[Sequence[Bound]], names: set[str]) -> None:
     """Raise the error of a changed key or context with unchanged messages, whichever class the rows are of."""
+    for each in (each for columns in classes for each in columns if each.own & names):
+        for derived in each.derived:
+            if not derived & names:
+                raise EncryptedColumnError(
+                    f"an UPDATE of {each.label!r} would leave {min(derived)!r} as it is, which is computed from it",
+                    remedy="set all that encrypt_rows returns for the row",
+                )
     lost = [[each for each in columns if each.place & names and not each.own & names] for columns in classes]
     if all(lost):
         first = lost[0][0]
@@ -81,8 +97,8 @@ def _check_upsert(classes: Sequence[Sequence[Bound]], clause: Any, key: set[str]
 
 
 def _classes(table: Any) -> list[tuple[Bound, ...]]:
-    found: list[tuple[Bound, ...]] = getattr(table, "info", {}).get(_INFO, [])
-    return found
+    metadata = getattr(table, "metadata", None)
+    return metadata.info.get(_INFO, {}).get(table.key, []) if metadata is not None else []
 
 
 def _set_by(statement: Any, many: Sequence[Any], params: Any) -> set[str]:

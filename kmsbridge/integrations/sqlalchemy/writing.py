@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session, object_session
-from sqlalchemy.orm.attributes import flag_modified, instance_state
+from sqlalchemy.orm.attributes import instance_state
 
 from kmsbridge.errors import discreet
 from kmsbridge.integrations.sqlalchemy.ciphers import call, write_cipher
+from kmsbridge.integrations.sqlalchemy.derived import derived_keys, indexes_of, parts_of, put
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.places import (
     EncryptedColumn,
@@ -46,7 +47,7 @@ def before_row(_mapper: Any, _connection: Any, instance: object) -> None:
     """
     state = instance_state(instance)
     for column in columns_of(type(instance)):
-        if _is_settled(state, column):
+        if column.settings.partial is not None or _is_settled(state, column):
             continue
         session = object_session(instance)
         assert session is not None
@@ -69,7 +70,9 @@ def _is_settled(state: InstanceState[Any], column: EncryptedColumn) -> bool:
     if state.key is None:
         return value is None
     if value is None and column.key in state.dict:
-        return column.key in state.committed_state or not is_changed(state, column.place_keys)
+        derived = any(state.dict.get(key, column) is not None for key in derived_keys(column))
+        changed = is_changed(state, (column.key, *column.place_keys))
+        return not changed or (column.key in state.committed_state and not derived)
     return not is_changed(state, (column.key, *column.place_keys))
 
 
@@ -95,6 +98,8 @@ def encrypt_changes(session: Session) -> None:
             if columns:
                 state = instance_state(instance)
                 for column in columns:
+                    if column.settings.partial is not None:
+                        continue  # it goes with the value that it is a part of
                     move = _move(session, instance, state, column)
                     if move is not None:
                         moves.append(move)
@@ -103,14 +108,15 @@ def encrypt_changes(session: Session) -> None:
     open_all(session, _sealed(moves))
     values = [(column, _plaintext(value), place) for _, column, value, place in moves]
     messages = encrypt(session, values)
-    for (instance, _, value, _), (column, plaintext, place), message in zip(
-        moves, values, messages, strict=True
+    derived = derive(session, values)
+    for (instance, _, value, _), (column, plaintext, place), message, beside in zip(
+        moves, values, messages, derived, strict=True
     ):
         attributes = instance_state(instance).dict
         if attributes.get(column.key) is value:
-            if isinstance(value, Ciphertext):
-                flag_modified(instance, column.key)
-            attributes[column.key] = Ciphertext(message, place, plaintext)
+            put(instance, column.key, Ciphertext(message, place, plaintext))
+            for key, found in beside.items():
+                put(instance, key, found)
 
 
 def _move(
@@ -119,17 +125,9 @@ def _move(
     """Return what is to be done for a value, or None where it is a message of its place, NULL, or cannot be done yet."""
     value = state.dict.get(column.key)
     if not isinstance(value, Plaintext) and state.key is not None:
-        if not is_changed(state, (column.key, *column.place_keys)):
-            return None
-        if is_changed(state, column.place_keys):
-            value = stored(instance, column)
-            if value is None:
-                # So that the statement that changes the row's place names this column too.
-                flag_modified(instance, column.key)
-    if value is None:
-        return None
-    place = place_now(instance, state, column)
-    if place is None:
+        value = _changed(instance, state, column)
+    place = None if value is None else place_now(instance, state, column)
+    if value is None or place is None:
         return None
     if isinstance(value, Ciphertext):
         if value.place is None:
@@ -137,6 +135,22 @@ def _move(
         if column.is_same(value.place, place):
             return None
     return instance, column, value, place
+
+
+def _changed(
+    instance: object, state: InstanceState[Any], column: EncryptedColumn
+) -> Plaintext | Ciphertext | None:
+    """Return the value of a stored row where it, its key or its context was changed; else None.
+
+    Where it is NULL, so is what is computed from it; the statement that stores the object then names them all.
+    """
+    if not is_changed(state, (column.key, *column.place_keys)):
+        return None
+    value = stored(instance, column)
+    if value is None:
+        for key in (column.key, *derived_keys(column)):
+            put(instance, key, None)
+    return value
 
 
 def _place_of_unknown(
@@ -170,12 +184,29 @@ def _sealed(moves: list[Move]) -> list[Sealed]:
 def encrypt(session: Session, values: list[tuple[EncryptedColumn, Plaintext, Place]]) -> list[bytes]:
     """Return a message for each value, each for its place, in one call."""
     messages: list[bytes] = call(
-        write_cipher(session, values[0][0].name).encrypt_many,
+        write_cipher(session, values[0][0]).encrypt_many,
         [plaintext.payload for _, plaintext, _ in values],
         contexts=contexts_of(values),
         aads=[column.aad(place) for column, _, place in values],
     )
     return messages
+
+
+@discreet
+def derive(
+    session: Session, values: list[tuple[EncryptedColumn, Plaintext, Place]]
+) -> list[dict[str, bytes | Ciphertext | None]]:
+    """Return the attributes that are stored beside each value: its blind indexes, and its parts, in one call for all."""
+    for index in {index for column, _, _ in values for _, index in column.indexes}:
+        call(index.load_keys)
+    found: list[dict[str, bytes | Ciphertext | None]] = [dict(indexes_of(*each)) for each in values]
+    parts = [(beside, part) for beside, each in zip(found, values, strict=True) for part in parts_of(*each)]
+    if parts:
+        for (beside, (column, plaintext, place)), message in zip(
+            parts, encrypt(session, [part for _, part in parts]), strict=True
+        ):
+            beside[column.key] = Ciphertext(message, place, plaintext)
+    return found
 
 
 def _apply_defaults(instance: object) -> None:

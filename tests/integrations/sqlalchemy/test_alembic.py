@@ -12,6 +12,7 @@ from tests.integrations.sqlalchemy.world import trap
 @trap
 def test_a_migration_has_bytes_and_the_second_one_is_empty(world):
     """What is rendered runs without this library, and needs no import."""
+    world.Base.registry.configure()
     engine = sqlalchemy.create_engine("sqlite://")
     with engine.connect() as connection:
         context = MigrationContext.configure(

@@ -23,7 +23,6 @@ from sqlalchemy.orm import (
     Mapped,
     MappedAsDataclass,
     aliased,
-    configure_mappers,
     mapped_column,
     relationship,
     validates,
@@ -46,7 +45,7 @@ def key_of(world, column, *, kind=str, context=()):
         id: Mapped[kind] = column
         phone = world.kit.encrypted_text("things.phone", context=context)
 
-    configure_mappers()
+    Base.registry.configure()
     Base.metadata.create_all(world.engine)
     return Thing
 
@@ -151,7 +150,7 @@ def test_a_constraint_that_would_compare_messages_is_refused(world, argument):
         phone = world.kit.encrypted_text("things.phone")
 
     with pytest.raises(ConfigError, match="in an index"):
-        configure_mappers()
+        Base.registry.configure()
 
 
 CONTEXTS = {
@@ -179,7 +178,7 @@ def test_a_context_that_changes_by_itself_or_is_not_exact_is_refused(name, colum
         phone = ours.encrypted_text("things.phone", context=(name,))
 
     with pytest.raises(ConfigError, match=name):
-        configure_mappers()
+        Base.registry.configure()
 
 
 @trap
@@ -196,7 +195,7 @@ def test_two_columns_cannot_have_one_label(world):
         two = world.kit.encrypted_text("things.phone")
 
     with pytest.raises(ConfigError, match="a label of its own"):
-        configure_mappers()
+        Base.registry.configure()
 
 
 def test_a_class_of_a_wrong_declaration_stores_nothing(ours_alone):
@@ -371,8 +370,7 @@ def test_a_dataclass_must_not_show_the_value(ours_alone):
         phone: Mapped[str] = ours.encrypted_text("shown.phone")
 
     with pytest.raises(ConfigError, match="repr=False"):
-        configure_mappers()
-    Base.registry.dispose()
+        Base.registry.configure()
 
     class Other(MappedAsDataclass, DeclarativeBase):
         pass

@@ -7,7 +7,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import JSON, MetaData, insert, select, update
+from sqlalchemy import JSON, Column, Integer, MetaData, Table, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
 
@@ -16,6 +16,14 @@ from kmsbridge.integrations import sqlalchemy as ours
 from kmsbridge.integrations.sqlalchemy import Ciphertext, EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.frozen import frozen
 from tests.secrets.canaries import PLAINTEXT, assert_clean, assert_discreet, failure_of
+
+
+class Plain:
+    """To be mapped without an encrypted column."""
+
+
+def plain_table():
+    return Table("plain", MetaData(), Column("id", Integer, primary_key=True))
 
 
 class DateCodec:
@@ -324,8 +332,10 @@ def test_what_is_no_session_object_or_attribute_is_refused(ours_alone):
             ours.decrypt_all(5, [])
         with pytest.raises(TypeError, match="no encrypted column 'name'"):
             ours.decrypt_all(session, [ours_alone.User()], "name")
-        with pytest.raises(TypeError, match="no mapped class"):
-            ours.encrypt_rows(session, str, [])
+        with pytest.raises(TypeError, match="no encrypted column"):
+            ours.encrypt_rows(
+                session, ours_alone.Base.registry.map_imperatively(Plain, plain_table()).class_, []
+            )
 
 
 def test_the_type_can_be_pickled_and_is_copied_with_its_table(ours_alone):
