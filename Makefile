@@ -39,7 +39,7 @@ PLUGINS := $(wildcard plugins/*)
 # The generator announces its successor at each run.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo demo-roles docs test test-light lint format torture bench backends setup requirements clean distclean
+.PHONY: help demo demo-roles demo-web docs test test-light lint format torture bench backends setup requirements clean distclean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -49,6 +49,9 @@ demo: $(VENV)/.kmsbridge ## see real files protected, rotated, rewrapped and ref
 
 demo-roles: $(VENV)/.dev ## see what a web server, a worker and attackers in their place can and cannot read
 	@$(PY) -m examples.roles
+
+demo-web: $(VENV)/.dev ## see a web application store, find and partly show phone numbers that it cannot read
+	@$(PY) -m examples.web
 
 test: $(VENV)/.dev $(LOCALSTACK_VENV)/.localstack ## start the real servers and run the whole test suite, torture at a tenth of its size
 	@$(PYTEST) tests

@@ -6,6 +6,7 @@ Looked for are also the keys that are derived from a data key, which open messag
 import contextlib
 import ctypes
 import gc
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections import Counter
+from functools import partial
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -31,7 +34,7 @@ from kmsbridge.threads import Workers
 from tests import backends
 from tests.interrupts import interrupted_at
 from tests.secrets import searching, subject
-from tests.support import PATIENCE
+from tests.support import PATIENCE, Outcome
 
 COUNT = 100
 LONG, SHORT = {"max_age": 600, "max_messages": 1000}, {"max_age": 0.05, "max_messages": 1000}
@@ -157,7 +160,7 @@ def _chunked_keys(data_key, context, body):
     indirect=True,
 )
 def test_no_data_key_is_found_when_it_is_too_old_or_after_close(key, end, tmp_path):
-    """Of 100; before, all are found. Of derived keys, the AES key of each thread's last message may be on its stack."""
+    """Of 100; before, all are found."""
     if not os.path.exists("/proc/self/mem"):
         pytest.skip("this system has no /proc/PID/mem")
     nothing = {**key, "count": COUNT, "busy": False, "closes": False, "data_keys": SHORT}
@@ -187,7 +190,9 @@ def test_no_data_key_is_found_when_it_is_too_old_or_after_close(key, end, tmp_pa
             left[name] = each.found()
     assert {name: data for name, (data, _) in left.items()} == {name: {} for name in jobs}
     for name, (_, derived) in left.items():
-        assert sum(len(places) for places in derived.values()) <= 1, (name, derived)
+        kinds = Counter(each.partition("-")[0] for each in derived)
+        # One of each thread that encrypts or decrypts; and what `cryptography` leaves of decrypting a chunked body.
+        assert kinds <= Counter(aes=2, chunks=2), (name, derived)
 
 
 @pytest.mark.parametrize("key", ("hpke",), indirect=True)
@@ -333,15 +338,18 @@ def test_no_secret_keeps_another_object_alive():
 
 def test_an_interrupt_while_a_thread_is_started_leaves_none_that_hangs():
     """At each line of the standard library's module too: the next job is done."""
-    for number in range(10**6):
-        workers = Workers("test", 1)
-        _, was_there = interrupted_at(
-            number,
-            lambda workers=workers: workers.begin(int),
-            places=(threading.__file__, Workers.begin.__code__.co_filename),
-        )
-        assert workers.begin(lambda: 5).wait(PATIENCE)
-        workers.close()
-        if not was_there:
-            break
-    assert number > 10
+    places = threading.__file__, Workers.begin.__code__.co_filename
+
+    def interrupt_everywhere():
+        numbers, was_there = itertools.count(), True
+        while was_there:
+            workers = Workers("test", 1)
+            _, was_there = interrupted_at(next(numbers), partial(workers.begin, int), places=places)
+            assert workers.begin(lambda: 5).wait(PATIENCE / 2)
+            workers.close()
+        return next(numbers)
+
+    # On a thread: an interrupt in a handler of the standard library's leaves the exception that it handles behind.
+    work = Outcome(interrupt_everywhere).join()
+    assert work.error is None
+    assert work.value > 10

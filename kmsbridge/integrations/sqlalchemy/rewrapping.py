@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, overload
 
 from sqlalchemy import LargeBinary, inspect, select, tuple_, type_coerce, update
-from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm import Mapper, Session, configure_mappers
 
 from kmsbridge import EnvelopeCipher, aio
 from kmsbridge.errors import discreet
@@ -76,6 +76,7 @@ def _rewrap_rows(
     after: Key | None,
     limit: int,
 ) -> Key | None:
+    configure_mappers()
     mapper: Mapper[Any] = inspect(model)
     columns = [column_named(model, key) for key in attributes] or [
         column for column in columns_of(model) if column.settings.partial is None

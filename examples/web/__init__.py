@@ -1,0 +1,1 @@
+"""A web application whose web server stores phone numbers that only a worker can read."""
