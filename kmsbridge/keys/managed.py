@@ -222,10 +222,7 @@ class ManagedKey:
     def unwrap_many(
         self, items: Sequence[tuple[WrappedKey, EncryptionContext]], *, deadline: Deadline | None = None
     ) -> list[bytes | KmsBridgeError]:
-        """Unwrap 1 to `batch_limit` wrapped keys in one call of the driver. Return each result in its place, or its error.
-
-        Raise a `KmsError` where all of it failed.
-        """
+        """Unwrap 1 to `batch_limit` wrapped keys in one call. Return each result or its error; raise where all failed."""
         deadline = deadline or self.new_deadline()
         marked = [(wrapped, self.environment.mark(context)) for wrapped, context in items]
         results = self._unwrap_batch(marked, deadline)

@@ -111,13 +111,19 @@ def test_capabilities_are_the_keys_own(driver_of):
         driver_of(f"aws-kms://{ARN}", **OAEP),
         driver_of(f"aws-kms://{ARN}", **OAEP, public_key=local_pem()),
     )
-    assert symmetric.capabilities == {Capability.BINDS_CONTEXT, Capability.SERVER_REWRAP, Capability.ROTATE}
+    assert symmetric.capabilities == {
+        Capability.BINDS_CONTEXT,
+        Capability.SERVER_REWRAP,
+        Capability.ROTATE,
+        Capability.CHECKS_VERSION,
+    }
     assert fetched.capabilities == frozenset()
     assert pinned.capabilities == {Capability.LOCAL_WRAP}
     for driver in (fetched, pinned):
         for refuse in (
             driver.rotate,
             lambda timeout, driver=driver: driver.rewrap(None, BOUND, timeout=timeout),
+            lambda timeout, driver=driver: driver.is_current(None, BOUND, timeout=timeout),
         ):
             with pytest.raises(NotImplementedError):
                 refuse(timeout=1)

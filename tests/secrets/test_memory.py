@@ -293,7 +293,7 @@ def test_a_secret_that_a_finalizer_got_hold_of_again_gives_no_zeros():
 def test_a_secret_in_a_cycle_is_overwritten_without_a_word():
     """The garbage collector finalizes all of a cycle in an order of its own: what is unraisable fails this test."""
     for order in range(2):
-        holder = [Secret(os.urandom(200))] if order else []
+        holder: list[object] = [Secret(os.urandom(200))] if order else []
         holder.append(holder)
         if not order:
             holder.append(Secret(os.urandom(200)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from sqlalchemy import ColumnElement, LargeBinary, Null
+from sqlalchemy import BinaryExpression, ColumnElement, LargeBinary, Null
 from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.types import TypeDecorator
 
@@ -79,9 +80,8 @@ class EncryptedType(TypeDecorator[Any]):
         def operate(self, op: Any, *other: Any, **kwargs: Any) -> Any:
             if op in _NULL_TESTS and (other[0] is None or isinstance(other[0], Null)):
                 return super().operate(op, *other, **kwargs)
-            if op in _EQUALITY and isinstance(other[0], ColumnElement) and hash(other[0]) == hash(self.expr):
-                # SQLAlchemy keeps columns in dicts, which compare a column with itself.
-                return super().operate(op, *other, **kwargs)
+            if op in _EQUALITY and isinstance(other[0], ColumnElement):
+                return _ColumnComparison(self.expr, other[0], op)
             return self._refuse(op)
 
         def reverse_operate(self, op: Any, other: Any, **kwargs: Any) -> NoReturn:
@@ -91,6 +91,19 @@ class EncryptedType(TypeDecorator[Any]):
             kind = self.expr.type
             assert isinstance(kind, EncryptedType)
             refuse_operator(kind.settings.label, getattr(op, "__name__", None) or str(op.opstring))
+
+
+class _ColumnComparison(BinaryExpression[Any]):
+    """Says whether two columns are one, as SQLAlchemy asks where it looks for a column in a list. It is no SQL."""
+
+    inherit_cache = True
+
+
+@compiles(_ColumnComparison)
+def _refuse_comparison(element: _ColumnComparison, _compiler: Any, **_: Any) -> NoReturn:
+    kinds = (element.left.type, element.right.type)
+    label = next(kind.settings.label for kind in kinds if isinstance(kind, EncryptedType))
+    refuse_operator(label, "a comparison")
 
 
 def refuse_operator(label: str, name: str) -> NoReturn:

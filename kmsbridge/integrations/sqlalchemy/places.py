@@ -170,8 +170,9 @@ def place_now(instance: object, state: InstanceState[Any], column: EncryptedColu
 
     Attributes that are not loaded are loaded.
     """
-    if state.persistent:
+    values = state.dict
+    if state.key is not None:
         for key in column.place_keys:
-            if key not in state.dict:
+            if key not in values:
                 getattr(instance, key)
-    return column.place_in(state.dict)
+    return column.place_in(values)

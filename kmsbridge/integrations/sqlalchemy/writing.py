@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session, object_session
-from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.attributes import flag_modified, instance_state
 
 from kmsbridge.errors import discreet
 from kmsbridge.integrations.sqlalchemy.ciphers import call, write_cipher
@@ -91,18 +91,8 @@ def _check(state: InstanceState[Any], column: EncryptedColumn) -> None:
 @discreet
 def encrypt_changes(session: Session) -> None:
     """Encrypt all values of a session's new and changed objects that are not messages for their places."""
-    moves: list[Move] = []
     with session.no_autoflush:
-        for instance in (*session.new, *session.dirty):
-            columns = columns_of(type(instance))
-            if columns:
-                state = instance_state(instance)
-                for column in columns:
-                    if column.settings.partial is not None:
-                        continue  # it goes with the value that it is a part of
-                    move = _move(session, instance, state, column)
-                    if move is not None:
-                        moves.append(move)
+        moves = _moves(session)
     if not moves:
         return
     open_all(session, _sealed(moves))
@@ -114,9 +104,23 @@ def encrypt_changes(session: Session) -> None:
     ):
         attributes = instance_state(instance).dict
         if attributes.get(column.key) is value:
-            put(instance, column.key, Ciphertext(message, place, plaintext))
+            attributes[column.key] = Ciphertext(message, place, plaintext)
+            if isinstance(value, Ciphertext):
+                flag_modified(instance, column.key)  # nobody assigned it
             for key, found in beside.items():
                 put(instance, key, found)
+
+
+def _moves(session: Session) -> list[Move]:
+    """Return what is to be done for the values of a session's new and changed objects."""
+    moves: list[Move] = []
+    for instance in (*session.new, *session.dirty):
+        for column in columns_of(type(instance)):
+            if column.settings.partial is None:  # a part goes with its value
+                move = _move(session, instance, instance_state(instance), column)
+                if move is not None:
+                    moves.append(move)
+    return moves
 
 
 def _move(
@@ -124,7 +128,7 @@ def _move(
 ) -> Move | None:
     """Return what is to be done for a value, or None where it is a message of its place, NULL, or cannot be done yet."""
     value = state.dict.get(column.key)
-    if not isinstance(value, Plaintext) and state.key is not None:
+    if state.key is not None and not isinstance(value, Plaintext):
         value = _changed(instance, state, column)
     place = None if value is None else place_now(instance, state, column)
     if value is None or place is None:
@@ -197,7 +201,10 @@ def derive(
     session: Session, values: list[tuple[EncryptedColumn, Plaintext, Place]]
 ) -> list[dict[str, bytes | Ciphertext | None]]:
     """Return the attributes that are stored beside each value: its blind indexes, and its parts, in one call for all."""
-    for index in {index for column, _, _ in values for _, index in column.indexes}:
+    columns = {column for column, _, _ in values}
+    if not any(column.indexes or column.parts for column in columns):
+        return [{}] * len(values)
+    for index in {index for column in columns for _, index in column.indexes}:
         call(index.load_keys)
     found: list[dict[str, bytes | Ciphertext | None]] = [dict(indexes_of(*each)) for each in values]
     parts = [(beside, part) for beside, each in zip(found, values, strict=True) for part in parts_of(*each)]

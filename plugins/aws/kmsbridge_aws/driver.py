@@ -149,6 +149,8 @@ class AwsKmsDriver(KeyDriver):
 
         Returns None for a key without such materials, for example one in a custom key store.
         """
+        if self._asymmetric:
+            return super().is_current(wrapped, context, timeout=timeout)
         answer, _, _ = self._re_encrypt(wrapped, context, time.monotonic() + timeout)
         used, current = answer.get("SourceKeyMaterialId"), answer.get("DestinationKeyMaterialId")
         return used == current if used and current else None

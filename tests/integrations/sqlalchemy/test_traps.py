@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, make_transient
 
 from kmsbridge import RoleError
+from kmsbridge.integrations import sqlalchemy as ours
 from kmsbridge.integrations.sqlalchemy import EncryptedColumnError
 from tests.integrations.sqlalchemy.world import trap
 from tests.secrets.canaries import PLAINTEXT, assert_clean
@@ -275,6 +276,74 @@ def test_a_change_of_the_context_encrypts_the_value_for_the_new_one(world, loade
     assert world.stored(row_id, "prefs") == {"dark": True}
 
 
+def test_one_attribute_that_is_loaded_again_belongs_to_the_row_as_it_is_stored(ours_alone):
+    """And not to the context that was assigned and not stored yet."""
+    row_id = ours_alone.add()
+    with ours_alone.Session(autoflush=False) as session:
+        user = session.get(ours_alone.User, row_id)
+        user.tenant = "umbrella"
+        session.refresh(user, ["phone"])
+        assert user.phone == "+1 555 0100"
+        user.tenant = "third"
+        session.commit()
+    assert ours_alone.stored(row_id) == "+1 555 0100"
+
+
+def test_a_detached_object_s_context_may_change(ours_alone):
+    """It is added to another session, or merged without loading."""
+    row_id = ours_alone.add()
+    with ours_alone.Session() as session:
+        user = session.get(ours_alone.User, row_id)
+    with ours_alone.Session() as session:
+        merged = session.merge(user, load=False)
+        assert merged.phone == "+1 555 0100"
+    user.tenant = "umbrella"
+    with ours_alone.Session() as session:
+        session.add(user)
+        session.commit()
+    assert ours_alone.stored(row_id) == "+1 555 0100"
+
+
+def test_rows_that_an_insert_returns_are_read(ours_alone):
+    with ours_alone.Session() as session:
+        rows = ours.encrypt_rows(session, ours_alone.User, [{"id": "1", "tenant": "acme", "phone": "+1"}])
+        (user,) = session.scalars(insert(ours_alone.User).returning(ours_alone.User), rows).all()
+        assert user.phone == "+1"
+        user.tenant = "umbrella"
+        session.commit()
+    assert ours_alone.stored("1") == "+1"
+
+
+def test_a_statement_that_stores_messages_changes_the_objects_too(ours_alone):
+    """As SQLAlchemy does for any other column."""
+    row_id = ours_alone.add()
+    with ours_alone.Session() as session:
+        user = session.get(ours_alone.User, row_id)
+        assert user.phone == "+1 555 0100"
+        (row,) = ours.encrypt_rows(
+            session, ours_alone.User, [{"id": row_id, "tenant": "acme", "phone": "+2"}]
+        )
+        session.execute(
+            update(ours_alone.User).where(ours_alone.User.id == row_id).values(phone=row["phone"])
+        )
+        assert user.phone == "+2"
+        session.commit()
+    assert ours_alone.stored(row_id) == "+2"
+
+
+@trap
+def test_bulk_save_does_not_change_a_context(world):
+    """It would leave the values bound to the old one."""
+    row_id = world.add()
+    with world.Session() as session:
+        user = session.get(world.User, row_id)
+        user.tenant = "umbrella"
+        with pytest.raises(EncryptedColumnError, match="could not be decrypted"):
+            session.bulk_save_objects([user])
+        session.rollback()
+    assert world.stored(row_id) == "+1 555 0100"
+
+
 @trap
 def test_a_change_of_the_id_encrypts_the_value_for_the_new_one(world):
     row_id = world.add()
@@ -411,6 +480,16 @@ def test_an_order_of_messages_is_an_error(world, select_):
             session.scalars(select_(select(world.User), world.User.phone))
         with pytest.raises(EncryptedColumnError, match="BY on it"):
             session.connection().execute(select_(select(world.User.id), world.User.__table__.c.phone))
+
+
+@trap
+def test_a_comparison_of_columns_is_an_error_and_not_false(world):
+    """With another attribute at once; with a table's column when it becomes SQL: SQLAlchemy looks for columns in lists."""
+    table = world.User.__table__
+    with pytest.raises(EncryptedColumnError):
+        print(world.User.phone == world.User.name)
+    with world.Session() as session, pytest.raises(EncryptedColumnError, match="cannot use a comparison"):
+        session.execute(select(table.c.id).where(table.c.phone == table.c.name))
 
 
 @trap
