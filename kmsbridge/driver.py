@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, Literal, NamedTuple, Self
 
 from kmsbridge.context import EncryptionContext
+from kmsbridge.drivererrors import DriverError, ErrorDetails, ErrorKind
 from kmsbridge.keyuri import KeyURI
 from kmsbridge.options import Options
 from kmsbridge.reports import pass_on, report_request_id
@@ -78,67 +79,12 @@ class Capability(enum.Enum):
     """`is_current` asks the service whether the key's current version made a wrapped key."""
 
 
-class ErrorKind(enum.Enum):
-    """Why a call failed. The library retries the first three kinds and none of the others."""
-
-    UNAVAILABLE = enum.auto()
-    THROTTLED = enum.auto()
-    TIMEOUT = enum.auto()
-    ACCESS_DENIED = enum.auto()
-    KEY_NOT_FOUND = enum.auto()
-    KEY_DISABLED = enum.auto()
-    INVALID_REQUEST = enum.auto()
-    UNAUTHENTICATED = enum.auto()
-    CREDENTIAL_MISUSED = enum.auto()
-    """A one-time credential was already used, or was issued for something else: someone else may have it."""
-    NOT_AUTHENTIC = enum.auto()
-    """The wrapped key was changed, or belongs to another key or another context."""
-    TOO_LARGE = enum.auto()
-    """The payload is longer than `max_plaintext`."""
-
-
-class ErrorDetails(NamedTuple):
-    """Details of an error besides its kind; each may be empty.
-
-    `code` and `request_id` are the provider's. `remedy` tells the user what to do, and replaces the library's
-    general advice for this kind of error. None of the three may quote the provider's text, which can contain
-    secrets.
-    """
-
-    code: str = ""
-    request_id: str = ""
-    remedy: str = ""
-
-
-class DriverError(Exception):
-    """An error whose kind the driver already knows. The library does not call `classify` for it.
-
-    `code`, `remedy` and `request_id` are as in `ErrorDetails`. Without a `request_id` the library uses the one
-    that `report_request_id` reported last during the call. Raises `TypeError` if `kind` is not an `ErrorKind`.
-    A driver may derive its own classes from this one.
-    """
-
-    def __init__(self, kind: ErrorKind, *, code: str = "", remedy: str = "", request_id: str = "") -> None:
-        if not isinstance(kind, ErrorKind):
-            raise TypeError(f"the kind of a DriverError must be an ErrorKind, not {type(kind).__name__}")
-        super().__init__(kind)
-        self.kind = kind
-        self.code = code
-        self.remedy = remedy
-        self.request_id = request_id
-
-    def __str__(self) -> str:
-        return f"{self.kind.name} ({self.code})" if self.code else self.kind.name
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self})"
-
-
 class WrappedKey(NamedTuple):
     """An encrypted data key.
 
     `ciphertext` is what the provider returned, 1 to 16384 bytes. `key_id` is what `KeyDriver.resolve` returns.
-    `version` is the version of the key that wrapped it, at most 255 bytes; empty if the provider reports none.
+    `version` is the version of the key that wrapped it, at most 255 bytes; empty if the provider reports none. That
+    of a wrapped key out of a message is a label, which whoever can write to the storage can change.
     """
 
     key_id: str
@@ -315,6 +261,24 @@ class KeyDriver(ABC):
         Results and exceptions are as for `wrap_many`.
         """
         raise NotImplementedError
+
+    def version_of(self, ciphertext: bytes) -> str | None:
+        """Return the version of the key that made `ciphertext`, where its bytes tell. Makes no call.
+
+        `ciphertext` may come from anybody. Return None where the bytes do not tell the version, or are not a
+        ciphertext of this service. The library prefers this version to the one that a message names beside the
+        wrapped key, which anybody can change. The default returns None.
+        """
+        return None
+
+    def has_former_id(self, key_id: str) -> bool:
+        """Return whether a message that names this other id may be of this key. Makes no call.
+
+        For ids that the key had before, in an earlier version of the driver or another configuration. The library
+        asks for ids that no key of the profile has now. If the message is another key's after all, `unwrap` says
+        so. The default returns False.
+        """
+        return False
 
     def rewraps_from(self, key_id: str) -> bool:
         """Return whether `rewrap` accepts wrapped keys of the other key with this id. Makes no call.

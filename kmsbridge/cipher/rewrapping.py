@@ -119,15 +119,21 @@ class Rewrapping:
 
     def needs_rewrap(self, message: Buffer) -> bool:
         """Return whether `message` is for other keys than those of `encrypt_to`, or for other versions of
-        them; or may be one without the environment of this host, while those are accepted.
+        them, or names another version than its wrapped key is of; or may be one without the environment of this
+        host, while those are accepted.
         """
         self._encryption.check_open()
         header = wire.parse_header(as_bytes(message, "message", "kmsbridge.message.dearmor"))
         check_recipients(header)
         current = dict(self._current_versions(self._encryption.deadline()))
-        return self._environment.accepts_unmarked() or current != {
-            each.key_id: each.key_version if current.get(each.key_id) else "" for each in header.recipients
+        if self._environment.accepts_unmarked() or current.keys() != {r.key_id for r in header.recipients}:
+            return True
+        drivers = {key.key_id: key.driver for key in self._encryption.keys}
+        versions = {
+            each.key_id: {each.key_version, drivers[each.key_id].version_of(each.wrapped) or each.key_version}
+            for each in header.recipients
         }
+        return any(told != {current[key_id]} for key_id, told in versions.items() if current[key_id])
 
     def is_outdated(self, message: Buffer, context: Pairs, aad: Aad) -> bool:
         """Ask the services of the keys in `decrypt_with`, and return whether one tells that another than its current
@@ -142,7 +148,7 @@ class Rewrapping:
         if failures:
             raise worst(failures)
         answers = in_parallel(
-            lambda match: match[0].is_current(wrapped_by(match[1]), bound, deadline=deadline),
+            lambda match: match[0].is_current(wrapped_by(match), bound, deadline=deadline),
             matches,
             deadline,
         )

@@ -12,13 +12,13 @@ from kmsbridge.datakeys.unwrapping import TRY_NEXT_KEY_AFTER, Match, wrapped_by
 from kmsbridge.driver import Capability
 from kmsbridge.errors import AuthenticationError, ClosedError, KmsBridgeError, KmsError, KmsInvalidRequest
 from kmsbridge.keys import ManagedKey
-from kmsbridge.message import Header, Recipient
+from kmsbridge.message import Header
 from kmsbridge.threads import in_parallel
 
 Wanted = tuple[Header, EncryptionContext]
 """A message's header, and the context that the caller gives for it."""
-Item = tuple[Recipient, EncryptionContext]
-"""One data key to unwrap."""
+Item = tuple[Match, EncryptionContext]
+"""One data key to unwrap, and the key to do so."""
 
 
 def fetch_many(keys: DecryptionKeys, wanted: Iterable[Wanted]) -> KnownKeys:
@@ -65,11 +65,11 @@ def _in_batches(keys: DecryptionKeys, wanted: Sequence[Wanted]) -> KnownKeys:
         match = _first_match(keys, header, deadline)
         if match is None or Capability.BATCH_UNWRAP not in match[0].capabilities:
             continue
-        name = keys.name(match[1], context)
-        if keys.refusals.holds(name):
-            known[name] = AuthenticationError()
+        failure_name = keys.failure_name(match, context)
+        if keys.refusals.holds(failure_name):
+            known[failure_name] = AuthenticationError()
         else:
-            first.setdefault(match[0], {})[name] = match[1], context
+            first.setdefault(match[0], {})[failure_name] = match, context
     for key, items in first.items():
         names = list(items)
         for start in range(0, len(names), key.batch_limit):
@@ -90,7 +90,7 @@ def _first_match(keys: DecryptionKeys, header: Header, deadline: Deadline) -> Ma
 
 
 def _load_batch(keys: DecryptionKeys, key: ManagedKey, batch: dict[Hashable, Item]) -> KnownKeys:
-    items = [(wrapped_by(recipient), data_key_context(context)) for recipient, context in batch.values()]
+    items = [(wrapped_by(match), data_key_context(context)) for match, context in batch.values()]
     results: Sequence[bytes | KmsBridgeError]
     try:
         results = key.unwrap_many(items)
@@ -100,24 +100,23 @@ def _load_batch(keys: DecryptionKeys, key: ManagedKey, batch: dict[Hashable, Ite
         results = [error] * len(batch)
     except TRY_NEXT_KEY_AFTER:
         return {}
-    return {
-        name: _kept(keys, name, result, *item)
-        for (name, item), result in zip(batch.items(), results, strict=True)
-    }
+    known: KnownKeys = {}
+    for item, result in zip(batch.values(), results, strict=True):
+        _keep(keys, item, result, known)
+    return known
 
 
-def _kept(
-    keys: DecryptionKeys,
-    name: Hashable,
-    result: bytes | KmsBridgeError,
-    recipient: Recipient,
-    context: EncryptionContext,
-) -> DataKey | KmsBridgeError:
+def _keep(keys: DecryptionKeys, item: Item, result: bytes | KmsBridgeError, known: KnownKeys) -> None:
+    """Add to `known` what became of an item."""
+    match, context = item
+    failure_name = keys.failure_name(match, context)
     if isinstance(result, KmsBridgeError):
         if isinstance(result, AuthenticationError):
-            keys.refusals.add(name)
-        return result
+            keys.refusals.add(failure_name)
+        known[failure_name] = result
+        return
+    name = keys.name(match[1], context)
     try:
-        return keys.keep(name, result, recipient, context)
+        known[name] = keys.keep(name, result, match[1], context)
     except AuthenticationError as error:
-        return error
+        known[failure_name] = error

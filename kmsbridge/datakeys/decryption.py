@@ -30,7 +30,7 @@ DATA_KEY_LENGTH: Final = 32
 T = TypeVar("T")
 
 KnownKeys = dict[Hashable, DataKey | KmsBridgeError]
-"""By the name of a wrapped key: the data key in it, or the error that it ended with."""
+"""Data keys by their name, and the errors of those that could not be unwrapped by the `failure_name`."""
 
 
 class DecryptionKeys:
@@ -202,7 +202,7 @@ class DecryptionKeys:
             try:
                 entry = self._get(match, context, size, deadline.share(others + 1), known, last=not others)
             except TRY_NEXT_KEY_AFTER as error:
-                known[self.name(match[1], context)] = error
+                known[self.failure_name(match, context)] = error
                 failures.append(error)
             else:
                 self.unwrapping.probe_unhealthy(header, data_key_context(context), self._seconds)
@@ -234,6 +234,12 @@ class DecryptionKeys:
         scheme = recipient.key_id.partition(":")[0]
         label = recipient.key_version if scheme in self._label_counts else ""
         return recipient.key_id, label, hashlib.sha256(recipient.wrapped).digest(), context.canonical()
+
+    def failure_name(self, match: Match, context: EncryptionContext) -> Hashable:
+        """Return the name of a failure to unwrap: of the data key, and the key that could not. Another may, where
+        several have had the id that the message names.
+        """
+        return match[0], self.name(match[1], context)
 
     def deadline(self) -> Deadline:
         """Return the end of the time of an operation that begins now."""
@@ -281,7 +287,7 @@ class DecryptionKeys:
         last: bool,
     ) -> DataKey:
         name = self.name(match[1], context)
-        failure = known.get(name)
+        failure = known.get(self.failure_name(match, context))
         if isinstance(failure, KmsBridgeError):
             raise copied(failure)
 
@@ -307,11 +313,12 @@ class DecryptionKeys:
         entry = self._cache.peek(name) if self.shared else None
         if entry is not None:
             return entry
-        if self.refusals.holds(name):
+        failure_name = self.failure_name(match, context)
+        if self.refusals.holds(failure_name):
             raise AuthenticationError
         try:
             unwrapped = self.unwrapping.unwrap(match, data_key_context(context), deadline, attempts=attempts)
         except AuthenticationError:
-            self.refusals.add(name)
+            self.refusals.add(failure_name)
             raise
         return self.keep(name, unwrapped, match[1], context)

@@ -12,8 +12,8 @@ from kmsbridge.errors import AuthenticationError, KmsError
 from kmsbridge.keys import ManagedKey
 from kmsbridge.threads import in_parallel
 
-Step = tuple[ManagedKey, message.Recipient]
-"""A key to wrap to, and the recipient of the message that its service rewraps for it."""
+Step = tuple[ManagedKey, Match]
+"""A key to wrap to, and the recipient of the message that its service rewraps for it, with the key that it is for."""
 
 
 def rewrapped_by_service(
@@ -55,16 +55,16 @@ def _keeps_all(steps: Sequence[Step], matches: Sequence[Match]) -> bool:
     """Whether no recipient that may be the only sound one is given up for another."""
     if len(matches) == 1:
         return True
-    carried = {source.key_id for key, source in steps if key.known_id == source.key_id}
+    carried = {recipient.key_id for key, (source, recipient) in steps if key.known_id == source.known_id}
     return len(carried) == len(steps) and carried == {recipient.key_id for _, recipient in matches}
 
 
-def _source(key: ManagedKey, matches: Sequence[Match], deadline: Deadline) -> message.Recipient | None:
+def _source(key: ManagedKey, matches: Sequence[Match], deadline: Deadline) -> Match | None:
     # Where the library binds the context itself, a hash of it is in the payload, and would go along.
     fit = [
-        recipient
-        for source, recipient in matches
-        if source.binds_context and key.rewraps_from(recipient.key_id, deadline=deadline)
+        match
+        for match in matches
+        if match[0].binds_context and key.rewraps_from(match[0].known_id, deadline=deadline)
     ]
     # Its own where there is one.
-    return min(fit, key=lambda recipient: recipient.key_id != key.known_id, default=None)
+    return min(fit, key=lambda match: match[0].known_id != key.known_id, default=None)

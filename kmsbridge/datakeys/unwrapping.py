@@ -49,25 +49,30 @@ class Unwrapping:
         Raise `NoMatchingKey` where neither is there, and `UnsupportedMessage` where the header has no recipients.
         """
         check_recipients(header)
-        by_id = {recipient.key_id: recipient for recipient in header.recipients}
-        matches: list[Match] = []
+        named = {recipient.key_id for recipient in header.recipients}
+        identified: list[ManagedKey] = []
         failures: list[KmsBridgeError] = []
         keys = sorted(self.keys, key=lambda key: key.unhealthy)
         for number, key in enumerate(keys):
-            if matches and key.unhealthy and not key.known_id:
+            if key.unhealthy and not key.known_id and any(each.known_id in named for each in identified):
                 continue  # to ask for its id would cost what is being avoided
             try:
                 # A part of the time each, and one for unwrapping.
                 share = deadline.share(len(keys) - number + 1)
-                key_id = key.identify(attempts=1 if len(keys) > 1 else None, deadline=share)
+                key.identify(attempts=1 if len(keys) > 1 else None, deadline=share)
             except KmsError as error:
                 failures.append(error)
             else:
-                if key_id in by_id:
-                    matches.append((key, by_id[key_id]))
+                identified.append(key)
+        matches = [
+            (key, recipient)
+            for key in identified
+            for recipient in header.recipients
+            if _is_for(recipient, key, identified)
+        ]
         if not matches and not failures:
             raise NoMatchingKey(
-                f"the message is for {listed(list(by_id))}, and this profile decrypts with "
+                f"the message is for {listed([each.key_id for each in header.recipients])}, and this profile decrypts with "
                 f"{listed([key.key_id for key in self.keys])}",
                 remedy="add one of the message's keys to decrypt_with",
             )
@@ -83,8 +88,9 @@ class Unwrapping:
         probing: bool = False,
     ) -> bytes:
         """Return what the key wrapped for this recipient. `bound` is the context with its reserved pairs."""
-        key, recipient = match
-        return key.unwrap(wrapped_by(recipient), bound, attempts=attempts, probing=probing, deadline=deadline)
+        return match[0].unwrap(
+            wrapped_by(match), bound, attempts=attempts, probing=probing, deadline=deadline
+        )
 
     def payload(self, header: Header, bound: EncryptionContext, deadline: Deadline) -> bytes:
         """Return the payload of a direct message, which its one recipient wrapped."""
@@ -95,9 +101,8 @@ class Unwrapping:
 
     def probe_unhealthy(self, header: Header, bound: EncryptionContext, seconds: float) -> None:
         """Probe in the background the unhealthy keys that were passed over, for `seconds` each at most."""
-        by_id = {recipient.key_id: recipient for recipient in header.recipients}
         for key in self.keys:
-            recipient = by_id.get(key.known_id)
+            recipient = next((each for each in header.recipients if _is_for(each, key, self.keys)), None)
             if key.unhealthy and (recipient or not key.known_id) and key.take_probe():
                 with contextlib.suppress(RuntimeError):  # the interpreter is ending
                     threading.Thread(
@@ -126,9 +131,21 @@ def check_recipients(header: Header) -> None:
         )
 
 
-def wrapped_by(recipient: Recipient) -> WrappedKey:
-    """Return a message's recipient as the wrapped key that a driver takes."""
-    return WrappedKey(recipient.key_id, recipient.key_version, recipient.wrapped)
+def wrapped_by(match: Match) -> WrappedKey:
+    """Return a message's recipient as the wrapped key that the driver of its key takes, under the id that the key
+    has now.
+    """
+    key, recipient = match
+    return WrappedKey(key.known_id or recipient.key_id, recipient.key_version, recipient.wrapped)
+
+
+def _is_for(recipient: Recipient, key: ManagedKey, keys: Sequence[ManagedKey]) -> bool:
+    """Return whether the recipient is for `key`: it names the key, or a former id of it that none of `keys` has."""
+    if recipient.key_id == key.known_id:
+        return True
+    return key.driver.has_former_id(recipient.key_id) and all(
+        each.known_id != recipient.key_id for each in keys
+    )
 
 
 def worst(failures: list[KmsBridgeError]) -> KmsBridgeError:

@@ -1,7 +1,7 @@
 """Sockets for HTTP clients that keep one deadline for connecting, the TLS handshake, sending and the whole answer.
 
 The timeout of an HTTP client usually applies to each read, so an answer that arrives byte by byte never times out.
-These sockets use `deadline.left()` for every wait. Have the client open its connections with `connect`. Also switch
+These sockets use `deadline.left()` for every wait. Have the client open its connections with `connect` or `connect_unix`. Also switch
 off the client's redirects, which would send credentials to another host.
 """
 
@@ -120,6 +120,18 @@ def tls_within_deadline(context: ssl.SSLContext) -> ssl.SSLContext:
     context.sslsocket_class = DeadlineTlsSocket
     context.options |= _CLEANSE_PLAINTEXT
     return context
+
+
+def connect_unix(path: str) -> DeadlineSocket:
+    """Return a connection to the Unix socket at `path`, within the deadline. Raises `OSError` or `TimeoutError`."""
+    sock = DeadlineSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(left())
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def connect(host: str, port: int) -> DeadlineSocket:

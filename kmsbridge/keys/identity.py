@@ -1,9 +1,10 @@
-"""Which key it is."""
+"""Which key it is, and which version of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from kmsbridge.driver import KeyDriver, WrappedKey
 from kmsbridge.errors import ConfigError
 from kmsbridge.keys.validation import utf8_length
 from kmsbridge.message import MAX_KEY_ID
@@ -38,3 +39,9 @@ class KeyIdentity:
 
     def __str__(self) -> str:
         return self.key_id or f"{self.scheme} key {self.name!r}"
+
+
+def version_of(driver: KeyDriver, wrapped: WrappedKey) -> str:
+    """Return the version that wrapped it: from its bytes where they tell, else what it is labelled with."""
+    version = driver.version_of(wrapped.ciphertext)
+    return wrapped.version if version is None else version

@@ -15,7 +15,7 @@ from kmsbridge.errors import AuthenticationError, KmsBridgeError, KmsError, KmsI
 from kmsbridge.keys import binding, validation
 from kmsbridge.keys.calls import VERIFY, KeyCalls, common_context
 from kmsbridge.keys.health import ServiceHealth
-from kmsbridge.keys.identity import KeyIdentity
+from kmsbridge.keys.identity import KeyIdentity, version_of
 from kmsbridge.keys.translation import cannot_rotate, too_long
 from kmsbridge.observer import NOBODY, Call, Observer
 from kmsbridge.policy import CallPolicy
@@ -53,19 +53,15 @@ class ManagedKey:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name = name
-        self.environment = environment
-        self._open = open_driver
+        self.name, self.environment = name, environment
+        self._open, self._clock = open_driver, clock
         self._policy = policy or CallPolicy()
-        self._clock = clock
         self._closed = False
         # Appended to and never locked: the first is used, others lost a race to be it.
         self._drivers = [open_driver()]
         self._identity = KeyIdentity(name, self._drivers[0].scheme)
         self._calls = KeyCalls(self._identity, self._policy, observer, clock=clock, sleep=sleep)
         forks.watch(self)
-
-    # --- what is known without a call ---------------------------------------------------------------
 
     @property
     def driver(self) -> KeyDriver:
@@ -121,8 +117,6 @@ class ManagedKey:
     def new_deadline(self) -> Deadline:
         """Return the end of the time that the policy gives an operation which begins now."""
         return Deadline(self._policy.deadline, self._clock)
-
-    # --- calls --------------------------------------------------------------------------------------
 
     @property
     def key_id(self) -> str:
@@ -358,7 +352,7 @@ class ManagedKey:
     ) -> bytes:
         return self._calls.call(
             self.driver,
-            Call("unwrap", str(self), context, wrapped.version),
+            Call("unwrap", str(self), context, version_of(self.driver, wrapped)),
             (wrapped, context),
             lambda answer: self._unbind(answer, context),
             deadline,
@@ -373,7 +367,7 @@ class ManagedKey:
         key_id = self.identify(deadline=deadline)
         return self._calls.call(
             self.driver,
-            Call("rewrap", key_id, contexts[0], wrapped.version),
+            Call("rewrap", key_id, contexts[0], version_of(self.driver, wrapped)),
             (wrapped, *contexts),
             lambda answer: validation.check_wrapped_key(answer, key_id),
             deadline,

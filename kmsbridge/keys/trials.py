@@ -36,8 +36,6 @@ PROBE: Final = "probe"
 LENGTH: Final = 32
 _REFUSED: Final = (KmsAccessDenied, KmsUnauthenticated)
 _SILENT: Final = (KmsUnavailable, KmsTimeout)
-# The errors for a wrapped key that is not authentic, from a service that gave the caller permission.
-_PERMITTED: Final = (AuthenticationError, KmsInvalidRequest)
 
 
 Measured = Literal["", "service", "probe", "local", "message", "forged", "combined"]
@@ -164,9 +162,9 @@ class KeyTrials:
 
     def sample(self, version: str) -> Sample:
         """Return a sample for a host that may not wrap: the message's wrapped key, or one that is not authentic."""
-        if self._message is not None and self.key_id in self._message.recipients:
-            recipient = self._message.recipients[self.key_id]
-            wrapped = WrappedKey(recipient.key_id, recipient.key_version, recipient.wrapped)
+        recipient = self._recipient()
+        if self._message is not None and recipient is not None:
+            wrapped = WrappedKey(self.key_id, recipient.key_version, recipient.wrapped)
             return Sample("message", wrapped, self._message.bound)
         noise = WrappedKey(self.key_id, version, os.urandom(LENGTH + 28))
         forged = next(iter(self._key.driver.forgeries()), noise)
@@ -217,6 +215,11 @@ class KeyTrials:
         except (NotImplementedError, KmsBridgeError):
             return False
 
+    def _recipient(self) -> Recipient | None:
+        recipients = self._message.recipients if self._message is not None else {}
+        former = (each for each in recipients.values() if self._key.driver.has_former_id(each.key_id))
+        return recipients.get(self.key_id) or next(former, None)
+
     def _unwrap(self, sample: Sample) -> bytes:
         try:
             payload = self._key.unwrap(sample.wrapped, sample.bound, deadline=self._deadline)
@@ -261,7 +264,13 @@ class KeyTrials:
     def _failed(self, operation: str, trial: Trial, error: KmsBridgeError) -> Trial:
         if isinstance(error, KmsError) and not isinstance(error, _SILENT):
             self.reachable = True
-        permitted = isinstance(error, _PERMITTED) or (self._exists and isinstance(error, KmsKeyNotFound))
+        # A message's own wrapped key is a valid request, so there the refusal is about something else.
+        invalid = isinstance(error, KmsInvalidRequest) and trial.measured == "forged"
+        permitted = (
+            invalid
+            or isinstance(error, AuthenticationError)
+            or (self._exists and isinstance(error, KmsKeyNotFound))
+        )
         # An AuthenticationError has no request id, and comes only after a call.
         source = error if isinstance(error, KmsError) else self._last_call
         request_id = source.request_id if isinstance(error, (KmsError, AuthenticationError)) else ""

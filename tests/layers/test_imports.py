@@ -29,7 +29,7 @@ LEVELS = (
         "streams",
         "threads",
     },
-    {"context", "keyuri", "message", "options", "policy", "reports"},
+    {"context", "drivererrors", "keyuri", "message", "options", "policy", "reports"},
     {"driver", "driverkit", "environment", "journal", "observer"},
     {"audit", "config", "datakeys", "drivers", "inspection", "keys", "registry"},
     {"cipher"},

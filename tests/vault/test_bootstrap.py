@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from kmsbridge_testing.contract.base import bound
 from kmsbridge_testing.contract.lifetime import in_child
+from kmsbridge_vault import bootstrap
 from kmsbridge_vault.failures import VaultFailure
 
 from kmsbridge import Encryptor
 from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import ConfigError, KmsCredentialMisused, KmsUnauthenticated, KmsUnavailable
 from kmsbridge.testing import FaultProxy
+from localstack.vault_front import StaleStandby
 
 PATH = "wrapped-secret-id"
 VARIABLE = "KMSBRIDGE_TEST_WRAPPED_SECRET_ID"
@@ -59,6 +61,12 @@ class Role:
         ours = {self.vault.audited_as(each) for each in self._wrapped}
         asked = [each for each in self.vault.audited(since) if each["path"] == "sys/wrapping/unwrap"]
         return sum(each.get("client_token") in ours for each in asked)
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch):
+    """The servers here are never stale, so what they call unknown is asked for again once."""
+    monkeypatch.setattr(bootstrap, "PATIENCE", 0.1)
 
 
 @pytest.fixture
@@ -364,3 +372,51 @@ wrapped_secret_id_file = "{PATH}"
 encrypt_to = ["app"]
 audit = {{ file = "audit.jsonl" }}
 """
+
+
+# --- a standby that has not heard of the token yet --------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["file", "configuration"])
+def test_stale_answer_is_no_alarm(role, open_key, write, works, monkeypatch, source):
+    """The file stays until the token is known, and the host works, within the first call."""
+    monkeypatch.setattr(bootstrap, "PATIENCE", 2)
+    wrapped = role.wrapped()
+    where = {"wrapped_secret_id": wrapped}
+    if source == "file":
+        write(PATH, wrapped)
+        where = {"wrapped_secret_id_file": PATH}
+    with StaleStandby(role.vault.address, 2) as front:
+        assert works(open_key(front, role.key, auth=role.auth(role_name="web", **where)))
+
+
+def test_file_is_not_removed_while_the_token_may_be_known_soon(role, open_driver, write, monkeypatch):
+    """But it is after the alarm."""
+    file = write(PATH, role.wrapped())
+    there = []
+    with StaleStandby(role.vault.address, 100) as front:
+        driver = open_driver(front, role.key, auth=role.auth(wrapped_secret_id_file=PATH), instance="x")
+        real = bootstrap.time.sleep
+
+        def sleep(seconds):
+            there.append(file.exists())
+            real(seconds)
+
+        monkeypatch.setattr(bootstrap.time, "sleep", sleep)
+        with pytest.raises(VaultFailure) as caught:
+            driver.wrap(b"x", bound(), timeout=10)
+    assert caught.value.kind is ErrorKind.CREDENTIAL_MISUSED
+    assert there
+    assert all(there)
+    assert not file.exists()
+
+
+def test_alarm_comes_within_the_deadline(role, open_driver, write, monkeypatch):
+    """However long a server would be asked again."""
+    monkeypatch.setattr(bootstrap, "PATIENCE", 1000)
+    write(PATH, role.wrapped())
+    with StaleStandby(role.vault.address, 1000) as front:
+        driver = open_driver(front, role.key, auth=role.auth(wrapped_secret_id_file=PATH), instance="x")
+        with pytest.raises(VaultFailure) as caught:
+            driver.wrap(b"x", bound(), timeout=1.5)
+    assert caught.value.kind is ErrorKind.CREDENTIAL_MISUSED

@@ -1,14 +1,11 @@
 """The server itself: TLS, namespaces, redirects, what it is when it cannot serve, and what it writes down."""
 
 import contextlib
-import json
 import logging
 import os
 import subprocess
 import sys
-import threading
 import types
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kmsbridge_testing.contract.base import bound
@@ -21,6 +18,7 @@ from kmsbridge.driverkit.deadline import left, within
 from kmsbridge.errors import KmsAccessDenied, KmsKeyNotFound, KmsUnauthenticated, KmsUnavailable
 from kmsbridge.testing import CallLog, FaultProxy, LoopbackCertificates
 from localstack.openbao import OpenBaoProduction
+from tests.vault.stub import Stub
 
 TOKEN = "canary-token"
 
@@ -109,7 +107,7 @@ def test_namespace_holds_keys_of_its_own(vault, root, open_key, works):
     vault.ask("POST", "transit/keys/app-of-team", {}, X_Vault_Namespace=namespace)
     key = open_key(vault, "app-of-team", namespace=namespace, **root)
     assert works(key)
-    assert key.key_id == f"vault-transit:{namespace}/transit/app-of-team"
+    assert key.key_id.endswith(f":{namespace}:transit/app-of-team")
     with pytest.raises(KmsKeyNotFound):
         works(open_key(vault, "app-of-team", **root))
 
@@ -129,10 +127,13 @@ def test_login_may_be_in_another_namespace(vault, open_key, policies, works):
     with pytest.raises(KmsUnauthenticated):
         works(open_key(vault, "app", namespace=namespace, auth=auth))
     assert works(open_key(vault, "app", namespace=namespace, auth={**auth, "namespace": ""}))
-    # The path of the key is the same where the namespace stands in it, and so is the id.
+    # The path of the key is the same where the namespace stands in it; the id may be of either.
     key = open_key(vault, "app", mount_prefix=namespace, auth=auth)
     assert works(key)
-    assert key.key_id == f"vault-transit:{namespace}/transit/app"
+    assert key.key_id.endswith(f"::{namespace}/transit/app")
+    named = open_key(vault, "app", namespace=namespace, auth={**auth, "namespace": ""})
+    assert key.driver.has_former_id(named.key_id)
+    assert named.driver.has_former_id(key.key_id)
 
 
 # --- a server that cannot serve -------------------------------------------------------------------
@@ -315,9 +316,12 @@ SOUND = {"ciphertext": "vault:v3:AAAA"}
 
 
 def wrapped_many(open_driver, status, item):
-    """What a driver makes of an answer to a batch of three, with `item` in the middle."""
-    with Stub(status, {"data": {"batch_results": [SOUND, item, SOUND]}}) as stub:
-        driver = open_driver(stub, "app", auth={"method": "token", "token": TOKEN})
+    """What a driver makes of an answer to a batch of three, with `item` in the middle.
+
+    A fourth item, whose associated data are not valid, is refused.
+    """
+    with Stub(status, {"data": {"batch_results": [SOUND, item, SOUND, {"error": "illegal base64"}]}}) as stub:
+        driver = open_driver(stub, "app", instance="stub", auth={"method": "token", "token": TOKEN})
         try:
             return driver.wrap_many([(b"x", bound())] * 3, timeout=10)
         finally:
@@ -378,50 +382,6 @@ def test_what_is_not_for_production_is_told_in_words(open_driver, address, optio
     server = types.SimpleNamespace(address=address, ca_file="")
     driver = open_driver(server, "app", **{"auth": auth, **options})
     assert list(driver.development_settings()) == settings
-
-
-class Stub:
-    """A server that answers every request with one status and body, and keeps the headers that it got."""
-
-    ca_file = ""
-
-    def __init__(self, status, body, *, location=""):
-        heard = self.heard = []
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self):
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                heard.append(dict(self.headers))
-                answer = json.dumps(body).encode()
-                self.send_response(status)
-                if location:
-                    self.send_header("Location", location)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def do_GET(self):
-                self.do_POST()
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 def folder(parent, name):

@@ -125,7 +125,7 @@ class Protection:
     def _open(self, pair: Pair, environment: str, deadline: float) -> Any:
         def unwrap(wrapped: WrappedKey, context: EncryptionContext) -> bytes:
             key_id = self.driver.resolve(timeout=_left(deadline))
-            if key_id != wrapped.key_id:
+            if key_id != wrapped.key_id and not self.driver.has_former_id(wrapped.key_id):
                 raise ConfigError(
                     f"the seed of {pair.public_key.key_id} is protected by {wrapped.key_id}, and {OPTION} is {key_id}",
                     remedy=f"name that key in {OPTION}",

@@ -58,26 +58,34 @@ def plaintext(data: Mapping[str, Any]) -> bytes:
     raise unreadable()
 
 
-def of_batch(
-    data: Mapping[str, Any], length: int, read: Callable[[Mapping[str, Any]], T]
-) -> list[T | ErrorKind]:
-    """Return `read(item)` for each item of a batch, or an `ErrorKind` for one that failed.
-
-    Raises `VaultFailure` if the answer does not have `length` items.
-    """
+def batch_items(data: Mapping[str, Any], length: int) -> list[Mapping[str, Any]]:
+    """Return the results of a batch. Raises `VaultFailure` if the answer does not have `length` of them."""
     items = data.get("batch_results")
-    if not isinstance(items, list) or len(items) != length:
+    if (
+        not isinstance(items, list)
+        or len(items) != length
+        or not all(isinstance(each, dict) for each in items)
+    ):
         raise unreadable()
-    return [_failure_of(item) or read(item) for item in items]
+    return items
 
 
-def _failure_of(item: Any) -> ErrorKind | None:
-    if not isinstance(item, dict):
-        raise unreadable()
+def of_item(item: Mapping[str, Any], read: Callable[[Mapping[str, Any]], T]) -> T | ErrorKind | None:
+    """Return `read(item)`; for one that failed an `ErrorKind`, or None if its error says nothing known."""
     error = item.get("error")
     if not error:
-        return None
-    return failures.kind_of_text(error) if isinstance(error, str) else ErrorKind.INVALID_REQUEST
+        return read(item)
+    return failures.kind_of_text(error) if isinstance(error, str) else None
+
+
+def ignores_associated_data(answer: Mapping[str, Any]) -> bool:
+    """Return whether the server warns that it ignored `associated_data`. It does not warn of items in a batch."""
+    warnings = answer.get("warnings")
+    return isinstance(warnings, list) and any(
+        "unrecognized parameters" in text and "associated_data" in text
+        for text in warnings
+        if isinstance(text, str)
+    )
 
 
 def key_version(value: Any) -> str:
@@ -114,4 +122,4 @@ def may_update(rights: Any) -> bool | None:
 
 def unreadable() -> VaultFailure:
     """Return the failure for an answer that is not Vault's. It is retried."""
-    return VaultFailure(ErrorKind.UNAVAILABLE, "unreadable")
+    return VaultFailure(ErrorKind.UNAVAILABLE, failures.UNREADABLE)

@@ -6,16 +6,23 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from kmsbridge.driver import ErrorKind, Secret
+from kmsbridge.driverkit.deadline import left
 from kmsbridge_vault.client import Client
 from kmsbridge_vault.failures import UNWRAPPABLE, VaultFailure
 
 _NEW: Final = "issue a new wrapped secret id for this host"
 _LARGEST: Final = 4096
+_FIRST_PAUSE: Final = 0.05
+_RESERVE: Final = 0.5
+"""Seconds before the deadline in which what was found is told."""
+PATIENCE: float = 5.0
+"""The most seconds for which a server that calls a wrapping token unknown is asked again."""
 
 
 class _Kept:
@@ -133,11 +140,14 @@ class WrappedSecretId:
         this host took the token, which may have used it.
         """
         try:
-            answer = client.request(
-                "POST",
-                "sys/wrapping/lookup",
-                {"token": wrapping.reveal_text()},
-                namespace=self._namespace,
+            answer = _asked(
+                lambda: client.request(
+                    "POST",
+                    "sys/wrapping/lookup",
+                    {"token": wrapping.reveal_text()},
+                    namespace=self._namespace,
+                ),
+                unless=self._is_taken,
             )
         except VaultFailure as failure:
             if failure.code != UNWRAPPABLE:
@@ -165,7 +175,11 @@ class WrappedSecretId:
             self._look_up(client, wrapping, self._drop)
         asked_before, kept.sent = kept.sent, True
         try:
-            answer = client.request("POST", "sys/wrapping/unwrap", token=wrapping, namespace=self._namespace)
+            answer = _asked(
+                lambda: client.request(
+                    "POST", "sys/wrapping/unwrap", token=wrapping, namespace=self._namespace
+                )
+            )
         except VaultFailure as failure:
             if failure.code != UNWRAPPABLE:
                 raise
@@ -187,6 +201,9 @@ class WrappedSecretId:
             raise kept.failure.again()
         kept.secret_id, kept.failure = Secret.of_text(secret_id), None
 
+    def _is_taken(self) -> bool:
+        return bool(self._file) and not os.path.lexists(self._file)
+
     def _drop(self) -> bool:
         self._kept.wrapping, self._kept.sent = None, False
         return True
@@ -197,6 +214,26 @@ class WrappedSecretId:
 
     def __repr__(self) -> str:
         return "WrappedSecretId(...)"
+
+
+def _asked(
+    send: Callable[[], Mapping[str, Any]], unless: Callable[[], bool] = lambda: False
+) -> Mapping[str, Any]:
+    """Return the answer to a request about a wrapping token. Raises `VaultFailure`.
+
+    A standby that has not heard of the token yet calls it unknown, as if someone had used it. So the request is
+    repeated until shortly before the deadline, `unless` another process took the token.
+    """
+    pause, started = _FIRST_PAUSE, time.monotonic()
+    while True:
+        try:
+            return send()
+        except VaultFailure as failure:
+            over = time.monotonic() - started + pause > PATIENCE or left() < pause + _RESERVE
+            if failure.code != UNWRAPPABLE or over or unless():
+                raise
+        time.sleep(pause)
+        pause *= 2
 
 
 def _kept_of(source: bytes, given: Secret | None) -> _Kept:

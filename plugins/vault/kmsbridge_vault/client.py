@@ -6,12 +6,15 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
 
 from kmsbridge.driver import ErrorKind, Secret
 from kmsbridge.driverkit.deadline import is_over, left
 from kmsbridge_vault import failures
 from kmsbridge_vault.failures import VaultFailure
+from kmsbridge_vault.naming import is_cluster_id
+from kmsbridge_vault.place import Place
 
 if TYPE_CHECKING:
     from hvac.adapters import RawAdapter
@@ -22,16 +25,11 @@ _NOTHING_TO_SAY: Final = 204
 _BLOCK: Final = 2**16
 _LARGEST: Final = 2**24
 _REQUEST_ID: Final = "X-Request-Id"
-
-
-class Place(NamedTuple):
-    """A server's address and namespace, and the files for TLS: absolute paths, or "" if there is none."""
-
-    address: str
-    namespace: str = ""
-    ca_file: str = ""
-    client_cert: str = ""
-    client_key: str = ""
+_ANY_NODE: Final = "?standbyok=true&perfstandbyok=true"
+_STATES: Final = ("472", "501", "503")
+"""How `sys/health` of a disaster-recovery secondary answers, of a server that is not initialised, and of a sealed one."""
+_CANNOT_SERVE: Final = "check the server: it is sealed, not initialised, or a secondary for disaster recovery"
+_NO_HEALTH: Final = "set the key's option instance, a name for this server: it does not tell the id of its cluster (sys/health)"
 
 
 class Client:
@@ -53,6 +51,7 @@ class Client:
         *,
         token: Secret | None = None,
         namespace: str | None = None,
+        query: str = "",
     ) -> Mapping[str, Any]:
         """Return the answer's JSON object, which always has a `request_id`. Raises `VaultFailure`.
 
@@ -60,13 +59,13 @@ class Client:
         of the server's `Place`; "" is the root namespace.
         """
         request_id = os.urandom(16).hex()
-        headers = {_REQUEST_ID: request_id}
-        if token is not None:
+        headers: dict[str, str | bytes] = {_REQUEST_ID: request_id, "X-Vault-Request": "true"}
+        if token is not None and token.reveal():
             headers["X-Vault-Token"] = token.reveal_text()
         namespace = self.place.namespace if namespace is None else namespace
         if namespace:
-            headers["X-Vault-Namespace"] = namespace
-        status, answer = self._send(method, path, body, headers, request_id)
+            headers["X-Vault-Namespace"] = namespace.encode()
+        status, answer = self._send(method, quote(path) + query, body, headers, request_id)
         answered_id = answer.get("request_id")
         if isinstance(answered_id, str) and answered_id:
             request_id = answered_id
@@ -74,8 +73,21 @@ class Client:
             return {**answer, "request_id": request_id}
         raise failures.of_status(status, answer, request_id)
 
+    def cluster_id(self) -> str:
+        """Return the id that the server's cluster made up for itself once. Needs no token. Raises `VaultFailure`."""
+        try:
+            answer = self.request("GET", "sys/health", namespace="", query=_ANY_NODE)
+        except VaultFailure as failure:
+            if failure.code.isdigit():
+                failure.remedy = _CANNOT_SERVE if failure.code in _STATES else _NO_HEALTH
+            raise
+        cluster_id = answer.get("cluster_id")
+        if isinstance(cluster_id, str) and is_cluster_id(cluster_id):
+            return cluster_id
+        raise VaultFailure(ErrorKind.INVALID_REQUEST, "no-cluster-id", remedy=_NO_HEALTH)
+
     def _send(
-        self, method: str, path: str, body: Any, headers: dict[str, str], request_id: str
+        self, method: str, path: str, body: Any, headers: dict[str, str | bytes], request_id: str
     ) -> tuple[int, Mapping[str, Any]]:
         adapter = self._connected()
         try:
@@ -126,10 +138,18 @@ def _adapter(place: Place) -> RawAdapter:
     session.verify = place.ca_file or True
     if place.client_cert:
         session.cert = (place.client_cert, place.client_key or place.client_cert)
-    adapter = DeadlineAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS, max_retries=0)
+    if place.proxy:
+        session.proxies = {"https": place.proxy}
+    adapter = DeadlineAdapter(
+        socket=place.socket,
+        server_name=place.tls_server_name,
+        pool_connections=1,
+        pool_maxsize=_CONNECTIONS,
+        max_retries=0,
+    )
     session.mount("https://", adapter)
     session.mount("http://", adapter)
-    return RawAdapter(base_uri=place.address, session=session, allow_redirects=False)
+    return RawAdapter(base_uri=place.url, session=session, allow_redirects=False)
 
 
 def _content(response: Any) -> bytearray:

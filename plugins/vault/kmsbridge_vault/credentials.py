@@ -117,8 +117,9 @@ class Tokens:
         try:
             grant = self._login(self._client)
             if old is not None and grant.token.reveal() == old.token.reveal():
-                remedy = "give this host a new token: this one is expired, revoked or used up"
-                raise VaultFailure(ErrorKind.UNAUTHENTICATED, "token-refused", remedy=remedy)
+                raise VaultFailure(
+                    ErrorKind.UNAUTHENTICATED, "token-refused", remedy=self._login.when_refused
+                )
             self._adopt(grant)
         except VaultFailure as error:
             failure = error.again()

@@ -9,8 +9,12 @@ from kmsbridge.driver import DriverError, ErrorKind
 
 NO_SUCH_TYPE: Final = "existing-keys-only"
 """Sent as the type of a key that an encrypt could create: there is no such type, so that Vault creates none."""
-
-
+UNREADABLE: Final = "unreadable"
+"""The code for an answer that is not Vault's."""
+STALE: Final = "version-too-new"
+"""The code for a ciphertext of a version that the server does not know."""
+IGNORED: Final = "associated-data-ignored"
+"""The code for a server that does not know `associated_data`, which binds the context."""
 UNWRAPPABLE: Final = "wrapping-token-used"
 """The code for a wrapping token that was used, has expired or never existed; Vault does not say which."""
 
@@ -34,6 +38,14 @@ class VaultFailure(DriverError):
 
 # Vault has no error codes: only the text distinguishes refusals with the same status. The first match counts.
 _TEXTS: Final = (
+    (
+        "disabled in replication",
+        ErrorKind.UNAVAILABLE,
+        "dr-secondary",
+        "set address to the cluster that serves: a secondary for disaster recovery answers nothing",
+    ),
+    # A node that has not heard of the last rotation yet.
+    ("version is too new", ErrorKind.UNAVAILABLE, STALE, ""),
     ("message authentication failed", ErrorKind.NOT_AUTHENTIC, "not-authentic", ""),
     ("invalid ciphertext", ErrorKind.NOT_AUTHENTIC, "invalid-ciphertext", ""),
     (
@@ -123,10 +135,24 @@ def _kind_of_status(status: int) -> ErrorKind:
     return _STATUSES.get(status, other)
 
 
-def kind_of_text(text: str) -> ErrorKind:
-    """Return the kind of a batch item's error, from its text."""
+def kind_of_text(text: str) -> ErrorKind | None:
+    """Return the kind of a batch item's error, from its text; None for a text that says nothing known."""
     known = _known(text)
-    return known[1] if known is not None else ErrorKind.INVALID_REQUEST
+    return known[1] if known is not None else None
+
+
+def is_server_error(failure: VaultFailure) -> bool:
+    """Return whether the server answered with a status from 500 on, and is not known to be unable to serve at all."""
+    return failure.code in ("500", "502", "504")
+
+
+def ignored() -> VaultFailure:
+    """Return the failure for a server that ignores associated data."""
+    remedy = (
+        "use OpenBao, or Vault 1.13 or later: this server ignores associated_data, so that nothing would bind the "
+        "context; or use a derived key"
+    )
+    return VaultFailure(ErrorKind.INVALID_REQUEST, IGNORED, remedy=remedy)
 
 
 def _known(text: str) -> tuple[str, ErrorKind, str, str] | None:

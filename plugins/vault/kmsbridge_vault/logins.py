@@ -42,6 +42,8 @@ class Login(ABC):
     """Whether each login sends the same credentials, so that a refused login would be refused again."""
     namespace: str | None = None
     """The namespace of the token; None is the key's namespace."""
+    when_refused: str = "give this host a new token: this one is expired, revoked or used up"
+    """What to do if the server refuses the token, and there is no other."""
 
     @abstractmethod
     def __call__(self, client: Client) -> Grant:
@@ -57,6 +59,15 @@ class GivenToken(Login):
 
     def __call__(self, client: Client) -> Grant:
         return Grant(self.token)
+
+
+class NoToken(Login):
+    """No token: an agent or a proxy of the server's own, at the key's address, adds one to each request."""
+
+    when_refused = "have the agent or proxy at this address log in, and add its token (use_auto_auth_token)"
+
+    def __call__(self, client: Client) -> Grant:
+        return Grant(Secret(b""))
 
 
 class TokenFile(Login):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -48,7 +49,9 @@ def policy(name: KeyName, role: PolicyRole, *, derived: bool) -> str:
         table = _DERIVED if derived else _AEAD
         grants = [(name.path(operation), tuple(rights)) for operation, rights in table[role]]
     rules = [
-        'path "{}" {{\n  capabilities = [{}]\n}}\n'.format(path, ", ".join(f'"{right}"' for right in rights))
+        "path {} {{\n  capabilities = [{}]\n}}\n".format(
+            json.dumps(path, ensure_ascii=False), ", ".join(f'"{right}"' for right in rights)
+        )
         for path, rights in grants
     ]
     return f"# {role} of {name.mount}/{name.key}. {_ABOUT[role, derived]}\n" + "\n".join(rules)

@@ -1,100 +1,37 @@
-"""Reads and checks a key's options: its server, and how this host logs in there."""
+"""Reads and checks a key's option `auth`: how this host logs in."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from kmsbridge.driver import Options, Secret
-from kmsbridge.driverkit.addresses import is_loopback, service_url
 from kmsbridge.errors import ConfigError
 from kmsbridge_vault import logins
-from kmsbridge_vault.client import Client, Place
+from kmsbridge_vault.client import Client
 from kmsbridge_vault.logins import Endpoint, Login
 from kmsbridge_vault.naming import path
+from kmsbridge_vault.place import standard
 
 if TYPE_CHECKING:
     from kmsbridge_vault.bootstrap import WrappedSecretId
 
-_ADDRESS: Final = "https://vault.internal:8200"
-_METHODS: Final = ("token", "token_file", "approle", "kubernetes", "userpass", "cert")
+_METHODS: Final = ("none", "token", "token_file", "approle", "kubernetes", "userpass", "cert")
 _DEVELOPMENT_TOKEN: Final = b"root"
 _POD_TOKEN: Final = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
-
-
-def place_of(options: Options) -> Place:
-    """Return the key's server. Raises `ConfigError`.
-
-    The environment variables of the `bao` and `vault` commands replace missing options.
-    """
-    address = options.text("address") or standard("ADDR")
-    plain = options.flag("allow_plain_http")
-    if not address:
-        raise ConfigError(
-            f"{options.name} has no server address",
-            remedy=f"set address, for example to {_ADDRESS}, or the environment variable BAO_ADDR or VAULT_ADDR",
-        )
-    namespace = options.text("namespace") or standard("NAMESPACE")
-    return Place(
-        service_url(address, f"{options.name}.address", plain=plain, with_path=True),
-        path(namespace, f"{options.name}.namespace") if namespace else "",
-        _file(options, "ca_file") or _existing(standard("CACERT"), "BAO_CACERT or VAULT_CACERT"),
-        _file(options, "client_cert"),
-        _file(options, "client_key"),
-    )
-
-
-def standard(name: str) -> str:
-    """Return the environment variable BAO_`name`, else VAULT_`name`, else ""."""
-    return os.environ.get(f"BAO_{name}") or os.environ.get(f"VAULT_{name}") or ""
-
-
-def for_development(place: Place, login: Login) -> list[str]:
-    """Return the settings that are not fit for production, as texts."""
-    parts, found = urlsplit(place.address), []
-    if parts.scheme == "http":
-        where = "on this machine" if is_loopback(parts.hostname or "") else "on another machine"
-        found.append(f"address is {place.address}, {where} and without TLS")
-    if isinstance(login, logins.GivenToken) and login.token.equals(Secret(_DEVELOPMENT_TOKEN)):
-        found.append("the token is that of a development server")
-    return found
-
-
-def _file(options: Options, option: str) -> str:
-    return _existing(options.path(option, ""), f"{options.name}.{option}")
-
-
-def _existing(file: str, what: str) -> str:
-    if file and not Path(file).is_file():
-        raise ConfigError(
-            f"the file that {what} names does not exist",
-            remedy="check the path; a relative one in a configuration starts at the configuration file",
-        )
-    return file
-
-
-# --- the option `auth` ----------------------------------------------------------------------------
 
 
 def login_of(options: Options, client: Client) -> Login:
     """Return the login in the option `auth`, or with the token in BAO_TOKEN or VAULT_TOKEN. Raises `ConfigError`."""
     auth = options.table("auth")
     method = auth.text("method")
-    if method is None:
-        token = standard("TOKEN")
-        if not token:
-            raise ConfigError(
-                f"{options.name} does not say how this host logs in",
-                remedy=f"set auth = {{ method = ... }}, with one of {', '.join(_METHODS)}, or the environment "
-                "variable BAO_TOKEN or VAULT_TOKEN",
-            )
-        return logins.GivenToken(_header(Secret.of_text(token), f"{options.name}.auth"), renew=True)
     match method:
+        case None:
+            return _standard_token(options)
+        case "none":
+            return logins.NoToken()
         case "token":
-            token_given = _header(auth.secret("token", required=True), auth.name)
-            return logins.GivenToken(token_given, renew=auth.flag("renew", default=True))
+            token = _header(auth.secret("token", required=True), auth.name)
+            return logins.GivenToken(token, renew=auth.flag("renew", default=True))
         case "token_file":
             return logins.TokenFile(auth.path("file", required=True))
         case "approle":
@@ -102,14 +39,32 @@ def login_of(options: Options, client: Client) -> Login:
         case "kubernetes":
             role, jwt_file = auth.text("role", required=True), auth.path("jwt_file", _POD_TOKEN)
             return logins.Kubernetes(_endpoint(auth, "kubernetes"), role, jwt_file)
-        case "userpass":
-            username = path(auth.text("username", required=True), f"{auth.name}.username")
-            return logins.UserPass(
-                _endpoint(auth, "userpass"), username, auth.secret("password", required=True)
-            )
-        case "cert":
-            return _certificate(auth, client)
+        case "userpass" | "cert":
+            return _user_pass(auth) if method == "userpass" else _certificate(auth, client)
     raise ConfigError(f"{auth.name}.method is unknown", remedy=f"use one of {', '.join(_METHODS)}")
+
+
+def _standard_token(options: Options) -> Login:
+    token = standard("TOKEN")
+    if not token:
+        raise ConfigError(
+            f"{options.name} does not say how this host logs in",
+            remedy=f"set auth = {{ method = ... }}, with one of {', '.join(_METHODS)}, or the environment "
+            "variable BAO_TOKEN or VAULT_TOKEN",
+        )
+    return logins.GivenToken(_header(Secret.of_text(token), f"{options.name}.auth"), renew=True)
+
+
+def _user_pass(auth: Options) -> Login:
+    username = path(auth.text("username", required=True), f"{auth.name}.username")
+    return logins.UserPass(_endpoint(auth, "userpass"), username, auth.secret("password", required=True))
+
+
+def for_development(login: Login) -> list[str]:
+    """Return what is not fit for production in the login, as texts."""
+    if isinstance(login, logins.GivenToken) and login.token.equals(Secret(_DEVELOPMENT_TOKEN)):
+        return ["the token is that of a development server"]
+    return []
 
 
 def _approle(auth: Options, client: Client) -> Login:

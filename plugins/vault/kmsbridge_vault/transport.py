@@ -38,9 +38,36 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
+def _unix_pool(path: str) -> type[HTTPConnectionPool]:
+    class Connection(HTTPConnection):
+        def _new_conn(self) -> http.DeadlineSocket:
+            return http.connect_unix(path)
+
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    return Pool
+
+
 class DeadlineAdapter(HTTPAdapter):
-    """An adapter for a `requests.Session` whose requests are made inside `deadline.within` blocks."""
+    """An adapter for a `requests.Session` whose requests are made inside `deadline.within` blocks.
+
+    With `socket`, requests to http go to that Unix socket. With `server_name`, the server's certificate must have that
+    name in place of the host's.
+    """
+
+    def __init__(self, *, socket: str, server_name: str, **options: Any) -> None:
+        self._pools = {"http": _unix_pool(socket) if socket else _Pool, "https": _TlsPool}
+        self._names: dict[str, Any] = (
+            {"server_hostname": server_name, "assert_hostname": server_name} if server_name else {}
+        )
+        super().__init__(**options)
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        super().init_poolmanager(*arguments, **(options | self._names))
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **(options | self._names))
+        manager.pool_classes_by_scheme = self._pools
+        return manager

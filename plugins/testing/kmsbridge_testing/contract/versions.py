@@ -44,6 +44,19 @@ class VersionCases(Cases):
             assert key.unwrap(wrapped._replace(version=label), bound()) == plaintext
 
     @needs("rotate")
+    def test_version_read_from_the_bytes_is_that_of_the_wrap(
+        self, harness: Harness, keys: Keys, key: ManagedKey, plaintext: bytes
+    ) -> None:
+        """A driver that reads the version from wrapped bytes reads the one of the wrap, and none from noise."""
+        old = key.wrap(plaintext, bound())
+        harness.rotate("first")
+        driver = keys.driver()
+        for wrapped in (old, key.wrap(plaintext, bound())):
+            assert driver.version_of(wrapped.ciphertext) in (None, wrapped.version)
+        for noise in (b"", bytes(60), b"no wrapped key", bytes(range(256))):
+            assert driver.version_of(noise) is None, f"a version was read from {noise[:16]!r}"
+
+    @needs("rotate")
     def test_wrapped_before_a_rotation_opens_after_it(
         self, harness: Harness, keys: Keys, key: ManagedKey, plaintext: bytes
     ) -> None:
