@@ -31,8 +31,8 @@ UV ?= uv
 # Twice the processors: many a test waits for a server.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? 2 * n : 16)))
 PYTEST := $(PY) -m pytest -n $(JOBS) --dist worksteal
-# What can differ between Python versions; the command line, the documents and the wheel hardly do.
-LIGHT := $(addprefix tests/,unit aio concurrency faults secrets vectors layers)
+# What can differ between Python versions; the command line, the documents, the wheel and the shape of the code hardly do.
+LIGHT := $(addprefix tests/,unit aio concurrency faults secrets vectors)
 CODE = $(wildcard kmsbridge plugins/*/kmsbridge_* tests examples benchmarks localstack)
 PLUGINS := $(wildcard plugins/*)
 
@@ -57,7 +57,7 @@ test: $(VENV)/.dev $(LOCALSTACK_VENV)/.localstack ## start the real servers and 
 	@$(PYTEST) tests
 
 test-light: $(VENV)/.dev ## run the core's quick tests; meant with PYTHON=
-	@$(PYTEST) -m "not slow and not torture" $(LIGHT)
+	@KMSBRIDGE_TORTURE=light $(PYTEST) -m "not slow and not torture" $(LIGHT)
 
 lint: $(VENV)/.dev ## check style, format and types
 	@$(PY) -m ruff check
@@ -72,7 +72,7 @@ torture: $(VENV)/.dev ## run mutations, kills, forks and files of 1 GiB at their
 	@KMSBRIDGE_TORTURE=full $(PYTEST) --timeout=0 tests/torture tests/concurrency tests/faults tests/providers/test_outage.py
 
 docs: $(VENV)/.dev ## build the documentation as a site, in site/
-	@$(PY) -m mkdocs build --strict --quiet
+	@$(PY) -m mkdocs build --strict
 	@echo "open site/index.html"
 
 bench: $(BENCH_VENV)/.kmsbridge $(LOCALSTACK_VENV)/.localstack ## measure, beside a bare loop, the providers' SDKs, the AWS Encryption SDK and Tink

@@ -16,7 +16,7 @@ _SEED = "KMSBRIDGE_SEED"
 
 @dataclass(frozen=True, slots=True)
 class Torture:
-    """How hard to try: `scale` is 1.0 or 0.1 of the full number of attempts; `seed` decides which."""
+    """How hard to try: `scale` is the part of the full number of attempts; `seed` decides which."""
 
     scale: float
     seed: int
@@ -31,6 +31,8 @@ class Torture:
 
 
 _TORTURE = pytest.StashKey[Torture]()
+_SCALES = {"full": 1.0, "light": 0.04}
+"""By the variable KMSBRIDGE_TORTURE; else it is a tenth."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,8 +50,8 @@ def pytest_configure(config: pytest.Config) -> None:
     backends.configure(config)
     # Set in the environment as well, because xdist's workers inherit it and must agree on the seed.
     seed = int(os.environ.setdefault(_SEED, str(secrets.randbits(32))))
-    full = os.environ.get("KMSBRIDGE_TORTURE") == "full"
-    config.stash[_TORTURE] = Torture(scale=1.0 if full else 0.1, seed=seed)
+    scale = _SCALES.get(os.environ.get("KMSBRIDGE_TORTURE", ""), 0.1)
+    config.stash[_TORTURE] = Torture(scale=scale, seed=seed)
 
 
 def _forget_inherited_signals() -> None:

@@ -140,17 +140,14 @@ def _decrypt_variable(cipher: Decryptor, described: str, armored: str, context: 
 
 def _replace_process(command: tuple[str, ...], environment: Mapping[bytes, bytes]) -> NoReturn:
     # Python ignores these two signals, and the new program would inherit that.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    ignored = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
     try:
         os.execvpe(command[0], command, environment)  # noqa: S606 - what the user asked for
     except FileNotFoundError:
-        raise CommandError(
-            f"there is no command {command[0]!r}", remedy="check its name and PATH", code=NOT_FOUND
-        ) from None
+        problem, remedy, code = f"there is no command {command[0]!r}", "check its name and PATH", NOT_FOUND
     except OSError as error:
-        raise CommandError(
-            f"{command[0]!r} cannot be run: {(error.strerror or '').lower()}",
-            remedy="let this user execute it",
-            code=NOT_EXECUTABLE,
-        ) from None
+        problem = f"{command[0]!r} cannot be run: {(error.strerror or '').lower()}"
+        remedy, code = "let this user execute it", NOT_EXECUTABLE
+    for number, handler in ignored.items():
+        signal.signal(number, handler)
+    raise CommandError(problem, remedy=remedy, code=code)

@@ -8,6 +8,8 @@ import signal
 import pytest
 
 import kmsbridge
+from kmsbridge.cli.execute import _replace_process
+from kmsbridge.cli.exits import CommandError
 
 
 @pytest.fixture
@@ -142,3 +144,12 @@ def test_a_file_that_is_missing_stops_everything(home, one_line):
     done = home.run("exec", "--env-file", "missing.env", "--", "touch", "ran")
     assert (done.code, os.path.exists("ran")) == (1, False)
     assert "missing.env: no such file" in one_line(done.err)
+
+
+def test_a_command_that_cannot_be_run_leaves_the_signals_as_they_were(monkeypatch):
+    """Else a pipe that breaks while the error is told would end the process without a word."""
+    monkeypatch.setattr("os.execvpe", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
+    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
+    with pytest.raises(CommandError, match="no command"):
+        _replace_process(("/nowhere",), {})
+    assert before == {number: signal.getsignal(number) for number in before}

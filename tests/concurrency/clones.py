@@ -90,7 +90,13 @@ def draw(cipher, drawn, path):
 
 def main(key_file, folder, way):
     from kmsbridge import EnvelopeCipher
+    from kmsbridge.datakeys.sweeping import sweeper
     from kmsbridge.message import cobblestone
+
+    if way == "clone":
+        # The bare system call copies one thread. A lock that another one holds at that moment, also one of Python's
+        # own, would never be let go of in the copy.
+        sweeper.keep_swept = lambda *_: None
 
     drawn, new_key = [], cobblestone.new_key
 

@@ -183,7 +183,8 @@ def test_a_reporter_that_follows_attributes_is_why_frames_are_cleared():
         __slots__ = ()
 
         def fail(self):
-            return self._value.missing
+            value = self.reveal()
+            return value.missing
 
     error = failure_of(Careless(PLAINTEXT.reveal()).fail)
     assert PLAINTEXT.is_in(REPORTERS["cgitb"](error))

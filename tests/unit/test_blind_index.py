@@ -1,5 +1,6 @@
 """A blind index: equal values have equal ones, by the same key, label, tenant and normalizer, and no others have."""
 
+import contextlib
 import copy
 import hashlib
 import hmac
@@ -93,10 +94,15 @@ def test_the_first_key_is_stored_and_a_query_has_each():
     assert index.queries("x", tenant="") == [new, old]
 
 
-def test_a_column_with_both_generations_is_searched_while_it_is_backfilled(cipher):
+@pytest.fixture
+def database():
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        yield database
+
+
+def test_a_column_with_both_generations_is_searched_while_it_is_backfilled(cipher, database):
     """As a job would: nothing is missing at any time, and a second run has nothing to do."""
     before, during = phones([OLD]), phones([NEW, OLD])
-    database = sqlite3.connect(":memory:")
     database.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, phone BLOB, phone_index BLOB)")
     values = [f"+1 555 {n:04}" if n % 100 else None for n in range(1200)]
     contexts = [{"tenant": "acme" if n % 2 else "other"} for n in range(1200)]

@@ -104,12 +104,24 @@ def test_work_that_nobody_wants_any_more_is_not_begun(workers):
 def test_where_no_thread_can_be_started_the_work_is_done_by_who_begins_it(monkeypatch, workers):
     """As when the interpreter is ending."""
 
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads._thread, "start_new_thread", refuse)
+    outcome = workers.begin(threading.get_ident)
+    assert outcome.get() == threading.get_ident()
+
+
+def test_where_only_one_more_thread_can_be_started_it_does_the_work(monkeypatch, workers):
+    """The one that was to start it."""
+
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     outcome = workers.begin(threading.get_ident)
-    assert outcome.get() == threading.get_ident()
+    assert outcome.wait(PATIENCE)
+    assert outcome.get() != threading.get_ident()
 
 
 def test_threads_end_when_they_are_closed_or_idle(monkeypatch):

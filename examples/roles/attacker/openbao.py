@@ -16,7 +16,8 @@ from examples.roles.customers import Place, Values
 from kmsbridge.context import EncryptionContext
 from kmsbridge.message import parse_header
 
-_KEY: Final = re.compile(rb"vault-transit:(?://)?([\w-]+)/([\w-]+)")
+_KEY: Final = re.compile(rb"vault-transit:(?://|[\w.-]*:[\w%/.-]*:)?([\w-]+)/([\w-]+)")
+"""In a configuration, and in the ids of keys that messages have, behind the server and its namespace."""
 _TOKEN: Final = re.compile(r"s\.\w{24}")
 _TIMEOUT: Final = 30
 _MOST: Final = 4096

@@ -30,6 +30,7 @@ from kmsbridge.integrations.sqlalchemy.columns import (
 )
 from kmsbridge.integrations.sqlalchemy.derived import index_column, partial_column
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
+from kmsbridge.integrations.sqlalchemy.moving import Progress, progress
 from kmsbridge.integrations.sqlalchemy.reading import decrypt_all
 from kmsbridge.integrations.sqlalchemy.rewrapping import rewrap_rows
 from kmsbridge.integrations.sqlalchemy.rows import encrypt_rows, rebind
@@ -40,6 +41,7 @@ __all__ = [
     "Codec",
     "EncryptedColumnError",
     "EncryptedMapped",
+    "Progress",
     "bind",
     "decrypt_all",
     "encrypt_rows",
@@ -49,6 +51,7 @@ __all__ = [
     "encrypted_text",
     "index_column",
     "partial_column",
+    "progress",
     "rebind",
     "rewrap_rows",
 ]

@@ -46,12 +46,28 @@ def check(mapper: Mapper[Any], columns: list[EncryptedColumn]) -> None:
         for _, attribute in column.settings.context:
             _check_context(mapper, column, attribute, found)
         _check_column(column, found)
+        if column.settings.replaces:
+            _check_replaced(mapper, column, found)
         _check_shown(column)
         if column.indexes and column.settings.context and TENANT not in dict(column.settings.context):
             raise ConfigError(
                 f"{column.name} has a blind index, and its context does not say who owns the value",
                 remedy='give the context the name "tenant": context={"tenant": "account_id"}',
             )
+
+
+def _check_replaced(mapper: Mapper[Any], column: EncryptedColumn, own: Column[Any]) -> None:
+    replaced = column.settings.replaces
+    if (
+        replaced not in mapper.column_attrs
+        or (old := column_of(mapper, replaced)).table is not own.table
+        or isinstance(old.type, EncryptedType)
+        or not (old.nullable and own.nullable)
+    ):
+        raise ConfigError(
+            f"{column.name} replaces {replaced!r}, which is no column of its table in the clear, or one of both is NOT NULL",
+            remedy="let both columns be NULL while values are moved",
+        )
 
 
 def _check_key(mapper: Mapper[Any], column: Column[Any]) -> None:

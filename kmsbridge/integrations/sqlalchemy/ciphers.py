@@ -8,8 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, Union
 
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from sqlalchemy.util import await_only
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util import await_only, concurrency
 
 from kmsbridge import Decryptor, Encryptor, EnvelopeCipher, RoleError, aio
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
@@ -141,24 +140,32 @@ def read_cipher(session: Session, column: EncryptedColumn) -> Any:
     return ciphers.read if column.settings.partial is None else ciphers.partial
 
 
+def _in_greenlet() -> bool:
+    """Return whether an asyncio session runs this. Without the package greenlet there are none."""
+    try:
+        return concurrency.in_greenlet()
+    except ImportError:
+        return False
+
+
 def would_block() -> bool:
     """Return whether an event loop runs here that a call would block: it is not called by an asyncio session."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return False
-    return not in_greenlet()
+    return not _in_greenlet()
 
 
 def call(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Return what a cipher's method returns; within an asyncio session, the event loop runs on meanwhile."""
     if inspect.iscoroutinefunction(method):
-        if not in_greenlet():
+        if not _in_greenlet():
             raise EncryptedColumnError(
                 "a cipher of kmsbridge.aio cannot be used by a session that is not for asyncio",
                 remedy="bind a cipher of kmsbridge to it",
             )
         return await_only(method(*args, **kwargs))
-    if in_greenlet():
+    if _in_greenlet():
         return await_only(asyncio.to_thread(method, *args, **kwargs))
     return method(*args, **kwargs)

@@ -30,6 +30,8 @@ class ColumnSettings:
     partial: Partial | None = None
     """What the column shows of another one's value. Its label and context are those of that one, whose attribute is `of`."""
     of: str = ""
+    replaces: str = ""
+    """The attribute that has the plaintexts of rows that are not moved yet."""
 
 
 class EncryptedType(TypeDecorator[Any]):

@@ -42,7 +42,9 @@ _REFUSED = {
 }
 
 
-def encrypted(label: str, codec: Codec[T], *, context: Context = (), **options: Any) -> EncryptedMapped[T]:
+def encrypted(
+    label: str, codec: Codec[T], *, context: Context = (), replaces: str = "", **options: Any
+) -> EncryptedMapped[T]:
     """Return a mapped column whose values are encrypted, and written as bytes by `codec`.
 
     `label` names the column in every message's aad, which is `(label, *primary key)`: choose it once, such as
@@ -51,39 +53,48 @@ def encrypted(label: str, codec: Codec[T], *, context: Context = (), **options: 
     `context` names the attributes whose values are the encryption context, such as `("tenant",)`; a mapping gives
     for each name of the context the attribute that has its value. They are `str`, `int` or `uuid.UUID`, and not None.
 
+    `replaces` names the attribute that has had the values in the clear, while they are moved: where it is not None
+    it is what the object gives, and a value that is assigned is encrypted and sets it to None.
+
     `options` are those of `mapped_column`. Raises `ConfigError` for those that an encrypted column cannot have, such
     as `unique` and `index`, and `TypeError` for a label or context that is of a wrong type.
     """
     pairs = _pairs(context)
-    words: tuple[object, ...] = (label, *(name for pair in pairs for name in pair))
+    words: tuple[object, ...] = (label, replaces or label, *(name for pair in pairs for name in pair))
     if not all(isinstance(word, str) and word for word in words):
         raise TypeError("the label and the names of the context must be text that is not empty")
     for name, reason in _REFUSED.items():
         if options.get(name) not in (None, False):
             raise ConfigError(f"the encrypted column {label!r} cannot have {name}: {reason}")
-    settings = ColumnSettings(label, pairs, codec)
+    settings = ColumnSettings(label, pairs, codec, replaces=replaces)
     column: Any = mapped_column(EncryptedType(settings), **options)
     made: EncryptedMapped[T] = column
     return made
 
 
-def encrypted_text(label: str, *, context: Context = (), **options: Any) -> EncryptedMapped[str]:
+def encrypted_text(
+    label: str, *, context: Context = (), replaces: str = "", **options: Any
+) -> EncryptedMapped[str]:
     """Return a mapped column of encrypted text. See `encrypted`."""
-    return encrypted(label, TEXT, context=context, **options)
+    return encrypted(label, TEXT, context=context, replaces=replaces, **options)
 
 
-def encrypted_bytes(label: str, *, context: Context = (), **options: Any) -> EncryptedMapped[bytes]:
+def encrypted_bytes(
+    label: str, *, context: Context = (), replaces: str = "", **options: Any
+) -> EncryptedMapped[bytes]:
     """Return a mapped column of encrypted bytes. See `encrypted`."""
-    return encrypted(label, BYTES, context=context, **options)
+    return encrypted(label, BYTES, context=context, replaces=replaces, **options)
 
 
-def encrypted_json(label: str, *, context: Context = (), **options: Any) -> EncryptedMapped[Any]:
+def encrypted_json(
+    label: str, *, context: Context = (), replaces: str = "", **options: Any
+) -> EncryptedMapped[Any]:
     """Return a mapped column of encrypted JSON. See `encrypted`.
 
     What is read cannot be changed in place: change a `copy.deepcopy` of it and assign that. None is SQL's NULL, and
     `sqlalchemy.JSON.NULL` is JSON's.
     """
-    return encrypted(label, JSON_CODEC, context=context, **options)
+    return encrypted(label, JSON_CODEC, context=context, replaces=replaces, **options)
 
 
 def _pairs(context: Context) -> tuple[tuple[str, str], ...]:

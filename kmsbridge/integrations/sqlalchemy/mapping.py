@@ -111,7 +111,9 @@ def _instrument(cls: type, column: EncryptedColumn) -> None:
     """Have an attribute take plaintexts, which it keeps apart from messages, and give plaintexts."""
     codec = column.settings.codec
 
-    def keep(_instance: object, value: Any, current: Any, _initiator: object) -> Any:
+    def keep(instance: object, value: Any, current: Any, _initiator: object) -> Any:
+        if column.settings.replaces:
+            setattr(instance, column.settings.replaces, None)
         if value is None or isinstance(value, (Plaintext, Ciphertext)):
             return value
         if column.settings.partial is not None:
@@ -172,10 +174,11 @@ def _bound(mapper: Mapper[Any], column: EncryptedColumn) -> Bound:
         for each in mapper.column_attrs[key].columns
         if each.table is own.table
     }
+    beside = [*derived_keys(column), *filter(None, [column.settings.replaces])]
     return Bound(
         column.settings.label,
         own=frozenset({own.key, column.key}),
-        derived=tuple(frozenset({column_of(mapper, key).key, key}) for key in derived_keys(column)),
+        derived=tuple(frozenset({column_of(mapper, key).key, key}) for key in beside),
         place=frozenset({*place, *column.place_keys}),
         place_columns=frozenset(place),
     )

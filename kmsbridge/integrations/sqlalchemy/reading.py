@@ -49,6 +49,9 @@ def value_of(instance: object, column: EncryptedColumn) -> Any:
     Raises `EncryptedColumnError` where that would block an event loop, and where the object is in no session;
     `RoleError` where the session may not read; and what `decrypt_many` raises.
     """
+    replaces = column.settings.replaces
+    if replaces and (plain := getattr(instance, replaces)) is not None:
+        return plain  # not moved, or written since by a host that knows only this attribute
     found = stored(instance, column)
     if found is None:
         return None

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import Any, overload
 
-from sqlalchemy import LargeBinary, inspect, select, tuple_, type_coerce, update
-from sqlalchemy.orm import Mapper, Session, configure_mappers
+from sqlalchemy import LargeBinary, select, tuple_, type_coerce, update
+from sqlalchemy.orm import Mapper, Session, class_mapper
 
 from kmsbridge import EnvelopeCipher, aio
 from kmsbridge.errors import discreet
-from kmsbridge.integrations.sqlalchemy.ciphers import call, is_async, run, sync_session
+from kmsbridge.integrations.sqlalchemy.ciphers import (
+    SyncSession,
+    TaskSession,
+    call,
+    is_async,
+    run,
+    sync_session,
+)
 from kmsbridge.integrations.sqlalchemy.places import EncryptedColumn, column_named, columns_of, contexts_of
 from kmsbridge.integrations.sqlalchemy.statements import SAME_VALUES
 from kmsbridge.integrations.sqlalchemy.values import Ciphertext, Place
@@ -23,7 +30,7 @@ Stored = tuple[EncryptedColumn, Ciphertext, Place]
 
 @overload
 def rewrap_rows(
-    session: Session,
+    session: SyncSession,
     cipher: EnvelopeCipher,
     model: type,
     *attributes: str,
@@ -34,7 +41,7 @@ def rewrap_rows(
 
 @overload
 def rewrap_rows(
-    session: Any,
+    session: TaskSession,
     cipher: RewrapCipher,
     model: type,
     *attributes: str,
@@ -44,7 +51,7 @@ def rewrap_rows(
 
 
 def rewrap_rows(
-    session: Any,
+    session: SyncSession | TaskSession,
     cipher: RewrapCipher,
     model: type,
     *attributes: str,
@@ -76,8 +83,7 @@ def _rewrap_rows(
     after: Key | None,
     limit: int,
 ) -> Key | None:
-    configure_mappers()
-    mapper: Mapper[Any] = inspect(model)
+    mapper: Mapper[Any] = class_mapper(model)
     columns = [column_named(model, key) for key in attributes] or [
         column for column in columns_of(model) if column.settings.partial is None
     ]

@@ -63,6 +63,8 @@ def _encrypt_rows(session: Session, model: type, rows: list[Mapping[str, Any]]) 
         _apply_defaults(model, row, columns[0].identity)
         for column in columns:
             value = row.get(column.key)
+            if column.settings.replaces and column.key in row:
+                row[column.settings.replaces] = None
             if value is None and column.key in row:
                 row.update(dict.fromkeys(derived_keys(column)))
             if value is not None and not isinstance(value, Ciphertext):

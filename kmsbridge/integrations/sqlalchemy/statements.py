@@ -68,7 +68,7 @@ def _check_update(classes: Sequence[Sequence[Bound]], names: set[str]) -> None:
         for derived in each.derived:
             if not derived & names:
                 raise EncryptedColumnError(
-                    f"an UPDATE of {each.label!r} would leave {min(derived)!r} as it is, which is computed from it",
+                    f"an UPDATE of {each.label!r} would leave {min(derived)!r} as it is, which is computed from it or replaced by it",
                     remedy="set all that encrypt_rows returns for the row",
                 )
     lost = [[each for each in columns if each.place & names and not each.own & names] for columns in classes]

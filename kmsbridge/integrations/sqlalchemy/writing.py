@@ -154,6 +154,8 @@ def _changed(
     if value is None:
         for key in (column.key, *derived_keys(column)):
             put(instance, key, None)
+        if column.settings.replaces:
+            put(instance, column.settings.replaces, getattr(instance, column.settings.replaces))
     return value
 
 

@@ -1,6 +1,8 @@
 """Sessions of asyncio: a key service never blocks the event loop, and nothing is decrypted by surprise."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -261,3 +263,40 @@ def test_an_ordinary_session_in_a_coroutine_does_not_decrypt_by_attribute(ours_a
 
     assert issubclass(ours_alone.Session.class_, Session)
     asyncio.run(work())
+
+
+WITHOUT_GREENLET = """
+import sys
+sys.modules["greenlet"] = None
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from kmsbridge import EnvelopeCipher
+from kmsbridge.integrations.sqlalchemy import bind, decrypt_all, encrypted_text
+
+class Base(DeclarativeBase):
+    pass
+
+class User(Base):
+    __tablename__ = "users"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    phone: Mapped[str] = encrypted_text("users.phone")
+
+engine = create_engine("sqlite://")
+Base.metadata.create_all(engine)
+with EnvelopeCipher.from_uri("memory:x") as cipher, Session(engine) as session:
+    bind(session, write=cipher, read=cipher)
+    session.add(User(id="1", phone="+1 555 0100"))
+    session.commit()
+    session.expire_all()
+    user = session.get(User, "1")
+    decrypt_all(session, [user])
+    print(user.phone)
+"""
+
+
+def test_sessions_that_are_not_for_asyncio_need_no_greenlet():
+    """SQLAlchemy installs it with its extra for asyncio only."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_GREENLET], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "+1 555 0100\n", done.stderr

@@ -4,14 +4,13 @@ import pickle
 
 import pytest
 from sqlalchemy import event, insert, literal, select, update
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, make_transient
 
 from kmsbridge import RoleError
 from kmsbridge.integrations import sqlalchemy as ours
 from kmsbridge.integrations.sqlalchemy import EncryptedColumnError
-from tests.integrations.sqlalchemy.world import trap
+from tests.integrations.sqlalchemy.world import own_insert, trap
 from tests.secrets.canaries import PLAINTEXT, assert_clean
 
 
@@ -206,7 +205,7 @@ STATEMENTS = {
     "update by key": lambda session, model: session.execute(update(model), [{"id": "old", "phone": "+2"}]),
     "update of the table": lambda session, model: session.execute(update(model.__table__).values(phone="+2")),
     "upsert": lambda session, model: session.execute(
-        sqlite.insert(model)
+        own_insert(session)(model)
         .values(**PLAIN)
         .on_conflict_do_update(index_elements=["id"], set_={"phone": "+2", "tenant": "acme", "prefs": None})
     ),
@@ -237,7 +236,7 @@ ROWS = {
     "values": lambda session, model, rows: session.execute(insert(model).values(rows)),
     "bulk": lambda session, model, rows: session.bulk_insert_mappings(model, rows),
     "upsert": lambda session, model, rows: session.execute(
-        (made := sqlite.insert(model).values(rows)).on_conflict_do_update(
+        (made := own_insert(session)(model).values(rows)).on_conflict_do_update(
             index_elements=["id"], set_={name: made.excluded[name] for name in ("phone", "prefs", "tenant")}
         )
     ),
@@ -375,7 +374,7 @@ CHANGES = {
     "key": lambda session, model: session.execute(update(model).values(id="2")),
     "bulk": lambda session, model: session.bulk_update_mappings(model, [{"id": "1", "tenant": "umbrella"}]),
     "upsert": lambda session, model: session.execute(
-        sqlite.insert(model)
+        own_insert(session)(model)
         .values(id="1", tenant="umbrella")
         .on_conflict_do_update(index_elements=["id"], set_={"tenant": "umbrella"})
     ),
@@ -406,8 +405,10 @@ UPSERTS = {
 def test_an_upsert_that_keeps_another_row_s_key_or_context_is_refused(world, how):
     """Though its values are encrypted: they are bound to the row that was not inserted."""
     with world.Session() as session:
+        if "index_elements" not in how and session.get_bind().dialect.name == "postgresql":
+            pytest.skip("PostgreSQL wants to know which conflict is meant")
         rows = world.kit.encrypt_rows(session, world.User, [{"id": "1", "tenant": "acme", "phone": "+1"}])
-        made = sqlite.insert(world.User).values(rows)
+        made = own_insert(session)(world.User).values(rows)
         set_ = {name: made.excluded[name] for name in how["set_"]}
         with pytest.raises(EncryptedColumnError, match="conflict on the primary key"):
             try:

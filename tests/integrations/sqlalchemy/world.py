@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
@@ -17,6 +19,28 @@ from kmsbridge.integrations import sqlalchemy as ours
 
 CAUGHT = (AssertionError, pytest.fail.Exception, AuthenticationError, MessageError)
 """How the naive implementation may fail a test: by what the test looks at, and by nothing else."""
+
+
+class Database(NamedTuple):
+    """How to reach a database."""
+
+    url: Any
+    async_url: Any
+    options: Any
+    async_options: Any
+
+
+SQLITE = Database(
+    "sqlite://",
+    "sqlite+aiosqlite://",
+    {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}},
+    {"poolclass": StaticPool},
+)
+
+
+def own_insert(session):
+    """The `insert` of a session's database, which has upserts."""
+    return {"sqlite": sqlite, "postgresql": postgresql}[session.get_bind().dialect.name].insert
 
 
 class Counted:
@@ -59,13 +83,11 @@ def models(kit):
 class World:
     """An implementation, its models, and a database in memory."""
 
-    def __init__(self, kit, cipher):
-        self.kit, self.cipher = kit, Counted(cipher)
+    def __init__(self, kit, cipher, database=SQLITE):
+        self.kit, self.cipher, self.database = kit, Counted(cipher), database
         self.plain_cipher = cipher
         self.Base, self.User = models(kit)
-        self.engine = create_engine(
-            "sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False}
-        )
+        self.engine = create_engine(database.url, **database.options)
         self.Base.metadata.create_all(self.engine)
         self.Session = self.sessions(write=self.cipher, read=self.cipher)
 
@@ -103,7 +125,7 @@ class World:
 
     def asynchronous(self, **ciphers):
         """An engine, with the table, and a maker of asyncio sessions; the engine is for the caller to dispose of."""
-        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        engine = create_async_engine(self.database.async_url, **self.database.async_options)
         sessions = async_sessionmaker(engine, expire_on_commit=False)
         self.kit.bind(sessions, **{"write": self.cipher, "read": self.cipher} | ciphers)
         return engine, sessions
