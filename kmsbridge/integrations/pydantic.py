@@ -41,6 +41,7 @@ from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from kmsbridge import Decryptor, Encryptor, EnvelopeCipher, KmsBridgeError, RoleError
+from kmsbridge.cipher.arguments import text_to_bytes
 from kmsbridge.datakeys import Pairs
 from kmsbridge.errors import discreet
 from kmsbridge.integrations.hidden_errors import detail, error, errors
@@ -274,7 +275,7 @@ def _codec(kind: Any) -> _Codec:
     """Return how values of a type are written: text and bytes as they are, as `encrypt_text` does, others as JSON."""
     plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     if plain is str:
-        return _Codec(str.encode, lambda data, inner: inner(data.decode()))
+        return _Codec(text_to_bytes, lambda data, inner: inner(data.decode()))
     if plain is bytes:
         return _Codec(bytes, lambda data, inner: inner(data))
     adapter = functools.cache(

@@ -14,7 +14,7 @@ from pydantic_core import PydanticSerializationError
 
 from kmsbridge import Decryptor, Encryptor, RoleError
 from kmsbridge.integrations.pydantic import MASK, Encrypted, EncryptedModel, Label, bind
-from tests.secrets.canaries import PLAINTEXT, assert_clean, assert_discreet, failure_of
+from tests.secrets.canaries import PLAINTEXT, assert_clean, assert_discreet, failure_of, reachable
 
 ACME = {"tenant": "acme"}
 
@@ -240,6 +240,17 @@ def test_what_escaped_validation_is_not_dumped():
             error = failure_of(dump)
             assert isinstance(error, PydanticSerializationError)
             assert_clean(str(error), "the error")
+
+
+def test_text_that_cannot_be_written_as_utf8_is_not_quoted(place):
+    """Python's own error holds all of it."""
+    card = Card(number="1", note=Encrypted(PLAINTEXT.text() + "\ud800"))
+    for dump in (card.model_dump, card.model_dump_json):
+        error = failure_of(lambda dump=dump: dump(context=place))
+        assert "surrogates" in str(error)
+        for each in reachable(error):
+            assert_clean(ascii(each), "the error")
+            assert not isinstance(each, UnicodeError)
 
 
 @pytest.mark.parametrize(
