@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, overload
 
 from sqlalchemy import LargeBinary, select, tuple_, type_coerce, update
-from sqlalchemy.orm import Mapper, Session, class_mapper
+from sqlalchemy.orm import Session, class_mapper
 
 from kmsbridge import EnvelopeCipher, aio
 from kmsbridge.errors import discreet
+from kmsbridge.integrations.sqlalchemy.checks import column_of
 from kmsbridge.integrations.sqlalchemy.ciphers import (
     SyncSession,
     TaskSession,
@@ -83,7 +84,7 @@ def _rewrap_rows(
     after: Key | None,
     limit: int,
 ) -> Key | None:
-    mapper: Mapper[Any] = class_mapper(model)
+    class_mapper(model)  # configures the class, which says what its encrypted columns are
     columns = [column_named(model, key) for key in attributes] or [
         column for column in columns_of(model) if column.settings.partial is None
     ]
@@ -92,10 +93,10 @@ def _rewrap_rows(
     identity = columns[0].identity
     key = [getattr(model, name) for name in identity]
     names = dict.fromkeys(name for column in columns for name in (*column.place_keys, column.key))
-    wanted = select(*(mapper.column_attrs[name].columns[0].label(name) for name in names))
-    wanted = wanted.order_by(*key).limit(limit)
+    wanted = select(*(getattr(model, name).label(name) for name in names)).order_by(*key).limit(limit)
     if after is not None:
-        wanted = wanted.where(tuple_(*key) > tuple_(*after) if len(key) > 1 else key[0] > after[0])
+        # A bare tuple is bound with the types of the key's columns.
+        wanted = wanted.where(tuple_(*key) > after if len(key) > 1 else key[0] > after[0])
     rows = [dict(row) for row in session.execute(wanted).mappings()]
     stored = [
         (column, row[column.key], place)
@@ -105,7 +106,7 @@ def _rewrap_rows(
     ]
     stale = [each for each in stored if call(cipher.needs_rewrap, each[1].message)]
     for each, message in zip(stale, _rewrapped(cipher, stale), strict=True):
-        _replace(session, model, each, message)
+        _replace(session, each, message)
     return tuple(rows[-1][name] for name in identity) if rows else None
 
 
@@ -121,14 +122,22 @@ def _rewrapped(cipher: RewrapCipher, stale: Sequence[Stored]) -> list[bytes]:
     return messages
 
 
-def _replace(session: Session, model: type, stored: Stored, message: bytes) -> None:
+def _replace(session: Session, stored: Stored, message: bytes) -> None:
     """Store the new message where the row still has the old one."""
     column, old, place = stored
-    attribute = getattr(model, column.key)
-    row = (getattr(model, name) == value for name, value in zip(column.identity, place, strict=False))
+    mapper = column.mapper
+    own = column_of(mapper, column.key)
+    # Of a joined class, the table that has the message, by its own columns of the key.
+    row = (
+        each == value
+        for name, value in zip(column.identity, place, strict=False)
+        for each in mapper.column_attrs[name].columns
+        if each.table is own.table
+    )
     session.execute(
-        update(model)
-        .where(*row, type_coerce(attribute, LargeBinary) == old.message)
-        .values({attribute: Ciphertext(message, place)})
-        .execution_options(synchronize_session=False, **{SAME_VALUES: True})
+        update(own.table)
+        .where(*row, type_coerce(own, LargeBinary) == old.message)
+        .values({own: Ciphertext(message, place)})
+        .execution_options(**{SAME_VALUES: True}),
+        bind_arguments={"mapper": mapper},
     )

@@ -1,9 +1,10 @@
 """Rewrapping the messages of a table while it is in use."""
 
 import asyncio
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine, event, select, text
+from sqlalchemy import ForeignKey, String, TypeDecorator, Uuid, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
@@ -100,11 +101,11 @@ def keys_of(messages):
     return {each.key_id.partition("@")[0] for m in messages if m for each in inspect(m).recipients}
 
 
-def rewrap_all(opened, cipher, *attributes, limit=4):
+def rewrap_all(opened, cipher, *attributes, model=Person, limit=4):
     places, after = [], None
     while True:
         with opened() as session:
-            after = rewrap_rows(session, cipher, Person, *attributes, after=after, limit=limit)
+            after = rewrap_rows(session, cipher, model, *attributes, after=after, limit=limit)
             session.commit()
         if after is None:
             return places
@@ -161,6 +162,76 @@ def test_a_value_that_changes_meanwhile_is_left_as_it_is(engine, ciphers):
     phones = columns(engine, "phone")
     assert [at for at, phone in enumerate(phones) if phone == b"\0"] == [0, 7]
     assert keys_of(phones[1:7]) == {"local:new"}
+
+
+class Hexadecimal(TypeDecorator):
+    """Numbers whose order in the database is not that of their Python values' texts."""
+
+    impl = String(8)
+    cache_ok = True
+
+    def process_bind_param(self, value, dialect):
+        return None if value is None else f"{value:08x}"
+
+    def process_result_value(self, value, dialect):
+        return None if value is None else int(value, 16)
+
+
+def test_no_row_is_left_out_whatever_types_a_key_has(engine, ciphers):
+    class Others(DeclarativeBase):
+        pass
+
+    class Other(Others):
+        __tablename__ = "others"
+        number: Mapped[int] = mapped_column(Hexadecimal, primary_key=True)
+        uuid: Mapped[UUID] = mapped_column(Uuid(native_uuid=False), primary_key=True)
+        phone: Mapped[str] = encrypted_text("others.phone")
+
+    Others.metadata.create_all(engine)
+    with sessions(engine, ciphers["before"])() as session:
+        session.add_all(Other(number=number, uuid=uuid4(), phone=f"+{number}") for number in range(20))
+        session.commit()
+    assert len(rewrap_all(sessions(engine, ciphers["after"]), ciphers["after"], model=Other)) == 5
+    with sessions(engine, ciphers["new"])() as session:
+        others = session.scalars(select(Other).order_by(Other.number))
+        assert [other.phone for other in others] == [f"+{number}" for number in range(20)]
+
+
+def test_rows_of_a_class_that_inherits_are_rewrapped_in_each_of_its_tables(engine, ciphers):
+    class Inherited(DeclarativeBase):
+        pass
+
+    class Parent(Inherited):
+        __tablename__ = "parents"
+        id: Mapped[str] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        phone: Mapped[str] = encrypted_text("parents.phone")
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "parent"}
+
+    class Joined(Parent):
+        __tablename__ = "joined"
+        id: Mapped[str] = mapped_column(ForeignKey("parents.id"), primary_key=True)
+        note: Mapped[str] = encrypted_text("joined.note")
+        __mapper_args__ = {"polymorphic_identity": "joined"}
+
+    class Single(Parent):
+        extra: Mapped[str | None] = encrypted_text("parents.extra")
+        __mapper_args__ = {"polymorphic_identity": "single"}
+
+    Inherited.metadata.create_all(engine)
+    with sessions(engine, ciphers["before"])() as session:
+        session.add_all(Joined(id=f"j{number}", phone="+1", note="n") for number in range(5))
+        session.add_all([Parent(id="p", phone="+2"), Single(id="s", phone="+3", extra="e")])
+        session.commit()
+    opened, read = sessions(engine, ciphers["after"]), sessions(engine, ciphers["new"])
+    assert rewrap_all(opened, ciphers["after"], model=Joined) == [("j3",), ("j4",)]
+    assert rewrap_all(opened, ciphers["after"], model=Single) == [("s",)]
+    with read() as session:
+        assert [(each.phone, each.note) for each in session.scalars(select(Joined))] == [("+1", "n")] * 5
+        assert [(each.phone, each.extra) for each in session.scalars(select(Single))] == [("+3", "e")]
+    rewrap_all(opened, ciphers["after"], model=Parent)
+    with read() as session:
+        assert sorted(each.phone for each in session.scalars(select(Parent))) == ["+1"] * 5 + ["+2", "+3"]
 
 
 def test_an_attribute_that_is_not_encrypted_is_refused(engine, ciphers):
