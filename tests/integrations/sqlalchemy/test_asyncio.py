@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import insert, inspect, select
@@ -17,6 +17,7 @@ from kmsbridge import AuthenticationError, RoleError, aio
 from kmsbridge.integrations import sqlalchemy as ours
 from kmsbridge.integrations.sqlalchemy import EncryptedColumnError
 from tests.integrations.sqlalchemy.world import trap
+from tests.support import PATIENCE
 
 
 def running(world, work, **ciphers):
@@ -89,6 +90,40 @@ def test_a_slow_key_service_does_not_stall_the_event_loop(world, slow, ciphers):
         assert slow.stalled == 0
 
     running(world, work, **ciphers)
+
+
+@pytest.mark.parametrize("module", (aio, kmsbridge), ids=("aio", "threads"))
+def test_no_session_waits_for_another_behind_it_in_the_executor(ours_alone, module):
+    """Which has one thread: many tasks want the same data key, to encrypt and to decrypt."""
+
+    async def work(sessions):
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        write, read = (module.EnvelopeCipher.from_uri("fake:app") for _ in range(2))
+
+        def session_of(*objects):
+            session = AsyncSession()
+            ours.bind(session, write=write, read=read)
+            session.add_all(objects)
+            return session
+
+        async def together(work):
+            return await asyncio.wait_for(asyncio.gather(*work), PATIENCE)
+
+        rows = [[{"id": f"{number:02}", "tenant": "acme", "phone": f"+{number}"}] for number in range(20)]
+        encrypted = await together(ours.encrypt_rows(session_of(), ours_alone.User, each) for each in rows)
+        async with sessions() as session:
+            await session.execute(insert(ours_alone.User), [row for each in encrypted for row in each])
+            users = (await session.scalars(select(ours_alone.User).order_by(ours_alone.User.id))).all()
+            session.expunge_all()
+        apart = [session_of(user) for user in users]
+        await together(
+            ours.decrypt_all(session, [user], "phone") for session, user in zip(apart, users, strict=True)
+        )
+        assert [user.phone for user in users] == [f"+{number}" for number in range(20)]
+        for cipher in (write, read):
+            await cipher.close() if module is aio else cipher.close()
+
+    running(ours_alone, work)
 
 
 @trap
@@ -165,20 +200,21 @@ def test_a_cancelled_flush_leaves_the_value_to_the_next_one(ours_alone, service)
         async with sessions() as session:
             user = ours_alone.User(id="1", tenant="acme", phone="+1")
             session.add(user)
-            begun = asyncio.Event()
+            begun, cancelled = asyncio.Event(), threading.Event()
             loop = asyncio.get_running_loop()
 
-            def take_time(operation):
+            def wait(operation):
                 loop.call_soon_threadsafe(begun.set)
-                time.sleep(0.05)
+                assert cancelled.wait(PATIENCE)
 
-            service.before = take_time
+            service.before = wait
             flush = asyncio.create_task(session.flush())
             await begun.wait()
             flush.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await flush
             service.before = lambda operation: None
+            cancelled.set()
             await session.commit()
             assert inspect(user).persistent
             await session.refresh(user)
