@@ -41,6 +41,12 @@ def check(mapper: Mapper[Any], columns: list[EncryptedColumn]) -> None:
     for key in mapper.primary_key:
         assert isinstance(key, Column)
         _check_key(mapper, key)
+    replaced = [column.settings.replaces for column in columns if column.settings.replaces]
+    if len(set(replaced)) < len(replaced):
+        raise ConfigError(
+            f"two encrypted columns of {mapper.class_.__name__} replace one attribute",
+            remedy="assigning to one of them would lose the value of the other: let one replace it",
+        )
     for column in columns:
         found = column_of(mapper, column.key)
         for _, attribute in column.settings.context:
@@ -58,15 +64,22 @@ def check(mapper: Mapper[Any], columns: list[EncryptedColumn]) -> None:
 
 def _check_replaced(mapper: Mapper[Any], column: EncryptedColumn, own: Column[Any]) -> None:
     replaced = column.settings.replaces
+    old = mapper.column_attrs[replaced].columns[0] if replaced in mapper.column_attrs else None
     if (
-        replaced not in mapper.column_attrs
-        or (old := column_of(mapper, replaced)).table is not own.table
+        not isinstance(old, Column)
+        or old.table is not own.table
         or isinstance(old.type, EncryptedType)
         or not (old.nullable and own.nullable)
     ):
         raise ConfigError(
             f"{column.name} replaces {replaced!r}, which is no column of its table in the clear, or one of both is NOT NULL",
             remedy="let both columns be NULL while values are moved",
+        )
+    made = (old.default, old.server_default, old.onupdate, old.server_onupdate, old.computed, own.default)
+    if any(each is not None for each in made):
+        raise ConfigError(
+            f"{column.name} replaces {replaced!r}, and a default of one would win over a value of the other",
+            remedy="while values are moved, remove default and onupdate from both, and from the table too",
         )
 
 

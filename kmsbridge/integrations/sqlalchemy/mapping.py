@@ -66,9 +66,20 @@ class EncryptedAttribute(InstrumentedAttribute[T_co]):
     def __get__(self, instance: object | None, owner: Any) -> Any:
         if instance is None:
             return self
+        return value_of(instance, self._column(instance))
+
+    def __set__(self, instance: object, value: Any) -> None:
+        super().__set__(instance, value)
+        # Not in the event of the attribute, by which `merge` copies each attribute as it is, and not before the value
+        # was accepted.
+        replaced = self._column(instance).settings.replaces
+        if replaced:
+            setattr(instance, replaced, None)
+
+    def _column(self, instance: object) -> EncryptedColumn:
         for column in columns_of(type(instance)):
             if column.key == self.key:
-                return value_of(instance, column)
+                return column
         raise AttributeError(self.key)
 
 
@@ -111,9 +122,7 @@ def _instrument(cls: type, column: EncryptedColumn) -> None:
     """Have an attribute take plaintexts, which it keeps apart from messages, and give plaintexts."""
     codec = column.settings.codec
 
-    def keep(instance: object, value: Any, current: Any, _initiator: object) -> Any:
-        if column.settings.replaces:
-            setattr(instance, column.settings.replaces, None)
+    def keep(_instance: object, value: Any, current: Any, _initiator: object) -> Any:
         if value is None or isinstance(value, (Plaintext, Ciphertext)):
             return value
         if column.settings.partial is not None:

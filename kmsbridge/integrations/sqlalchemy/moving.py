@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, NamedTuple, overload
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session, class_mapper
 
 from kmsbridge import ConfigError
@@ -50,5 +50,5 @@ def _progress(session: Session, model: Any, attribute: str) -> Progress:
     new, old = getattr(model, attribute), getattr(model, replaced)
     # A row that has both, as an older version of the application makes it, is in the clear still.
     moved = and_(new.is_not(None), old.is_(None))
-    counted = select(func.count().filter(moved), func.count().filter(old.is_not(None))).select_from(model)
+    counted = select(func.count(case((moved, 1))), func.count(old)).select_from(model)
     return Progress(*session.execute(counted).one())

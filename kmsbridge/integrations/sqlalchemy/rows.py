@@ -45,8 +45,8 @@ def encrypt_rows(
     the attributes' names of `model`. It must have the primary key and the attributes of the context, or these must
     have Python defaults, which are put into the copies. None stays None. With an asyncio session it is awaited.
 
-    Raises `EncryptedColumnError` for a row without these, `TypeError` for a class without encrypted columns, `RoleError` where the session may not write, and what
-    `encrypt_many` raises.
+    Raises `EncryptedColumnError` for a row without these, `TypeError` for a class without encrypted columns,
+    `RoleError` where the session may not write, and what `encrypt_many` raises.
     """
     if is_async(session):
         return run(session, _encrypt_rows, model, list(rows))
@@ -63,8 +63,9 @@ def _encrypt_rows(session: Session, model: type, rows: list[Mapping[str, Any]]) 
         _apply_defaults(model, row, columns[0].identity)
         for column in columns:
             value = row.get(column.key)
-            if column.settings.replaces and column.key in row:
-                row[column.settings.replaces] = None
+            replaced = column.settings.replaces
+            if replaced and column.key in row and (value is not None or row.get(replaced) is None):
+                row[replaced] = None
             if value is None and column.key in row:
                 row.update(dict.fromkeys(derived_keys(column)))
             if value is not None and not isinstance(value, Ciphertext):
@@ -165,7 +166,8 @@ def _rebind(
         differs = was(instance) if was is not None else {}
         for column in _whole(cls, attributes):
             found = stored(instance, column)
-            if not isinstance(found, Ciphertext):
+            replaced = column.settings.replaces
+            if not isinstance(found, Ciphertext) or (replaced and getattr(instance, replaced) is not None):
                 continue
             now = stored_place(session, instance_state(instance), column)
             place = tuple(differs.get(key, value) for key, value in zip(column.place_keys, now, strict=True))

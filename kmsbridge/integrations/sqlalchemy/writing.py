@@ -109,6 +109,7 @@ def encrypt_changes(session: Session) -> None:
                 flag_modified(instance, column.key)  # nobody assigned it
             for key, found in beside.items():
                 put(instance, key, found)
+            _name_replaced(instance, column)
 
 
 def _moves(session: Session) -> list[Move]:
@@ -154,9 +155,15 @@ def _changed(
     if value is None:
         for key in (column.key, *derived_keys(column)):
             put(instance, key, None)
-        if column.settings.replaces:
-            put(instance, column.settings.replaces, getattr(instance, column.settings.replaces))
+        _name_replaced(instance, column)
     return value
+
+
+def _name_replaced(instance: object, column: EncryptedColumn) -> None:
+    """Have the statement that stores a value name the attribute that it replaces too, which stays as it is."""
+    replaced = column.settings.replaces
+    if replaced:
+        put(instance, replaced, getattr(instance, replaced))
 
 
 def _place_of_unknown(

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from sqlalchemy import create_engine, insert, select, text, update
+from sqlalchemy import create_engine, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, class_mapper, mapped_column, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, class_mapper, column_property, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 
 from kmsbridge import ConfigError
@@ -16,6 +16,7 @@ from kmsbridge.integrations.sqlalchemy import (
     encrypt_rows,
     encrypted_text,
     progress,
+    rebind,
 )
 
 
@@ -97,6 +98,99 @@ def test_a_changed_context_loses_no_plaintext(session, engine):
     assert stored(engine)[1] == ("b", "+2", 0)
 
 
+def test_a_value_that_is_refused_loses_no_plaintext(session, engine):
+    guest = session.get(Guest, "a")
+    with pytest.raises(TypeError, match="must be str"):
+        guest.phone = 1
+    session.commit()
+    assert guest.phone == "+1"
+    assert stored(engine)[0] == ("a", "+1", 0)
+
+
+def test_a_merged_object_keeps_what_it_has_in_the_clear(session, engine):
+    guest = session.get(Guest, "a")
+    session.expunge(guest)
+    session.merge(guest)
+    session.merge(Guest(id="d", tenant="t", phone_plain="+4"))
+    session.commit()
+    assert [stored(engine)[at] for at in (0, 3)] == [("a", "+1", 0), ("d", "+4", 0)]
+    session.expunge_all()
+    guest.phone = "+9"
+    session.merge(guest)
+    session.commit()
+    assert stored(engine)[0] == ("a", None, 1)
+    assert session.get(Guest, "a").phone == "+9"
+
+
+@pytest.mark.parametrize("attribute", ("phone", "tenant"))
+def test_a_row_that_is_moved_can_be_changed(session, engine, attribute):
+    """Also once the attribute that is replaced was loaded, and is None as before."""
+    guest = session.get(Guest, "a")
+    guest.phone = guest.phone
+    session.commit()
+    assert guest.phone_plain is None
+    setattr(guest, attribute, "+9")
+    session.commit()
+    session.expire_all()
+    assert guest.phone == ("+9" if attribute == "phone" else "+1")
+    assert stored(engine)[0] == ("a", None, 1)
+
+
+def test_what_an_older_host_wrote_stays_when_the_context_changes(session, engine):
+    guest = session.get(Guest, "a")
+    guest.phone = guest.phone
+    session.commit()
+    guest.phone_plain = "+10"
+    session.commit()
+    guest.tenant = "other"
+    session.commit()
+    assert guest.phone == "+10"
+    assert stored(engine)[0] == ("a", "+10", 1)
+
+
+def test_what_an_older_host_wrote_is_not_rebound(session, engine):
+    """The message beside it is older."""
+    guest = session.get(Guest, "a")
+    guest.phone = guest.phone
+    session.commit()
+    guest.phone_plain = "+10"
+    session.commit()
+    rebind(session, [guest])
+    session.commit()
+    assert guest.phone == "+10"
+    assert stored(engine)[0] == ("a", "+10", 1)
+
+
+def test_rows_for_statements_keep_what_is_in_the_clear_alone(session):
+    """As a row that is not moved is loaded; beside a value that is given it goes."""
+    rows = encrypt_rows(
+        session,
+        Guest,
+        [
+            {"id": "d", "tenant": "t", "phone": None, "phone_plain": "+4"},
+            {"id": "e", "tenant": "t", "phone": "+5", "phone_plain": "+4"},
+            {"id": "f", "tenant": "t", "phone": None},
+        ],
+    )
+    assert [row["phone_plain"] for row in rows] == ["+4", None, None]
+
+
+def test_a_default_is_refused_while_values_are_moved():
+    """It would be stored, and win over what is in the clear."""
+
+    class Other(DeclarativeBase):
+        pass
+
+    class Row(Other):
+        __tablename__ = "t"
+        id: Mapped[str] = mapped_column(primary_key=True)
+        old: Mapped[str | None]
+        new: Mapped[str | None] = encrypted_text("t.new", replaces="old", default="none")
+
+    with pytest.raises(ConfigError, match="a default of one would win"):
+        class_mapper(Row)
+
+
 def test_rows_for_statements_have_no_plaintext(session, engine):
     rows = encrypt_rows(session, Guest, [{"id": "d", "tenant": "t", "phone": "+4"}])
     assert rows[0]["phone_plain"] is None
@@ -137,8 +231,16 @@ def test_progress_is_awaited_with_an_asyncio_session(tmp_path, cipher):
 
 @pytest.mark.parametrize(
     "old",
-    (None, mapped_column(nullable=False), encrypted_text("other")),
-    ids=("none", "not null", "encrypted"),
+    (
+        None,
+        mapped_column(nullable=False),
+        encrypted_text("other"),
+        column_property(literal("x")),
+        mapped_column(server_default=""),
+        mapped_column(default="x"),
+        mapped_column(onupdate="x"),
+    ),
+    ids=("none", "not null", "encrypted", "expression", "server default", "default", "onupdate"),
 )
 def test_what_cannot_be_replaced_is_refused(old):
     class Other(DeclarativeBase):
@@ -154,6 +256,23 @@ def test_what_cannot_be_replaced_is_refused(old):
     }
     with pytest.raises(ConfigError, match="replaces 'old'"):
         class_mapper(type("T", (Other,), namespace))
+
+
+def test_two_columns_do_not_replace_one():
+    """Assigning to one would lose the value of the other."""
+
+    class Other(DeclarativeBase):
+        pass
+
+    class Row(Other):
+        __tablename__ = "t"
+        id: Mapped[str] = mapped_column(primary_key=True)
+        old: Mapped[str | None]
+        one: Mapped[str | None] = encrypted_text("t.one", replaces="old")
+        two: Mapped[str | None] = encrypted_text("t.two", replaces="old")
+
+    with pytest.raises(ConfigError, match="replace one attribute"):
+        class_mapper(Row)
 
 
 def test_progress_of_a_column_that_replaces_none(session):
