@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstanceState, InstrumentedAttribute, Mapper, class_m
 from kmsbridge.blindindex import BlindIndex
 from kmsbridge.integrations.sqlalchemy.checks import check, column_of, source_of
 from kmsbridge.integrations.sqlalchemy.column_type import EncryptedType
-from kmsbridge.integrations.sqlalchemy.derived import INFO, derived_keys
+from kmsbridge.integrations.sqlalchemy.derived import INFO, derived_keys, put
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 from kmsbridge.integrations.sqlalchemy.places import (
     TENANT,
@@ -74,7 +74,13 @@ class EncryptedAttribute(InstrumentedAttribute[T_co]):
         # was accepted.
         replaced = self._column(instance).settings.replaces
         if replaced:
-            setattr(instance, replaced, None)
+            put(instance, replaced, None)
+
+    def __delete__(self, instance: object) -> None:
+        if self._column(instance).settings.replaces:
+            self.__set__(instance, None)
+        else:
+            super().__delete__(instance)
 
     def _column(self, instance: object) -> EncryptedColumn:
         for column in columns_of(type(instance)):

@@ -137,9 +137,17 @@ def _move(
     if isinstance(value, Ciphertext):
         if value.place is None:
             value.place = _place_of_unknown(session, instance, state, column)
-        if column.is_same(value.place, place):
+        if column.is_same(value.place, place) and not _lacks_derived(state, column, value):
             return None
     return instance, column, value, place
+
+
+def _lacks_derived(state: InstanceState[Any], column: EncryptedColumn, value: Ciphertext) -> bool:
+    """Return whether a message was assigned, such as `encrypt_rows` returns, without what is computed from its value."""
+    assigned = state.committed_state
+    if value.opened is None or assigned.get(column.key, value) == value:
+        return False
+    return any(key not in assigned for key in derived_keys(column))
 
 
 def _changed(

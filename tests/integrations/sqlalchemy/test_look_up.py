@@ -124,6 +124,18 @@ def test_what_is_stored_beside_a_value_follows_it(world, user):
     assert (user.phone, user.phone_last4) == ("1 555 0100", "0100")
 
 
+def test_a_message_that_is_assigned_gets_what_is_stored_beside_its_value(world, user):
+    """Of a new object and of one that is stored, where `encrypt_rows` made it and no more of its row is given."""
+    rows = [{"id": row_id, "tenant": "acme", "phone": f"1 555 019{row_id}"} for row_id in ("1", "2")]
+    changed, new = encrypt_rows(world.session, world.User, rows)
+    assert user.phone_last4 == "0100"
+    user.phone = changed["phone"]
+    world.session.add(world.User(id="2", tenant="acme", phone=new["phone"]))
+    world.session.commit()
+    for row_id in ("1", "2"):
+        assert beside(world, row_id) == (world.index.of(f"1555019{row_id}", tenant="acme"), f"019{row_id}")
+
+
 def test_a_later_listener_changes_what_is_beside_the_value_too(world, user):
     from sqlalchemy import event
 

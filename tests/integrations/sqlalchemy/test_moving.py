@@ -81,6 +81,25 @@ def test_a_value_set_to_none_is_none_in_both(session, engine):
     assert session.get(Guest, "a").phone is None
 
 
+def test_a_deleted_attribute_is_none_in_both(session, engine):
+    guest = session.get(Guest, "a")
+    assert guest.phone == "+1"
+    del guest.phone
+    session.commit()
+    assert stored(engine)[0] == ("a", None, 0)
+
+
+def test_a_message_that_is_assigned_moves_its_row(session, engine):
+    """And can be assigned again once the attribute that is replaced was loaded."""
+    guest = session.get(Guest, "a")
+    for phone in ("+8", "+9"):
+        (row,) = encrypt_rows(session, Guest, [{"id": "a", "tenant": "t", "phone": phone}])
+        guest.phone = row["phone"]
+        session.commit()
+        assert (guest.phone, guest.phone_plain) == (phone, None)
+    assert stored(engine)[0] == ("a", None, 1)
+
+
 def test_what_an_older_host_wrote_after_the_move_counts(session, engine):
     """It is newer than the message beside it, and in the clear."""
     session.get(Guest, "a").phone = "+9"
