@@ -54,8 +54,9 @@ def show(deployment: Deployment) -> None:
     show_rows(deployment)
 
     title("3. The web server finds a customer by phone number, however it is written")
-    found = request(deployment, "/customers", phone="+44 (20) 7946-0018")
-    request(deployment, "/customers", tenant="umbrella", phone="+44 (20) 7946-0018")
+    wanted = {"phone": "+44 (20) 7946-0018"}
+    found = request(deployment, "/customers/search", wanted)
+    request(deployment, "/customers/search", wanted, tenant="umbrella")
 
     title("4. The web server cannot read the number")
     request(deployment, f"/customers/{found[0]['id']}/phone")
@@ -71,9 +72,11 @@ def show(deployment: Deployment) -> None:
     ended = threading.Event()
     requests = threading.Thread(target=keep_asking, args=(deployment, statuses, ended))
     requests.start()
-    deployment.worker("rewrap")
-    ended.set()
-    requests.join()
+    try:
+        deployment.worker("rewrap")
+    finally:
+        ended.set()
+        requests.join()
     say(f"  {len(statuses)} requests meanwhile, answered with {sorted(set(statuses))}")
     show_rows(deployment)
     say(indented(deployment.worker("call")))
@@ -82,14 +85,14 @@ def show(deployment: Deployment) -> None:
 def keep_asking(deployment: Deployment, statuses: list[int], ended: threading.Event) -> None:
     """Send requests until it has ended."""
     while not ended.is_set():
-        status, _ = ask(f"{deployment.url}/customers", "acme", phone=PEOPLE["Ada"])
+        status, _ = ask(f"{deployment.url}/customers/search", "acme", {"phone": PEOPLE["Ada"]})
         statuses.append(status)
 
 
-def request(deployment: Deployment, path: str, body: Any = None, tenant: str = "acme", **query: str) -> Any:
+def request(deployment: Deployment, path: str, body: Any = None, tenant: str = "acme") -> Any:
     """Send a request, print it and its answer, and return that."""
-    status, answer = ask(f"{deployment.url}{path}", tenant, body, **query)
-    say(f"  {'GET' if body is None else 'POST'} {path} {body or query or ''} by {tenant}")
+    status, answer = ask(f"{deployment.url}{path}", tenant, body)
+    say(f"  {'GET' if body is None else 'POST'} {path} {body or ''} by {tenant}")
     say(f"    {status} {answer}")
     return answer
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import urllib.error
-import urllib.parse
 import urllib.request
 from typing import Any
 
 
-def ask(url: str, tenant: str, body: Any = None, **query: str) -> tuple[int, Any]:
+def ask(url: str, tenant: str, body: Any = None) -> tuple[int, Any]:
     """Send a GET, or a POST of `body` as JSON; return the answer's status and JSON."""
-    if query:
-        url = f"{url}?{urllib.parse.urlencode(query)}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         url, data, headers={"X-Tenant": tenant, "Content-Type": "application/json"}
