@@ -32,8 +32,8 @@ Tries = Sequence[tuple[ManagedKey, bool]]
 
 
 class MessageCount(NamedTuple):
-    """How many messages were made in the profile's environment, how many without one, and of how many it is not
-    known: those of another environment or context, and those that no key of the profile could unwrap.
+    """The numbers of messages that were made in the profile's environment, that were made without one, and of which
+    it is unknown: those of another environment or context, and those that no key of the profile could unwrap.
     """
 
     marked: int
