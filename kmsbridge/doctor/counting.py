@@ -28,7 +28,7 @@ from kmsbridge.message import Header
 from kmsbridge.threads import in_parallel
 
 Tries = Sequence[tuple[Unwrapping, bool]]
-"""What to unwrap by, in order, each with whether what it unwraps was made in the environment."""
+"""Keys to unwrap by, in order, and for each whether a message that they unwrap was made in the environment."""
 
 
 class MessageCount(NamedTuple):
