@@ -17,7 +17,7 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.drivererrors import DriverError, ErrorDetails, ErrorKind
 from kmsbridge.keyuri import KeyURI
 from kmsbridge.options import Options
-from kmsbridge.reports import pass_on, report_request_id
+from kmsbridge.reports import report_call, report_request_id
 from kmsbridge.secret import Secret
 
 __all__ = [
@@ -352,11 +352,3 @@ class KeyDriver(ABC):
         short clause without a secret, such as "the key is in a file". The default returns none.
         """
         return ()
-
-
-def report_call(call: OtherCall) -> None:
-    """Report a call with another key, which observers such as the audit trail are then told of.
-
-    A driver calls this during a call of its own, on the same thread.
-    """
-    pass_on(call)

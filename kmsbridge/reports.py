@@ -26,15 +26,18 @@ def take_request_id() -> str:
     return request_id
 
 
-def pass_on(call: Any) -> None:
-    """Give what `kmsbridge.driver.report_call` was given to whoever `report_calls_to` named on this thread."""
+def report_call(call: Any) -> None:
+    """Report a call with another key, a `kmsbridge.driver.OtherCall`, which observers such as the audit trail are told of.
+
+    A driver calls this during a call of its own, on the same thread.
+    """
     report: Report | None = getattr(_request, "report", None)
     if report is not None:
         report(call)
 
 
 def report_calls_to(report: Report | None) -> Report | None:
-    """Have `pass_on` on this thread give its calls to `report`; return what it passed them to before."""
+    """Have `report_call` on this thread pass its calls to `report`; return what it passed them to before."""
     before: Report | None = getattr(_request, "report", None)
     _request.report = report
     return before
