@@ -19,7 +19,7 @@ _JOINER: Final = "\u200d"
 
 
 class Partial(NamedTuple):
-    """What is shown of a value: a name, which the message of the part is bound to, and the function that returns it.
+    """A part of a value that may be shown: a name, which the message of the part is bound to, and the function that returns it.
 
     `of` returns text, empty where nothing may be shown; it raises nothing. Never compute a blind index of a part.
     """

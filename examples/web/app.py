@@ -63,13 +63,13 @@ class New(BaseModel):
 
 
 class Wanted(BaseModel):
-    """What a customer is looked for by."""
+    """A search for a customer."""
 
     phone: str
 
 
 class Shown(BaseModel):
-    """What may be shown of a customer."""
+    """The data of a customer that may be shown."""
 
     id: UUID
     name: str

@@ -62,7 +62,7 @@ class BlindIndex:
 
     @property
     def supports_unique(self) -> bool:
-        """Whether a UNIQUE constraint on what is stored means that the values are unique: with 128 bits only."""
+        """True where a UNIQUE constraint on what is stored means that the values are unique: with 128 bits only."""
         return self.bits == FULL
 
     @discreet

@@ -18,7 +18,7 @@ from kmsbridge.secretvalue import SecretValue
 LENGTH: Final = 32
 """Bytes of an index key."""
 AAD: Final = b"kmsbridge/v1/index-key"
-"""What the message of an index key is bound to, beside the context `index` = its name in the configuration."""
+"""The aad of the message of an index key, beside the context `index` = its name in the configuration."""
 
 
 @discreet

@@ -1,4 +1,4 @@
-"""What counts as the same value when it is looked up: normalizers bring values into one form.
+"""Normalizers, which bring values that count as the same when they are looked up into one form.
 
 A normalizer's id is part of what is hashed, so none of them ever changes what it returns. No error quotes a value.
 """
@@ -13,7 +13,7 @@ from kmsbridge.errors import ConfigError
 
 _WHITE_SPACE: Final = " \t\n\v\f\r"
 _SEPARATORS: Final = frozenset("\t -./()‐‑‒–—―−")
-"""What may stand between the digits of a number."""
+"""The characters that may stand between the digits of a number."""
 _REMOVED: Final = dict.fromkeys(map(ord, _SEPARATORS))
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 HIDDEN: Final = "(hidden)"
-"""What stands in place of the input."""
+"""The text in place of the input."""
 
 
 def error(kind: str, problem: str, cause: str = "ValueError") -> ValidationError:

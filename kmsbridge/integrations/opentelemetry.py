@@ -29,7 +29,7 @@ Reading = tuple[float, Attributes]
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Seconds, of the histogram of calls."""
 BREAKER_STATES: Final = {"closed": 0, "half-open": 1, "open": 2}
-"""What the gauge of breakers says."""
+"""The values of the gauge of breakers."""
 
 
 class OpenTelemetryObserver(Observer):

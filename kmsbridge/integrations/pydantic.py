@@ -54,7 +54,7 @@ T = TypeVar("T")
 Info = core_schema.ValidationInfo
 
 MASK: Final = "**********"
-"""What a value is in JSON where nothing says how to encrypt it. It is refused when it is loaded."""
+"""The text in place of a value in JSON where nothing says how to encrypt it. It is refused when it is loaded."""
 _NAME: Final = "kmsbridge"
 _PREFIX: Final = "kmsb1_"
 
@@ -196,7 +196,7 @@ class Label:
 
 
 class _Codec(NamedTuple):
-    """How a value is written as bytes, and read from them."""
+    """Functions that write a value as bytes, and read it from them."""
 
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes, Callable[[Any], Any]], Any]

@@ -1,4 +1,4 @@
-"""Which ciphers a session encrypts and decrypts with, and calling them without blocking an event loop."""
+"""Binding ciphers to sessions, and calling them without blocking an event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ATTRIBUTE: Final = "_kmsbridge_ciphers"
 
 
 class Ciphers(NamedTuple):
-    """What a session encrypts with, decrypts with, and does both with for parts of values; None where it may not."""
+    """The ciphers of a session: to encrypt, to decrypt, and to do both with parts of values; None where it may not."""
 
     write: WriteCipher | None = None
     read: ReadCipher | None = None

@@ -1,4 +1,4 @@
-"""How values become the bytes that are encrypted, and bytes become values."""
+"""Codecs, which write values as the bytes that are encrypted, and read them."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ _NULL_TESTS = (operators.is_, operators.is_not, *_EQUALITY)
 
 @dataclass(frozen=True)
 class ColumnSettings:
-    """What a column was declared with. `context` has pairs of a context's name and the attribute that has its value."""
+    """The settings that a column was declared with. `context` has pairs of a context's name and the attribute that has its value."""
 
     label: str
     context: tuple[tuple[str, str], ...]
     codec: Codec[Any]
     partial: Partial | None = None
-    """What the column shows of another one's value. Its label and context are those of that one, whose attribute is `of`."""
+    """The part of another column's value that the column has. Its label and context are those of that one, whose attribute is `of`."""
     of: str = ""
     replaces: str = ""
     """The attribute that has the plaintexts of rows that are not moved yet."""

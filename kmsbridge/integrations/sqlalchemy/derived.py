@@ -1,4 +1,4 @@
-"""What is stored beside an encrypted value: blind indexes to look it up by, and parts of it that may be shown."""
+"""Columns beside an encrypted value: blind indexes to look it up by, and parts of it that may be shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a mapped class that has encrypted columns: its attributes take and give plaintexts."""
+"""Preparing mapped classes that have encrypted columns, so that their attributes take and give plaintexts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a column is moved from plaintext, where an encrypted one replaces it."""
+"""Counting the rows of a column that are moved from plaintext, where an encrypted one replaces it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in the place of an encrypted column's value, in a mapped object and in a statement's parameters."""
+"""The objects that hold an encrypted column's value, in a mapped object and in a statement's parameters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kmsbridge.integrations.sqlalchemy.codecs import Codec
 from kmsbridge.integrations.sqlalchemy.errors import EncryptedColumnError
 
 Place = tuple[Any, ...]
-"""Where a message belongs: the values of its row's primary key, then those of its context's columns."""
+"""The place that a message is bound to: the values of its row's primary key, then those of its context's columns."""
 
 _UNKNOWN: Final = object()
 
