@@ -25,7 +25,7 @@ from kmsbridge.drivers.local import LocalDriver
 PART = "HPKE, CPU time, ratio to the bare call of cryptography"
 KEMS = {"x25519": hpke.KEM.X25519, "mlkem768-x25519": hpke.KEM.MLKEM768_X25519}
 LIMIT = 1.3
-"""Of wrapping and unwrapping a data key. A message with a data key of its own is encrypted, too, and has no limit."""
+"""The largest ratio for wrapping and unwrapping a data key. Encrypting a message with a data key of its own has none."""
 PAIRS = {"tenant": "acme", "table": "users", "column": "phone"}
 PLAINTEXT = bytes(100)
 DATA_KEY = bytes(32)
@@ -35,7 +35,7 @@ SETTLED = 2.1
 
 
 def worker(sizes: Sizes, folder: str) -> Values:
-    """CPU seconds a call."""
+    """Return the CPU seconds of one call of each kind."""
     calls: dict[str, Callable[[], object]] = {}
     for suite in SUITES.values():
         calls |= _calls(suite, folder)
@@ -88,7 +88,7 @@ def _unwrap(driver: HpkeDriver, wrapped: WrappedKey, context: EncryptionContext)
 
 
 def lines(runs: list[Values]) -> list[Line]:
-    """The table's lines."""
+    """Return the lines of the table."""
     return [_line(runs, name) for name in runs[0]]
 
 

@@ -21,7 +21,7 @@ LIMIT = 1.5
 
 
 class Base(DeclarativeBase):
-    """Of both tables."""
+    """The base class of both tables."""
 
 
 class Plain(Base):

@@ -1,4 +1,4 @@
-"""What the three applications share: a table of customers, and which keys protect which of its columns."""
+"""The table of customers that the three applications share, and the profile of each encrypted column."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 PROFILES: Final = {"phone": "phones", "api_key": "api-keys"}
-"""The encrypted columns, and the profile that each is encrypted and decrypted with. Each profile has a key of its own."""
+"""The profile that encrypts and decrypts each column. Each profile has a key of its own."""
 
 TENANTS: Final = ("acme", "globex")
 
 
 class Place(NamedTuple):
-    """Where a value stands: the row's id and tenant, and the column."""
+    """The place of a value: the row's id and tenant, and the column."""
 
     id: int
     tenant: str

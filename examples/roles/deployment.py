@@ -1,4 +1,4 @@
-"""Sets the three hosts up, once with keys in OpenBao and once with public keys: policies, credentials, configurations."""
+"""Sets up the policies, credentials and configurations of the three hosts, with keys in OpenBao and with public keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from examples.roles import customers
 ROOT: Final = Path(__file__).parents[2]
 BACKENDS: Final = ("openbao", "hpke")
 HOSTS: Final = ("web", "worker", "internal")
-AUDITED: Final = 'audit = {{ file = "audit-{0}.jsonl" }}'
+KEYS: Final = ("phones", "api-keys")
+SEEDS: Final = tuple(f"{key}-seed" for key in KEYS)
+"""The keys of OpenBao that protect the pairs of `KEYS`."""
 
 FIRST_USER: Final = 64_000
 """The id of the group that may use the databases. The users of the hosts have the next ones."""
@@ -29,7 +31,7 @@ MAY: Final[Mapping[str, Mapping[str, str]]] = {
     "worker": {"phones": "decryptor", "api-keys": "decryptor"},
     "internal": {"phones": "decryptor"},
 }
-"""What each host may do with which key."""
+"""The role of each host for each key that it may use."""
 
 
 class Server(Protocol):
@@ -128,30 +130,25 @@ class Deployment:
 
     def _make_keys(self) -> None:
         self.server.ask("POST", f"sys/mounts/{self.mount}", {"type": "transit"})
-        for key in ("phones", "api-keys", "phones-seed", "api-keys-seed"):
+        for key in KEYS + SEEDS:
             self.server.ask("POST", f"{self.mount}/keys/{key}", {"type": "aes256-gcm96"})
         operator = self.folder / "operator"
         operator.mkdir(mode=0o700)
-        keys = [self._key(key, "token") for key in ("phones", "api-keys", "phones-seed", "api-keys-seed")]
-        profile = '[profiles.all]\nencrypt_to = ["phones", "api-keys", "phones-seed", "api-keys-seed"]\n'
+        keys = [self._key(key) for key in KEYS + SEEDS]
+        profile = f"[profiles.all]\nencrypt_to = {json.dumps(KEYS + SEEDS)}\n"
         _write(operator / "token", self.server.token)
         _write(operator / "kmsbridge.toml", "\n".join([*keys, profile]))
         wanted = [
-            *(
-                ("phones", "encryptor"),
-                ("api-keys", "encryptor"),
-                ("phones", "decryptor"),
-                ("api-keys", "decryptor"),
-            ),
-            *(("phones-seed", "decryptor"), ("api-keys-seed", "decryptor")),
+            *((key, "encryptor") for key in KEYS),
+            *((key, "decryptor") for key in KEYS + SEEDS),
         ]
         with ThreadPoolExecutor() as pool:
-            pairs = pool.map(self._make_pair, ("phones", "api-keys"))
+            pairs = pool.map(self._make_pair, KEYS)
             policies = pool.map(
                 lambda each: self._operator(f"kmsbridge policy {each[0]} --role {each[1]}"), wanted
             )
             self.policies = dict(zip(wanted, policies, strict=True))
-            self.public_keys = dict(zip(("phones", "api-keys"), pairs, strict=True))
+            self.public_keys = dict(zip(KEYS, pairs, strict=True))
         for (key, role), text in self.policies.items():
             self.server.ask("POST", f"sys/policies/acl/{self._policy(key, role)}", {"policy": text})
 
@@ -190,7 +187,7 @@ class Deployment:
 
     def _furnish_openbao(self, host: str) -> None:
         use = "encrypt_to" if host == "web" else "decrypt_with"
-        text = [self._key(key, "token") + self._profile(key, use, key) for key in MAY[host]]
+        text = [self._key(key) + self._profile(key, use) for key in MAY[host]]
         _write(self.path("openbao", host) / "kmsbridge.toml", "\n".join(text))
         self._give_token(self.path("openbao", host), MAY[host].items())
 
@@ -200,7 +197,7 @@ class Deployment:
             if host == "web":
                 _write(folder / f"{key}.pub", self.public_keys[key])
                 text += [f'[keys.{key}]\nuri = "hpke:{key}"\npublic_key = "file:{key}.pub"\n']
-                text += [self._profile(key, "encrypt_to", key)]
+                text += [self._profile(key, "encrypt_to")]
             else:
                 _write(
                     folder / f"{key}.hpke.toml", (self.folder / "operator" / f"{key}.hpke.toml").read_text()
@@ -208,7 +205,7 @@ class Deployment:
                 text += [
                     f'[keys.{key}]\nuri = "hpke:{key}"\nprivate_file = "{key}.hpke.toml"\nprotect_with = "{key}-seed"\n'
                 ]
-                text += [self._key(f"{key}-seed", "token") + self._profile(key, "decrypt_with", key)]
+                text += [self._key(f"{key}-seed") + self._profile(key, "decrypt_with")]
         _write(folder / "kmsbridge.toml", "\n".join(text))
         if host != "web":
             self._give_token(folder, [(f"{key}-seed", "decryptor") for key in MAY[host]])
@@ -220,16 +217,16 @@ class Deployment:
         )
         _write(folder / "token", made["auth"]["client_token"])
 
-    def _key(self, key: str, token: str) -> str:
+    def _key(self, key: str) -> str:
         return (
             f'[keys.{key}]\nuri = "vault-transit://{self.mount}/{key}"\naddress = "{self.server.address}"\n'
-            f'auth = {{ method = "token_file", file = "{token}" }}\n\n'
+            'auth = { method = "token_file", file = "token" }\n\n'
         )
 
-    def _profile(self, name: str, use: str, key: str) -> str:
+    def _profile(self, key: str, use: str) -> str:
         return (
-            f'[profiles.{name}]\n{use} = ["{key}"]\ndata_keys = {{ max_age = {self.max_age} }}\n'
-            f'audit = {{ file = "audit-{name}.jsonl" }}\n'
+            f'[profiles.{key}]\n{use} = ["{key}"]\ndata_keys = {{ max_age = {self.max_age} }}\n'
+            f'audit = {{ file = "audit-{key}.jsonl" }}\n'
         )
 
     def _policy(self, key: str, role: str) -> str:

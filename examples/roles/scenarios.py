@@ -1,4 +1,4 @@
-"""The attackers: what each holds, and which values that must give them, no more and no less."""
+"""The attackers: each with its possessions, and with exactly those values that it is predicted to get."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Attack = Callable[[Stage, str], set[str]]
 
 
 class Opens(enum.Enum):
-    """Which values an attacker can decrypt, or has a worker read in a wrong place."""
+    """The values that an attacker can decrypt, or that a worker takes for something else."""
 
     NOTHING = "none"
     LIVE = "those under live data keys"
@@ -110,13 +110,16 @@ def _inside(host: str) -> Attack:
 
 
 def _with_token_of_web(stage: Stage, backend: str) -> set[str]:
-    """What protects a seed is a key of OpenBao, so a token for it is looked for on the web server of that."""
+    """Attack with the worker's backup and the token of the web server that uses OpenBao.
+
+    A web server with public keys has no token, and the seeds of the pairs are protected by keys of OpenBao.
+    """
     files = {**stage.files(backend, "worker"), "token": stage.files("openbao", "web")["token"]}
     return attack(stage.loot(backend)._replace(files=files))
 
 
 def _by_mistake(stage: Stage, backend: str) -> set[str]:
-    """The web server has what a worker should have: the check of the deployment stops it, if it is made."""
+    """Attack a web server that was given the worker's files. `kmsbridge doctor` has to find that mistake."""
     files = stage.files(backend, "worker")
     done = stage.deployment.doctor(files, "phones", "encrypt-only")
     if done.returncode != UNEXPECTED:
@@ -231,7 +234,7 @@ SCENARIOS: Final = (
 
 
 class Result(NamedTuple):
-    """What a scenario gave on one backend; `left_out` says why it was not played."""
+    """The result of a scenario on one backend. `left_out` is the reason why it was not played, or empty."""
 
     scenario: Scenario
     backend: str

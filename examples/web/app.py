@@ -56,7 +56,7 @@ Tenant = Annotated[str, Header(alias="X-Tenant")]
 
 
 class New(BaseModel):
-    """What a customer types."""
+    """The fields of the form for a new customer."""
 
     name: str
     phone: str

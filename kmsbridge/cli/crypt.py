@@ -47,7 +47,7 @@ class Job:
 
     @property
     def file_to_file(self) -> bool:
-        """Whether source and target are both files, rather than pipes or devices."""
+        """True if source and target are both files, rather than pipes or devices."""
         target = self.target
         to_file = target is not None and not streams.is_stdio(target) and not streams.is_device(target)
         return to_file and streams.is_regular(self.source)

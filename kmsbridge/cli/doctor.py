@@ -117,7 +117,7 @@ def _lines(name: str, context: EncryptionContext) -> Iterator[tuple[Header, Encr
                 text, own = _line(line)
                 pairs = context if own is None else EncryptionContext.of(own)
                 header = wire.parse_header(wire.dearmor(text))
-            except (KmsBridgeError, ValueError, TypeError, KeyError):
+            except (KmsBridgeError, ValueError, TypeError, KeyError, RecursionError):
                 raise CommandError(
                     f"{name}, line {number}: not an armored message, nor a JSON object with one and its context",
                     remedy='write {"message": "kmsb1_...", "context": {"tenant": "acme"}}',

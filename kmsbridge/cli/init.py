@@ -46,7 +46,7 @@ class Plan:
     passphrase: Secret | None
     reference: str
     kept: bool = False
-    """Whether the configuration exists and is kept as it is."""
+    """True if the configuration exists and is kept as it is."""
 
     @property
     def folder(self) -> str:

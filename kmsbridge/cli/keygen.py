@@ -75,13 +75,12 @@ def keygen(
     begins = start.replace(tzinfo=UTC) if start else made
     with _protecting(key, environment) as new_pair, errors_about(path):
         if rotate:
-            _add(path, lambda before: new_pair(_same_name(before.name, name), suite, made, begins))
+            pair = _add(path, lambda before: new_pair(_same_name(before.name, name), suite, made, begins))
         else:
             if os.path.lexists(path):
                 raise privatefile.exists(path)
-            privatefile.create(path, new_pair(_new_name(name), suite, made, begins))
-    with errors_about(path):
-        pair = [*privatefile.PrivateFile(path).document().pairs.values()][-1]
+            pair = new_pair(_new_name(name), suite, made, begins)
+            privatefile.create(path, pair)
     _print(pair, path, key, as_json=as_json)
 
 
@@ -123,14 +122,21 @@ def _protecting(name: str, environment: str | None) -> Iterator[NewPair]:
         yield new_pair
 
 
-def _add(path: str, make: Callable[[Document], Pair]) -> None:
+def _add(path: str, make: Callable[[Document], Pair]) -> Pair:
     from kmsbridge.drivers.hpke import privatefile
     from kmsbridge.drivers.local.errors import LocalKeyError
 
+    made: list[Pair] = []
+
+    def make_one(before: Document) -> Pair:
+        made.append(make(before))
+        return made[0]
+
     try:
-        privatefile.add(path, make)
+        privatefile.add(path, make_one)
     except LocalKeyError as error:  # another process holds the file's lock
         raise error.as_kms_error() from error
+    return made[0]
 
 
 def _key(name: str) -> KeyConfig:

@@ -29,6 +29,8 @@ _PASSED_ON: Final = _ENDING | {signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH}
 _WAITED_FOR: Final = _PASSED_ON | {signal.SIGCHLD, signal.SIGALRM}
 _PR_SET_PDEATHSIG: Final = 1
 _NOT_RELOADED: Final = "not reloaded"
+_BY_SIGNAL: Final = 128
+"""The exit code of a process that a signal ended is this and the signal's number."""
 
 Environment = Mapping[bytes, bytes]
 
@@ -70,7 +72,7 @@ class Supervisor:
         self._digest = b""
         self._successor: _Successor | None = None
         self._reload_again = False
-        """Whether the reload signal came while a successor was loading, which may have read the old values."""
+        """True if the reload signal came while a successor was loading, which may have read the old values."""
         self._kill_at: float | None = None
         """When the command is killed, if it was told to stop."""
         self._code: int | None = None
@@ -130,8 +132,12 @@ class Supervisor:
                 self._successor = None
                 if not self._current:
                     self._code = code
-                else:
-                    self._catch_up()
+                    return
+                if code > _BY_SIGNAL:  # it could not say so itself
+                    problem = f"signal {code - _BY_SIGNAL} ended the process that decrypts"
+                    remedy = "check the limits on memory, and send the signal again"
+                    self._report(CommandError(problem, remedy=remedy), _NOT_RELOADED)
+                self._catch_up()
 
     def _ask_successor(self) -> None:
         """Go on with the successor if it has loaded the environment."""
@@ -252,7 +258,7 @@ def _ended() -> tuple[int, int] | None:
     except ChildProcessError:
         return None
     code = os.waitstatus_to_exitcode(status) if pid else 0
-    return (pid, code if code >= 0 else 128 - code) if pid else None
+    return (pid, code if code >= 0 else _BY_SIGNAL - code) if pid else None
 
 
 def _end_with(parent: int, number: int) -> None:

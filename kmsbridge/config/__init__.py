@@ -173,8 +173,8 @@ def from_uri(uri: str, *, decrypt_uris: Sequence[str] = (), options: Mapping[str
     """Return a profile that encrypts to `uri` and decrypts with it and with `decrypt_uris`.
 
     The options `data_keys`, `calls`, `audit`, `production`, `direct`, `mixed_recipients`, `environment`,
-    `accept_unmarked_until` and `allow_in_production` mean the same as in a configuration file. All other options are for the driver of `uri`, and for the `decrypt_uris` with the same
-    scheme. Relative paths start from the current folder. Raises `ConfigError`.
+    `accept_unmarked_until` and `allow_in_production` mean the same as in a configuration file. All other options are
+    for the driver of `uri`, and for the `decrypt_uris` with the same scheme. Relative paths start from the current folder. Raises `ConfigError`.
     """
     try:
         return _from_uri(uri, decrypt_uris, options)

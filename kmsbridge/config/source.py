@@ -93,7 +93,7 @@ class Source(NamedTuple):
 
     @property
     def from_arguments(self) -> bool:
-        """Whether the values are arguments of a call, so that names of tables would mean nothing to the caller."""
+        """True if the values are arguments of a call, so that names of tables would mean nothing to the caller."""
         return self.given_by == ARGUMENT
 
     def _variable(self, variable: str, name: str) -> str:

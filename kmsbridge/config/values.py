@@ -26,7 +26,7 @@ class Tunable(NamedTuple):
 
     @property
     def takes_text(self) -> bool:
-        """Whether the setting may be given as text, and so as a reference."""
+        """True if the setting may be given as text, and so as a reference."""
         return isinstance(self.default, str) or self.unit in (SECONDS, BYTES)
 
 

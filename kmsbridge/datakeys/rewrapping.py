@@ -52,7 +52,7 @@ def rewrapped_by_service(
 
 
 def _keeps_all(steps: Sequence[Step], matches: Sequence[Match]) -> bool:
-    """Whether no recipient that may be the only sound one is given up for another."""
+    """Return whether no recipient that may be the only sound one is given up for another."""
     if len(matches) == 1:
         return True
     carried = {recipient.key_id for key, (source, recipient) in steps if key.known_id == source.known_id}

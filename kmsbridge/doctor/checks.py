@@ -40,7 +40,7 @@ def check_keys(
     """
     try:
         pairs = EncryptionContext.of(context)
-        message = None if header is None else message_for_trials(header, pairs, aad)
+        message = None if header is None else _message(header, pairs, aad)
         return Report(profile.name, expect, _key_reports(profile, expect, pairs, message))
     except BaseException as error:
         forget_locals(error)
@@ -75,8 +75,7 @@ def _key_reports(
         return tuple(in_parallel(report, [(config, open_trials(config)) for config in configs]))
 
 
-def message_for_trials(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
-    """Return the recipients of a message and what they are bound to. Raise `UnsupportedMessage` where it has none."""
+def _message(header: Header, pairs: EncryptionContext, aad: bytes) -> Message:
     if header.layout.data_key_in is DataKeyIn.STORE:
         raise UnsupportedMessage(
             "the message has no recipients: its data key is in a key store",

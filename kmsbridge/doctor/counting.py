@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kmsbridge.audit import AuditTrail
+from kmsbridge.cipher import direct
 from kmsbridge.cipher.session import configured_key
 from kmsbridge.config import KeyConfig, Profile
 from kmsbridge.context import EncryptionContext
-from kmsbridge.doctor.checks import message_for_trials
-from kmsbridge.driver import WrappedKey
+from kmsbridge.datakeys import data_key_context
+from kmsbridge.datakeys.unwrapping import Unwrapping
 from kmsbridge.environment import NO_ENVIRONMENT, Environment
 from kmsbridge.errors import (
     AuditError,
@@ -20,20 +21,19 @@ from kmsbridge.errors import (
     ClosedError,
     ConfigError,
     KmsBridgeError,
-    UnsupportedMessage,
     forget_locals,
 )
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import Header
 from kmsbridge.threads import in_parallel
 
-Tries = Sequence[tuple[ManagedKey, bool]]
-"""Keys to unwrap by, in order, each with whether what it unwraps was made in the environment."""
+Tries = Sequence[tuple[Unwrapping, bool]]
+"""Keys to unwrap by, in order, and for each whether a message that they unwrap was made in the environment."""
 
 
 class MessageCount(NamedTuple):
-    """How many messages were made in the profile's environment, how many without one, and of how many it is not
-    known: those of another environment or context, and those that no key of the profile could unwrap.
+    """The numbers of messages that were made in the profile's environment, that were made without one, and of which
+    it is unknown: those of another environment or context, and those that no key of the profile could unwrap.
     """
 
     marked: int
@@ -78,9 +78,11 @@ def _count(
             return key
 
         tries = [
-            (opened(config, environment), environment is inside)
+            (
+                Unwrapping([opened(config, environment) for config in profile.decrypt_with]),
+                environment is inside,
+            )
             for environment in (inside, outside)
-            for config in profile.decrypt_with
         ]
         distinct = list(counts)
         found = in_parallel(lambda each: _is_marked(tries, *each, aad), distinct)
@@ -92,20 +94,19 @@ def _count(
 
 def _is_marked(tries: Tries, header: Header, context: EncryptionContext, aad: bytes) -> bool | None:
     """Return whether the message was made in the environment; None where no key tells."""
-    try:
-        message = message_for_trials(header, context, aad)
-    except UnsupportedMessage:  # its data key is in no recipient
-        return None
-    for key, marked in tries:
+    bound = direct.bound_context(context, aad) if header.is_direct else data_key_context(context)
+    for unwrapping, marked in tries:
         try:
-            recipient = message.recipients.get(key.key_id)
-            if recipient is not None:
-                key.unwrap(WrappedKey(*recipient), message.bound)
-                return marked
+            deadline = unwrapping.keys[0].new_deadline()
+            matches, failures = unwrapping.matches(header, deadline)
+            for match in matches:
+                with contextlib.suppress(AuthenticationError):
+                    unwrapping.unwrap(match, bound, deadline)
+                    return marked
         except (AuditError, ClosedError):
             raise
-        except AuthenticationError:
-            continue
         except KmsBridgeError:
             return None  # it may have been made in the environment
+        if failures:
+            return None
     return None

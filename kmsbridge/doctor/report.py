@@ -69,15 +69,15 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether no key has a problem."""
+        """True if no key has a problem."""
         return not any(key.problems for key in self.keys)
 
 
 def with_problems(key: KeyReport, expect: Expectation | None, printable: Collection[str]) -> KeyReport:
     """Return the report with its problems filled in.
 
-    `printable` are the roles whose policy `kmsbridge policy` prints for this key. Without an expectation, it is a problem where an operation that `encrypt_to` or `decrypt_with` needs does not
-    work; a permission for more is not.
+    `printable` are the roles whose policy `kmsbridge policy` prints for this key. Without an expectation, it is a
+    problem where an operation that `encrypt_to` or `decrypt_with` needs does not work; a permission for more is not.
     """
     return replace(key, problems=tuple(dict.fromkeys(_problems(key, expect, printable))))
 

@@ -20,9 +20,9 @@ TAG: Final = 16
 
 _BLOCK: Final = 16
 _REDUCTION: Final = 0x87
-"""What doubling in GF(2^128) adds for the bit that leaves at the top (RFC 4493, section 2.3)."""
+"""The term that doubling in GF(2^128) adds for the bit that leaves at the top (RFC 4493, section 2.3)."""
 _STARTS: Final = (b"\x00\x01X\x00", b"\x00\x02X\x00")
-"""What the two blocks begin with that the derived key is made from: a counter, the letter X, and zero."""
+"""The first four bytes of the two blocks that are encrypted into the derived key: a counter, the letter X, and zero."""
 
 
 def derive(key: bytes, prefix: bytes) -> AESGCM:

@@ -17,7 +17,7 @@ MAX_AGES = (3.0, 6.0, 12.0)
 
 
 def scores(max_age):
-    """What each attacker opened, and what was predicted, by attacker and backend."""
+    """Return the result of each attacker on each backend."""
     with (
         tempfile.TemporaryDirectory(prefix="kmsbridge-roles-") as folder,
         Deployment(Path(folder), Vault(), max_age=max_age, users=can_change_users()) as deployment,

@@ -21,7 +21,7 @@ COMMAND = str(Path(sys.executable).with_name("kmsbridge"))
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended. `err` is all that was on stderr, `out` the bytes on stdout."""
+    """The result of a command. `err` is all that was on stderr, `out` the bytes on stdout."""
 
     code: int
     out: bytes

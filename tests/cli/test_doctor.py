@@ -337,7 +337,11 @@ def test_a_message_that_the_service_denies_is_unknown(environments, keys):
 
 
 @pytest.mark.parametrize(
-    "line", ("none", '{"message": 1}', '{"message"', "{}", "\udcff", '{"message": "kmsb1_"}')
+    "line",
+    (
+        *("none", '{"message": 1}', '{"message"', "{}", "\udcff", '{"message": "kmsb1_"}'),
+        pytest.param('{"message": ' + "[" * 100_000, id="nested deeply"),
+    ),
 )
 def test_a_line_that_is_no_message_is_named_and_not_quoted(environments, line, one_line):
     environments.write("lines", b"\n" + line.encode("utf-8", "surrogateescape") + b"\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.secrets import searching
 from tests.support import PATIENCE
 
 # Writes what it was started with, and which signals it gets, a line each.
@@ -89,7 +90,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"
 
 
 def until(happened):
-    """What `happened()` gives as soon as that is true."""
+    """Return what `happened()` returns, as soon as that is true."""
     deadline = time.monotonic() + PATIENCE
     while not (result := happened()):
         assert time.monotonic() < deadline, "it did not happen"
@@ -226,7 +227,7 @@ def test_what_the_system_refuses_leaves_the_command_alone(home, armored, running
 
 
 def test_a_signal_during_a_reload_is_not_lost(home, armored, running):
-    """What was written after the file was read runs in the end."""
+    """The command runs in the end with what was written after the file was read."""
     it = running(program=[sys.executable, "-c", SLOW])
     home.write("hold")
     for key, loads in (("canary-2", 2), ("canary-3", 2)):
@@ -236,6 +237,23 @@ def test_a_signal_during_a_reload_is_not_lost(home, armored, running):
     os.unlink("hold")
     until(lambda: it.log.count("ready") == 3)
     assert [key for _, key in it.starts] == ["canary-1", "canary-2", "canary-3"]
+
+
+@on_linux
+def test_a_reload_that_is_killed_is_told_and_leaves_the_command_alone(home, running):
+    """As where memory is short."""
+    it = running(program=[sys.executable, "-c", SLOW])
+    home.write("hold")
+    it.send(signal.SIGHUP)
+    until(lambda: (home.path / "loads").read_text() == "xx")
+    ((command, _),) = it.starts
+    (loading,) = {pid for pid, _ in children(it.process.pid)} - {int(command)}
+    os.kill(loading, signal.SIGKILL)
+    (line,) = until(lambda: it.said)
+    assert line.startswith("kmsbridge: not reloaded: signal 9 ended the process that decrypts; ")
+    os.unlink("hold")
+    assert it.reload() == f"kmsbridge: no value has changed, so process {command} goes on"
+    assert len(it.starts) == 1
 
 
 def test_signals_are_passed_on_and_the_exit_code_is_that_of_the_command(running):
@@ -281,12 +299,14 @@ def test_a_command_that_does_not_stop_is_killed(home, armored, running):
 
 def test_who_ends_this_program_during_a_restart_ends_it(home, armored, running):
     """The command is not started again behind their back."""
-    slow = SCRIPT.replace("got TERM >> log; exit 7", "got TERM >> log; sleep 0.5; exit 7")
-    it = running(script=slow)
+    held = "got TERM >> log; while [ -e hold ]; do sleep 0.02; done; exit 7"
+    it = running(script=SCRIPT.replace("got TERM >> log; exit 7", held))
+    home.write("hold")
     home.write("key.env", f"KEY={armored('canary-2')}\n")
     it.send(signal.SIGHUP)
     until(lambda: "got TERM" in it.log)
     it.send(signal.SIGTERM)
+    os.unlink("hold")  # of the signals that wait for the parent, it takes SIGTERM before SIGCHLD
     assert it.end() == 7
     assert len(it.starts) == 1
 
@@ -395,14 +415,5 @@ def descriptors(pid):
 
 
 def memory(pid):
-    """All that a process can read of its own memory."""
-    read = bytearray()
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
-        for line in maps:
-            span, mode = line.split()[:2]
-            start, end = (int(each, 16) for each in span.split("-"))
-            if "r" in mode and not line.rstrip().endswith(("[vvar]", "[vsyscall]", "[vdso]")):
-                with contextlib.suppress(OSError):
-                    file.seek(start)
-                    read += file.read(end - start)
-    return bytes(read)
+    """Return all that a process can read of its own memory."""
+    return b"".join(data for _, data in searching.memory_of(pid, "r"))

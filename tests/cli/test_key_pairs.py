@@ -1,4 +1,4 @@
-"""What the commands say of hosts with a public key, with a private file, and of those whose private file is of no use."""
+"""The commands on hosts with a public key, with a private file, and with a private file that they cannot use."""
 
 import json
 import sys
@@ -72,11 +72,11 @@ def test_an_encrypting_host_is_shown_to_have_no_private_half(seeds, service):
             made.append(event)
 
     sys.addaudithook(watch)
-    before = len(service.app.calls)
+    before = service.app.calls.total()
     done = seeds.run("doctor", "--profile", "web", "--expect", "encrypt-only")
     watching = False
     assert done.code == 0
-    assert (made, len(service.app.calls)) == ([], before)
+    assert (made, service.app.calls.total()) == ([], before)
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.text.splitlines()}
     assert lines["wrap"].startswith("yes, wrapped by this host itself with the public key")
     assert lines["unwrap"].startswith("no: access denied (no private_file)")

@@ -1,4 +1,4 @@
-"""What only looks: `inspect`, `keys`, `providers`, `config explain`, `audit verify`, help and completion."""
+"""The commands that change nothing: `inspect`, `keys`, `providers`, `config explain`, `audit verify`, help and completion."""
 
 from __future__ import annotations
 

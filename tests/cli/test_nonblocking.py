@@ -37,7 +37,7 @@ def late(descriptor: int) -> bytes:
 
 
 def through(home: Home, data: bytes, *args: str) -> bytes:
-    """What `kmsbridge args` makes of `data`, between two pipes whose ends do not block on its side."""
+    """Return the output of `kmsbridge args` for the input `data`, between two pipes whose ends do not block on its side."""
     (source, feed), (drain, target) = os.pipe(), os.pipe()
     os.set_blocking(source, False)
     os.set_blocking(target, False)

@@ -20,12 +20,13 @@ import pytest
 
 from kmsbridge.testing import LoopbackCertificates
 from tests.docs.test_code_blocks import blocks
+from tests.secrets import searching
 from tests.support import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "keep-api-keys-out-of-the-application.md"
 REQUIRED = "nginx" in os.environ.get("KMSBRIDGE_TEST_REQUIRED", "").split()
-"""Whether a run without nginx, or by another user than root, fails instead of leaving this out."""
+"""True if a run without nginx, or by another user than root, is to fail instead of leaving this out."""
 HOST = "api.payments.example"
 KEYS = ("sk_live_first-4711-canary", "sk_live_second-0815-canary")
 PROXY_USER, APPLICATION_USER = 64101, 64102
@@ -88,7 +89,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.seen.append((self.path, self.headers["Host"], self.headers["Authorization"]))
         if self.path.endswith("/slow"):
-            time.sleep(1)
+            self.server.answers_slow.wait(PATIENCE)
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -107,6 +108,7 @@ def upstream(tmp_path_factory):
     )
     server = Upstream(("127.0.0.1", 0), Answer)
     server.seen, server.tls, server.elsewhere = [], certificates.server_context(), elsewhere
+    server.answers_slow = threading.Event()
     server.trusted = (certificates.ca_file, elsewhere.ca_file)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -134,7 +136,7 @@ class Egress:
             os.chown(shutil.copy(path, self.etc), PROXY_USER, PROXY_USER)
 
     def write_files(self, upstream):
-        """Those of the guide; only paths, and the address and CA of the API, are others."""
+        """Write the files of the guide, with other paths and another address and CA of the API."""
         (self.etc / "ca.pem").write_bytes(b"".join(Path(each).read_bytes() for each in upstream.trusted))
         for block in blocks(PAGE.read_text()):
             text = block.code.replace("/run/egress", str(self.run)).replace("/etc/egress", str(self.etc))
@@ -146,7 +148,7 @@ class Egress:
         (self.etc / "start").chmod(0o755)
 
     def kmsbridge(self, *command, text=""):
-        """What a command prints that an administrator runs."""
+        """Run a command as an administrator, and return what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "kmsbridge", *command],
             cwd=self.admin,
@@ -268,33 +270,15 @@ def egress(running, upstream):
     return running
 
 
-def forms(key):
-    """How a key can look in memory or in a file; base64 at each of three alignments, without what differs."""
-    raw = key.encode()
-    yield from (raw, raw.hex().encode(), raw.hex().upper().encode(), raw.decode().encode("utf-16-le"))
-    for skip in range(3):
-        part = raw[skip:]
-        yield base64.b64encode(part[: len(part) // 3 * 3])[:-4]
-
-
 def holds(data, key):
-    return any(form in data for form in forms(key))
+    """Return whether the key is in these bytes, in any of its forms or as UTF-16."""
+    forms = searching.spellings(key.encode()).values()
+    return any(form in data for form in (*forms, key.encode("utf-16-le")))
 
 
 def memory(pid):
-    """All that is mapped into a process and can be read, as root reads it."""
-    read = bytearray()
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
-        for line in maps:
-            span, mode = line.split()[:2]
-            start, end = (int(each, 16) for each in span.split("-"))
-            if "r" in mode and not line.rstrip().endswith(
-                ("[vvar]", "[vvar_vclock]", "[vsyscall]", "[vdso]")
-            ):
-                file.seek(start)
-                with contextlib.suppress(OSError):  # a page beyond the end of a mapped file
-                    read += file.read(end - start)
-    return bytes(read)
+    """Return all that is mapped into a process and can be read, as root reads it."""
+    return b"".join(data for _, data in searching.memory_of(pid, "r"))
 
 
 def given_to(pid):
@@ -386,6 +370,8 @@ def test_a_key_is_changed_while_the_application_runs(egress, upstream):
     egress.until(lambda: upstream.seen)
     egress.set_key(new_key := next(key for key in KEYS if key != old_key))
     egress.proxy.send_signal(signal.SIGHUP)
+    egress.until(lambda: any(b"shutting down" in given_to(pid) for pid in egress.workers()))
+    upstream.answers_slow.set()
     assert egress.answer()[:3] == [200, "ok", 0]
     longest = 0.0
     while upstream.seen[-1][2] != f"Bearer {new_key}":

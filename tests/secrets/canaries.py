@@ -31,7 +31,7 @@ class Canary:
         return self._value.decode()
 
     def _all_forms(self):
-        """How any of it would look in text."""
+        """Yield the forms in which a part of it would appear in text."""
         middle = len(self._value) // 2
         for start in (0, middle - SHORTEST // 2, len(self._value) - SHORTEST):
             part = self._value[start : start + SHORTEST]
@@ -60,7 +60,7 @@ PASSPHRASE = Canary("passphrase", b"canary passphrase: correct horse battery sta
 DERIVED_KEY = Canary(
     "derived key", compact.derive(DATA_KEY.reveal(), EncryptionContext.of(CONTEXT).canonical())[0]
 )
-"""Of compact bodies of that data key and context."""
+"""The key that compact bodies under that data key and context are encrypted with."""
 SEED = Canary("seed", bytes((91 * n + 57) % 256 for n in range(32)))
 EXPANDED = Canary("expanded seed", hashlib.shake_256(SEED.reveal()).digest(96))
 """The private key of the hybrid suite that the seed makes."""
@@ -74,7 +74,7 @@ def assert_clean(data, where):
 
 
 def failure_of(call):
-    """What `call()` raises; it must raise."""
+    """Return the exception that `call()` raises; it must raise."""
     try:
         call()
     except BaseException as error:  # noqa: BLE001 - interrupts are among what is looked at

@@ -1,4 +1,4 @@
-"""What shows an exception with the local variables of its frames, each as text."""
+"""Error reporters that show the local variables of an exception's frames. Each returns a text."""
 
 import importlib
 import io

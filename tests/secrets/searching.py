@@ -17,21 +17,22 @@ def spellings(key):
     return forms
 
 
-def memory_of(process):
-    """Yield what is in each writable region of a process's memory."""
+def memory_of(process, rights="rw"):
+    """Yield each region of a process's memory that it has these rights to: its line in `maps`, and its bytes."""
     with (
         open(f"/proc/{process}/maps", encoding="utf-8") as maps,
         open(f"/proc/{process}/mem", "rb", 0) as memory,
     ):
         for line in maps:
-            start, end, rights = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line).groups()
-            if "rw" not in rights:
+            start, end, granted = re.match(r"([0-9a-f]+)-([0-9a-f]+) (\S+)", line).groups()
+            if rights not in granted or "[v" in line:  # those are the kernel's own
                 continue
             memory.seek(int(start, 16))
             try:
-                yield line, memory.read(int(end, 16) - int(start, 16))
-            except OSError:
+                data = memory.read(int(end, 16) - int(start, 16))
+            except OSError:  # a page beyond the end of a mapped file
                 continue
+            yield line, data
 
 
 def found(process, keys):

@@ -632,7 +632,7 @@ ENTRIES = (
 
 
 def interrupted(call, nth):
-    """What `call()` raises where it is interrupted at the nth line of the library; None where it has fewer."""
+    """Return what `call()` raises if it is interrupted at the nth line of the library; None if it has fewer."""
     steps, raised = itertools.count(), []
 
     def trace(frame, event, argument):

@@ -16,7 +16,7 @@ from tests.support import BODIES
 
 LINES = PLAINTEXT.reveal() + b"\n"
 COPIES = 700
-"""Of the line, so that it is more than two chunks long."""
+"""The number of lines in the payload: it is more than two chunks long."""
 
 
 USES = {

@@ -1,4 +1,4 @@
-"""What another process finds of data keys in a process's memory, when they are too old and after `close`.
+"""Another process finds no data key in a process's memory when it is too old, nor after `close`.
 
 Looked for are also the keys that are derived from a data key, which open messages just as well.
 """
@@ -97,7 +97,7 @@ class Subject:
         os.kill(self._process.pid, signal.SIGCONT)
 
     def found(self):
-        """What is in its memory of the data keys, and of those derived from them: names and places."""
+        """Return the data keys in its memory, then the keys derived from them: name -> set of places."""
         self._keys = self._keys or keys_of(self._job)
         try:
             places = searching.found(self._process.pid, self._keys)
@@ -160,7 +160,7 @@ def _chunked_keys(data_key, context, body):
     indirect=True,
 )
 def test_no_data_key_is_found_when_it_is_too_old_or_after_close(key, end, tmp_path):
-    """Of 100; before, all are found."""
+    """None of 100 data keys is found afterwards; before, all are."""
     if not os.path.exists("/proc/self/mem"):
         pytest.skip("this system has no /proc/PID/mem")
     nothing = {**key, "count": COUNT, "busy": False, "closes": False, "data_keys": SHORT}
@@ -210,7 +210,10 @@ def test_no_data_key_is_found_right_after_messages_that_share_none(key, end, tmp
 
 
 def _address(value):
-    """Where the bytes of `value` are. A test reads them there after `value` is gone, so from memory that may be reused."""
+    """Return the address of the bytes of `value`.
+
+    A test reads them there after `value` is gone, so from memory that may be reused.
+    """
     return id(value) + bytes.__basicsize__ - 1
 
 

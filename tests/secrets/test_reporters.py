@@ -137,7 +137,7 @@ def test_a_reporter_shows_nothing_of_exec(failing, monkeypatch, report, payload)
 
 
 def test_a_crash_in_the_middle_of_a_call_shows_names_alone(failing, service, tmp_path):
-    """What faulthandler writes when the process dies."""
+    """faulthandler writes this report when the process dies."""
     told = tmp_path / "crash"
     with told.open("w") as file:
         service.before = lambda operation: faulthandler.dump_traceback(file)
@@ -148,7 +148,7 @@ def test_a_crash_in_the_middle_of_a_call_shows_names_alone(failing, service, tmp
 
 @each_reporter
 def test_a_secret_value_in_the_callers_own_frame_is_not_shown(failing, report):
-    """What a program keeps as it was returned, and lends out or closes, is safe in every frame."""
+    """A value that a program keeps as it was returned, and lends out or closes, is safe in every frame."""
     secret = decrypted(failing, failing.text)
 
     def caller():

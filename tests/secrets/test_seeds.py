@@ -33,7 +33,7 @@ from tests.support import install
 
 both_suites = pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
 FILES = tuple(f"{LIBRARY}/{name}" for name in ("drivers/hpke", "keys", "secret.py"))
-"""Where a seed is; in the rest of the library an interrupt finds what it finds in any call."""
+"""The modules that handle a seed; in the rest of the library an interrupt finds the same as in any call."""
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def quoting(tmp_path, service, monkeypatch):
 
 
 def test_no_line_shows_the_seed_when_it_is_made(pair):
-    """By keygen, interrupted at each line in turn."""
+    """keygen is interrupted at each line in turn."""
     made = pair(HYBRID)
     number, more = 0, True
     while more:
@@ -141,7 +141,7 @@ def test_no_line_shows_the_seed_when_it_is_made(pair):
 
 
 def test_no_line_shows_the_seed_when_it_is_opened(pair):
-    """By a worker's first message, interrupted at each line in turn."""
+    """A worker's first message is interrupted at each line in turn."""
     made, number, more = pair(HYBRID), 0, True
     while more:
         with made.decryptor() as worker:
@@ -223,7 +223,7 @@ def test_a_seed_of_another_pair_is_not_shown(pair, suite):
 @pytest.mark.parametrize("report", REPORTERS.values(), ids=REPORTERS)
 @pytest.mark.parametrize("operation", ("wrap", "unwrap"))
 def test_a_reporter_shows_no_seed(quoting, report, operation, monkeypatch):
-    """Of a worker, of keygen, and of its command."""
+    """A worker fails, and making a pair, and the command keygen."""
     driver, made = quoting(HYBRID)
     driver.fails = {operation}
     monkeypatch.chdir(made.folder)
@@ -286,7 +286,7 @@ def test_no_object_shows_or_gives_away_a_seed(pair, suite):
 
 
 def test_the_canaries_are_the_seed_and_what_it_makes(pair):
-    """What is searched for is what is used."""
+    """The bytes that the tests search for are those that are used."""
     made = pair(HYBRID)
     with made.decryptor() as worker:
         worker.decrypt(made.message, context=CONTEXT)

@@ -1,4 +1,4 @@
-"""What is cleared from tracebacks is ours: the user's own frames, and earlier exceptions, stay whole."""
+"""Only the library's frames are cleared in tracebacks: the user's own, and earlier exceptions, stay whole."""
 
 import traceback
 

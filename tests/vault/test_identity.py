@@ -7,8 +7,11 @@ import pytest
 from kmsbridge_testing.contract.base import bound
 from kmsbridge_vault.failures import VaultFailure
 
-from kmsbridge import ConfigError, EnvelopeCipher, NoMatchingKey, inspect
+from kmsbridge import ConfigError, Encryptor, EnvelopeCipher, NoMatchingKey, config, inspect
 from kmsbridge import message as wire
+from kmsbridge.context import EncryptionContext
+from kmsbridge.doctor import count_messages
+from kmsbridge.message import parse_header
 from kmsbridge.testing import CallLog
 from tests.support import with_recipients
 from tests.vault.stub import Stub
@@ -226,3 +229,23 @@ def test_server_that_does_not_tell_its_cluster_says_which_option_helps(open_driv
     with Stub(status, body) as stub, pytest.raises(VaultFailure) as caught:
         open_driver(stub, "app", auth=root["auth"]).resolve(timeout=5)
     assert "instance" in caught.value.remedy
+
+
+def test_a_message_with_a_former_id_is_counted_by_its_environment(vault):
+    """By the same rules as it is decrypted: `doctor --count` must not say that nothing is known of it."""
+    name = vault.key()
+    document = {
+        "keys": {"app": key_of(name, vault)},
+        "profiles": {
+            "prod": {"encrypt_to": ["app"], "decrypt_with": ["app"], "environment": "prod"},
+            "before": {"encrypt_to": ["app"]},
+        },
+    }
+    with (
+        Encryptor.from_mapping(document, profile="prod") as prod,
+        Encryptor.from_mapping(document, profile="before") as before,
+    ):
+        messages = [cipher.encrypt(b"x", context=CONTEXT) for cipher in (prod, before, before)]
+    pairs = EncryptionContext.of(CONTEXT)
+    headers = [(parse_header(former(each, f"vault-transit:transit/{name}")), pairs) for each in messages]
+    assert count_messages(config.from_mapping(document, profile="prod"), headers) == (1, 2, 0)

@@ -1,4 +1,4 @@
-"""What an attacker does with what they have got hold of: everything, with all of it."""
+"""Tries every attack with everything that an attacker holds, and counts the values that it decrypts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TOKEN: Final = re.compile(rb"(?<![\w.])s\.[A-Za-z0-9]{24}(?![\w.])")
 
 
 class Loot(NamedTuple):
-    """What an attacker holds.
+    """The possessions of an attacker.
 
     `files` are by name, as in the host's folder. `memory` is that of a process. `secrets` are what their code found
     inside one, and `opened` the places that it decrypted there.

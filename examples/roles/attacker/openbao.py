@@ -17,7 +17,7 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.message import parse_header
 
 _KEY: Final = re.compile(rb"vault-transit:(?://|[\w.-]*:[\w%/.-]*:)?([\w-]+)/([\w-]+)")
-"""In a configuration, and in the ids of keys that messages have, behind the server and its namespace."""
+"""A mount and a key, as a configuration names them, or a key id in a message after the server and its namespace."""
 _TOKEN: Final = re.compile(r"s\.\w{24}")
 _TIMEOUT: Final = 30
 _MOST: Final = 4096

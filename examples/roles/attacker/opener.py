@@ -22,16 +22,16 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.message import parse_header
 
 STARTS: Final = (b"+1 555", b"sk_live")
-"""What phone numbers and API keys begin with: an attacker knows."""
+"""The first bytes of phone numbers and of API keys, which an attacker knows."""
 
 _PREFIX: Final = 12
 _NONCE: Final = 24
 _BLOCK: Final = 16
 _ZEROS: Final = bytes(max(map(len, STARTS)))
-"""Encrypted, they are the key stream."""
+"""A plaintext whose encryption is the key stream."""
 _FIRST: Final = 0x00015800 << 96
 _SECOND: Final = 0x00025800 << 96
-"""What the two blocks begin with that XAES derives an AES key from."""
+"""The first four bytes of the two blocks from which XAES derives an AES key."""
 
 
 class _Message(NamedTuple):
@@ -45,7 +45,7 @@ class _Message(NamedTuple):
     encrypted: bytes
     aad: bytes
     streams: tuple[bytes, ...]
-    """What the key stream begins with, if the value begins as one of ours does."""
+    """The beginning of the key stream if the value is a phone number, and if it is an API key."""
 
     @classmethod
     def of(cls, place: Place, message: bytes) -> _Message:

@@ -11,7 +11,8 @@ A private file is TOML in UTF-8, of at most 1 MiB, with exactly these members:
         decrypt_until  optional, the same: from then on this pair decrypts no more
 
 What the key service wrapped is bound to the pairs `kmsbridge` = `hpke-private` and `kmsbridge-public-key` = the
-SHA-256, in hex, of the suite and of the public key, and perhaps `kmsbridge-environment`. A member that is not named here and any other type is refused.
+SHA-256, in hex, of the suite and of the public key, and perhaps `kmsbridge-environment`. A member that is not named
+here and any other type is refused.
 """
 
 from __future__ import annotations
