@@ -17,7 +17,7 @@ from kmsbridge.context import EncryptionContext
 from kmsbridge.drivererrors import DriverError, ErrorDetails, ErrorKind
 from kmsbridge.keyuri import KeyURI
 from kmsbridge.options import Options
-from kmsbridge.reports import report_call, report_request_id
+from kmsbridge.reports import Operation, OtherCall, report_call, report_request_id
 from kmsbridge.secret import Secret
 
 __all__ = [
@@ -54,9 +54,6 @@ An encryptor wraps, a decryptor unwraps, a rewrapper moves messages to another k
 manages the key.
 """
 
-Operation = Literal["resolve", "wrap", "unwrap", "rewrap", "describe", "rotate"]
-"""The driver's method that failed. `wrap_many` counts as "wrap", `unwrap_many` as "unwrap"."""
-
 
 class Capability(enum.Enum):
     """What a driver can do beyond wrapping and unwrapping one data key."""
@@ -90,23 +87,6 @@ class WrappedKey(NamedTuple):
     key_id: str
     version: str
     ciphertext: bytes
-
-
-class OtherCall(NamedTuple):
-    """A call with another key, which a driver made because its own call needed it.
-
-    `key_id` is the other key's, `context` what its service was given, and `key_version` empty where it is not known.
-    `kind` is None for a call that succeeded. `request_id` is the provider's, and may be empty. `seconds` is how long
-    the call took.
-    """
-
-    operation: Operation
-    key_id: str
-    context: EncryptionContext
-    key_version: str
-    kind: ErrorKind | None
-    request_id: str
-    seconds: float
 
 
 class KeyState(enum.Enum):
@@ -173,8 +153,8 @@ class KeyDriver(ABC):
     `version` unwraps all the same.
     """
     wrap_tells_id: bool = False
-    """Whether `wrap` may be called before `resolve`: its answer names the key. The library then asks for no id before the
-    first wrap. `open` may set another value on an object."""
+    """Whether `wrap` may be called before `resolve`: its answer names the key. The library then asks for no id before
+    the first wrap. `open` may set another value on an object."""
     rewraps_context: bool = False
     """Whether `rewrap` can bind to another context. `open` may set another value on an object."""
     environment: str = ""

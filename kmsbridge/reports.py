@@ -1,14 +1,40 @@
-"""What a driver reports of a call while it makes it, on the thread of the call."""
+"""The request ids, and the calls with other keys, that a driver reports during a call, on the thread of the call."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Literal, NamedTuple
 
-Report = Callable[[Any], None]
+from kmsbridge.context import EncryptionContext
+from kmsbridge.drivererrors import ErrorKind
 
-_request = threading.local()
+Operation = Literal["resolve", "wrap", "unwrap", "rewrap", "describe", "rotate"]
+"""The method of a driver that was called. `wrap_many` counts as "wrap", `unwrap_many` as "unwrap", and `is_current` as
+"rewrap".
+"""
+
+
+class OtherCall(NamedTuple):
+    """A call with another key, which a driver made because its own call needed it.
+
+    `key_id` is the other key's, `context` what its service was given, and `key_version` empty where it is not known.
+    `kind` is None for a call that succeeded. `request_id` is the provider's, and may be empty. `seconds` is how long
+    the call took.
+    """
+
+    operation: Operation
+    key_id: str
+    context: EncryptionContext
+    key_version: str
+    kind: ErrorKind | None
+    request_id: str
+    seconds: float
+
+
+Report = Callable[[OtherCall], None]
+
+_reports = threading.local()
 
 
 def report_request_id(request_id: str) -> None:
@@ -16,28 +42,28 @@ def report_request_id(request_id: str) -> None:
 
     A driver calls this during a call, on the same thread.
     """
-    _request.id = request_id
+    _reports.request_id = request_id
 
 
 def take_request_id() -> str:
     """Return the id reported on this thread since the last call, or "", and forget it."""
-    request_id: str = getattr(_request, "id", "")
-    _request.id = ""
+    request_id: str = getattr(_reports, "request_id", "")
+    _reports.request_id = ""
     return request_id
 
 
-def report_call(call: Any) -> None:
-    """Report a call with another key, a `kmsbridge.driver.OtherCall`, which observers such as the audit trail are told of.
+def report_call(call: OtherCall) -> None:
+    """Report a call with another key, which observers such as the audit trail are then told of.
 
     A driver calls this during a call of its own, on the same thread.
     """
-    report: Report | None = getattr(_request, "report", None)
-    if report is not None:
-        report(call)
+    receiver: Report | None = getattr(_reports, "receiver", None)
+    if receiver is not None:
+        receiver(call)
 
 
-def report_calls_to(report: Report | None) -> Report | None:
-    """Have `report_call` on this thread pass its calls to `report`; return what it passed them to before."""
-    before: Report | None = getattr(_request, "report", None)
-    _request.report = report
+def report_calls_to(receiver: Report | None) -> Report | None:
+    """Have `report_call` on this thread call `receiver`, or nothing if that is None. Return the previous receiver."""
+    before: Report | None = getattr(_reports, "receiver", None)
+    _reports.receiver = receiver
     return before

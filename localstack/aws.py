@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, ClassVar, Final
+
+from localstack.ports import free_port
 
 _ROOT: Final = Path(__file__).parents[1]
 _PYTHON: Final = _ROOT / ".venv-localstack" / "bin" / "python"
@@ -55,7 +56,7 @@ class LocalStack:
         """Start it, and make the key `alias/kmsbridge`. Raises `RuntimeError` if it does not start."""
         if not _PYTHON.exists():
             raise RuntimeError("LocalStack is not installed; run `make .venv-localstack/.localstack`")
-        port = _free_port()
+        port = free_port()
         with (self._folder / "localstack.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [_PYTHON, "-m", "localstack.runtime.main"],
@@ -133,10 +134,3 @@ def _is_running(endpoint: str) -> bool:
     except (OSError, ValueError):
         return False
     return bool(health.get("services", {}).get("kms") == "running")
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port

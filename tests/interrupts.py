@@ -2,11 +2,8 @@
 
 import gc
 import sys
-from pathlib import Path
 
-import kmsbridge
-
-LIBRARY = str(Path(kmsbridge.__file__).parent)
+from tests.support import LIBRARY
 
 
 class Interrupt(Exception):

@@ -12,13 +12,21 @@ import warnings
 
 import pytest
 
+import kmsbridge
 from kmsbridge import EnvelopeCipher, registry
 from kmsbridge import message as wire
 from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
 from kmsbridge.testing.fakes.service import FakeService
 
+LIBRARY = os.path.dirname(kmsbridge.__file__)
+"""The library's folder: not told by its name, which a checkout's folder may have too."""
 PATIENCE = 30.0
 """Seconds after which something that should have happened counts as hanging."""
+
+
+def is_library(filename):
+    """Return whether a file is the library's own. What it ships for tests is not."""
+    return filename.startswith(f"{LIBRARY}/") and not filename.startswith(f"{LIBRARY}/testing/")
 
 
 class Service(FakeService):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from kmsbridge.cli import output
+from kmsbridge.cli.exits import CommandError
 from kmsbridge.cli.options import Command, Group, json_option, settings
 
 
@@ -38,16 +40,28 @@ def new(name: str, as_json: bool) -> None:
     from kmsbridge.cli.configured import load_profile, open_cipher
 
     profile = load_profile()
-    tables = config.index_tables(settings().config)
+    before = config.index_table(name, settings().config)
+    table = before or {"profile": profile.name, "keys": []}
+    if table["profile"] != profile.name:
+        raise CommandError(
+            f"the keys of the index {name} are for the profile {table['profile']!r}, which could not decrypt this one",
+            remedy=f"run the command with --profile {shlex.quote(table['profile'])}",
+            code=3,
+        )
+    if len(table["keys"]) >= config.MAX_INDEX_KEYS:
+        raise CommandError(
+            f"the index {name} has {len(table['keys'])} keys, and cannot have more",
+            remedy="remove those that nothing is stored with any more",
+            code=3,
+        )
     with open_cipher(Encryptor) as encryptor:
         message = new_index_key(encryptor, name)
-    table = tables.get(name, {"profile": profile.name, "keys": []})
     table = {**table, "keys": [*table["keys"], message]}
     if as_json:
         output.document({"name": name, "message": message, **table})
     else:
         output.result(_toml(name, table))
-    if name in tables:
+    if before is not None:
         settings().note(f"replace the table of {name} by this one on every host, then put the new key first")
     settings().note(
         "back it up: without it, what is stored with it is found again only once every index is computed anew"

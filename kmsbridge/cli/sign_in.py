@@ -35,7 +35,7 @@ def _sign_in(driver: KeyDriver, name: str) -> None:
     except KmsBridgeError:
         raise
     except Exception as error:  # noqa: BLE001 - the provider's
-        code = error.code if isinstance(error, DriverError) else driver.error_details(error).code
+        code = _code(driver, error)
         raise CommandError(
             f"signing in for the key {name!r} failed ({code or type(error).__name__})",
             remedy="run the command again, with a new code",
@@ -43,6 +43,13 @@ def _sign_in(driver: KeyDriver, name: str) -> None:
         ) from None
     finally:
         driver.close()
+
+
+def _code(driver: KeyDriver, error: Exception) -> str:
+    """Return the provider's code for an error; empty where it has none, or the driver does not know the error."""
+    if isinstance(error, DriverError):
+        return error.code
+    return driver.error_details(error).code if driver.classify(error, "resolve") else ""
 
 
 def _ask(prompt: str) -> str:

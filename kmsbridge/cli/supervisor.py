@@ -192,7 +192,8 @@ class Supervisor:
 
     def _kill_when_due(self) -> None:
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            os.kill(self._current, signal.SIGKILL)
+            with contextlib.suppress(PermissionError):  # the command has changed its user meanwhile
+                os.kill(self._current, signal.SIGKILL)
 
     def _drop_successor(self) -> None:
         if self._successor is not None:

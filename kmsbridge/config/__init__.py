@@ -15,6 +15,7 @@ from kmsbridge.config.document import (
     ENVIRONMENT,
     FILE_NAME,
     FLAGS,
+    MAX_INDEX_KEYS,
     POLICIES,
     check,
     check_key,
@@ -31,6 +32,7 @@ from kmsbridge.errors import ConfigError, forget_locals, quoted
 from kmsbridge.registry import driver_class
 
 __all__ = [
+    "MAX_INDEX_KEYS",
     "IndexConfig",
     "KeyConfig",
     "Profile",
@@ -38,7 +40,7 @@ __all__ = [
     "explain",
     "from_mapping",
     "from_uri",
-    "index_tables",
+    "index_table",
     "load",
     "load_index",
     "load_key",
@@ -109,15 +111,16 @@ def load_index(
         raise
 
 
-def index_tables(path: PathLike | None = None) -> dict[str, Any]:
-    """Return the tables of the blind indexes in the configuration file that `load` would read, as they stand there.
+def index_table(name: str, path: PathLike | None = None) -> dict[str, Any] | None:
+    """Return the table of a blind index in the configuration file that `load` would read, as it stands there, or None.
 
-    Empty where KMSBRIDGE_KEY is the configuration. Raises `ConfigError`.
+    Raises `ConfigError`, also where KMSBRIDGE_KEY is the configuration, which can have no index.
     """
     try:
-        found, _ = _locate(path, os.environ)
-        tables: dict[str, Any] = {} if found is None else read(found).get("indexes", {})
-        return tables
+        table: dict[str, Any] | None = (
+            read(_file_of_indexes(name, path, os.environ)).get("indexes", {}).get(name)
+        )
+        return table
     except Exception as error:
         forget_locals(error)
         raise
@@ -220,16 +223,21 @@ def _load_index(
         with prefixed_errors("from_mapping: "):
             check(document)
     else:
-        found, _ = _locate(configuration, env)
-        if found is None:
-            raise ConfigError(
-                f"there is no index {quoted(name)}, because {_KEY} is a configuration of one key",
-                remedy=f"write a configuration file with a table [indexes.{name}]",
-            )
+        found = _file_of_indexes(name, configuration, env)
         source = Source(found, os.path.dirname(_absolute(found)), env, [])
         document = read(found)
     with prefixed_errors(f"{source.label}: "):
         return index_config(name, document, source)
+
+
+def _file_of_indexes(name: str, path: PathLike | None, env: Mapping[str, str]) -> str:
+    found, _ = _locate(path, env)
+    if found is None:
+        raise ConfigError(
+            f"there is no index {quoted(name)}, because {_KEY} is a configuration of one key",
+            remedy=f"write a configuration file with a table [indexes.{name}]",
+        )
+    return found
 
 
 def _chosen(document: Mapping[str, Any], profile: str | None, source: Source) -> Profile:

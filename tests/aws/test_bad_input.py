@@ -281,6 +281,19 @@ def test_endpoint_in_force_is_explained(monkeypatch, query, variables, url, orig
     assert (setting.value, setting.origin) == (url, origin)
 
 
+def test_endpoint_that_a_profile_may_replace_is_explained(monkeypatch, tmp_path):
+    """The SDK reads it when the key is used; this says where to look."""
+    (tmp_path / "config").write_text("[default]\nendpoint_url = https://kms.internal\n")
+
+    def origin():
+        told = config.explain(env={"KMSBRIDGE_KEY": f"aws-kms://{ARN}"})
+        return next(each.origin for each in told if each.name.endswith("(endpoint)"))
+
+    assert origin() == "default, unless the AWS profile has an endpoint_url"
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    assert origin() == "default"
+
+
 def test_forgery_is_there_when_the_keys_arn_is_known(driver_of):
     """Else there is no id to put on it."""
     assert driver_of("aws-kms://alias/a?region=eu-west-1").forgeries() == ()

@@ -322,6 +322,20 @@ def test_role_is_assumed_again_with_replaced_credentials(driver_of, front, calle
     assert [key for service, key, _ in callers.seen if service == "sts"] == ["AKIAOLD", "AKIANEW"]
 
 
+def test_role_of_a_profile_is_assumed_again(driver_of, front, callers, refusing, uri, monkeypatch, tmp_path):
+    """Its refused credentials, which have not expired, are not taken from a memory of this process."""
+    written(tmp_path / "credentials", "AKIASOURCE")
+    (tmp_path / "config").write_text(
+        f"[profile user]\nrole_arn = {ROLE}\nsource_profile = default\nregion = {REGION}\n"
+    )
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://{}:{}".format(*front.address))
+    driver = driver_of(f"{uri}&profile=user")
+    call(driver)
+    refusing[callers.seen[-1][1]] = "InvalidClientTokenId"
+    call(driver)
+    assert [service for service, _, _ in callers.seen] == ["sts", "kms", "kms", "sts", "kms"]
+
+
 def test_many_calls_read_a_replaced_file_once(driver_of, callers, refusing, uri, tmp_path):
     """Threads whose calls are refused at once wait for the same reading."""
     counter, script = tmp_path / "counter", tmp_path / "credentials.sh"

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -97,6 +98,14 @@ def test_profile_without_a_device_asks_nothing(harness, driver_of, codes):
         driver.sign_in(lambda _: pytest.fail("it asked"))
 
 
+def wait_until_echo_is_off(terminal):
+    """As it is a moment before or after the prompt; what is typed sooner would be shown."""
+    deadline = time.monotonic() + 10
+    while termios.tcgetattr(terminal)[3] & termios.ECHO:
+        assert time.monotonic() < deadline, "the code would be shown"
+        time.sleep(0.01)
+
+
 def on_a_terminal(command, folder, typed):
     """Run a command with a terminal of its own, type a line when it asks for a code; its exit code and output."""
     pid, terminal = pty.fork()
@@ -114,7 +123,7 @@ def on_a_terminal(command, folder, typed):
                 break
             shown += block
             if b"MFA code" in shown and typed:
-                time.sleep(0.3)  # echo is off by now
+                wait_until_echo_is_off(terminal)
                 os.write(terminal, typed + b"\n")
                 typed = b""
     finally:

@@ -78,6 +78,17 @@ def test_repeated_rotation_finds_that_the_first_was_done(harness, driver):
     assert sent(harness) == 2
 
 
+def test_look_without_permission_does_not_show_a_rotation(harness, driver):
+    """An unknown key material is not another one: the key is rotated, and not called rotated."""
+    unsure(harness, driver)
+    before = material(harness)
+    refusal = b'{"__type": "AccessDeniedException"}'
+    answering(harness, "DescribeKey", lambda told: (400, refusal, told[2]))
+    driver.rotate(timeout=5)
+    assert sent(harness) == 2
+    assert material(harness) != before
+
+
 def answering(harness, action, change):
     """Have the front change the answers to an action."""
     answer = harness.front.answer

@@ -43,6 +43,30 @@ def test_a_new_key_comes_behind_those_that_there_are(home):
     assert len(both.queries("v", tenant="")) == 2
 
 
+def test_a_key_that_the_index_s_profile_could_not_decrypt_is_not_made(home):
+    table = home.ok("index", "new", "phone").decode()
+    path = configured(home, f'{table}\n[profiles.other]\nencrypt_to = ["dev"]\n')
+    done = home.run("index", "new", "phone", "--config", str(path), "--profile", "other")
+    assert done.code == 3
+    assert "--profile dev" in done.err
+    assert not done.out
+
+
+def test_no_more_keys_are_made_than_an_index_can_have(home):
+    table = tomllib.loads(home.ok("index", "new", "phone").decode())["indexes"]["phone"]
+    keys = json.dumps(table["keys"] * 8)
+    path = configured(home, f'[indexes.phone]\nprofile = "dev"\nkeys = {keys}\n')
+    done = home.run("index", "new", "phone", "--config", str(path))
+    assert done.code == 3
+    assert "has 8 keys" in done.err
+
+
+def test_a_configuration_of_one_key_has_no_index(home):
+    done = home.run("index", "new", "phone", env={"KMSBRIDGE_KEY": "local:dev-keys.json#app"})
+    assert done.code == 3
+    assert "KMSBRIDGE_KEY" in done.err
+
+
 def test_json_has_the_message_by_itself(home):
     answer = json.loads(home.ok("index", "new", "phone", "--json", "-q"))
     assert answer["keys"] == [answer["message"]]

@@ -8,6 +8,7 @@ import pytest
 from kmsbridge import config
 from kmsbridge.config.document import check_key_names
 from kmsbridge.errors import ConfigError
+from tests.support import is_library
 
 KEYS = """
 [keys.app]
@@ -386,7 +387,7 @@ def told(error):
     seen = error
     while seen is not None:
         for frame, _ in traceback.walk_tb(seen.__traceback__):
-            if "kmsbridge" in frame.f_code.co_filename and "tests" not in frame.f_code.co_filename:
+            if is_library(frame.f_code.co_filename):
                 parts.append(repr(frame.f_locals))
         parts += traceback.format_exception_only(seen)
         parts.append(repr(vars(seen)) + repr(seen.args))

@@ -12,6 +12,7 @@ import pytest
 from kmsbridge import ConfigError, Decryptor, Encryptor, EnvelopeCipher, RoleError, aio, config
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.observer import Observer
+from tests.support import is_library
 
 KEYS = {"app": {"uri": "local:keys.json#app"}}
 
@@ -215,7 +216,7 @@ def test_no_error_shows_what_is_in_it(folder):
         error = caught
     assert "did you mean 'passphrase'" in str(error)
     shown = traceback.TracebackException.from_exception(error, capture_locals=True)
-    frames = [frame for frame in shown.stack if "kmsbridge/" in frame.filename]
+    frames = [frame for frame in shown.stack if is_library(frame.filename)]
     assert len(frames) >= 2
     assert all(secret not in repr(frame.locals) for frame in frames)
     assert secret not in str(error)

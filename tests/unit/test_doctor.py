@@ -19,7 +19,7 @@ from kmsbridge.errors import AuditError, UnsupportedMessage
 from kmsbridge.message import parse_header
 from kmsbridge.testing.fakes.fake import FakeDriver, UnboundFakeDriver
 from kmsbridge.testing.fakes.service import ALLOWED
-from tests.support import Outcome, install
+from tests.support import LIBRARY, Outcome, install
 
 ROLES = ("encrypt-only", "decrypt-only", "both")
 FITS = {"encrypt-only": "encrypt-only", "decrypt-only": "decrypt-only", "both": "full"}
@@ -358,7 +358,7 @@ def test_an_audit_trail_that_fails_on_the_way_ends_it_and_keeps_no_data_key(prof
             frames.append(trace.tb_frame)
             trace = trace.tb_next
         error = error.__cause__ or error.__context__
-    ours = [frame for frame in frames if "kmsbridge/doctor" in frame.f_code.co_filename]
+    ours = [frame for frame in frames if frame.f_code.co_filename.startswith(f"{LIBRARY}/doctor/")]
     assert ours
     assert not [frame for frame in ours if "payload" in frame.f_locals or "result" in frame.f_locals]
 

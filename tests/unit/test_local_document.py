@@ -16,6 +16,7 @@ from kmsbridge.drivers.local import document as document_module
 from kmsbridge.drivers.local.document import Cost, Document, Protection, StoredKey, Version, parse, render
 from kmsbridge.drivers.local.keyfile import KeyFile
 from kmsbridge.errors import ConfigError, LimitExceeded
+from tests.support import is_library
 
 MATERIAL = b"\x01canary-material-of-32-bytes-long"[:32]
 MATERIAL_TEXT = base64.b64encode(MATERIAL).decode()
@@ -171,7 +172,7 @@ def everything(error):
         exc = todo.pop()
         report += repr(exc) + str(exc) + repr(exc.args) + repr(vars(exc))
         for frame, _ in traceback.walk_tb(exc.__traceback__):
-            if "/kmsbridge/" in frame.f_code.co_filename:
+            if is_library(frame.f_code.co_filename):
                 report += repr(frame.f_locals)
         todo += [linked for linked in (exc.__cause__, exc.__context__) if linked is not None]
     return report

@@ -35,6 +35,7 @@ from kmsbridge.errors import AuthenticationError, ClosedError, ConfigError, KmsB
 from kmsbridge.keys import ManagedKey
 from kmsbridge.message import chunked
 from kmsbridge.registry import driver_class
+from tests.support import is_library
 
 FAST = Cost(iterations=1, memory_kib=64, lanes=1)
 CONTEXT = EncryptionContext.of({"tenant": "acme", "table": "users"})
@@ -588,7 +589,7 @@ def shown(error):
         exc = todo.pop()
         report += repr(exc) + str(exc) + repr(vars(exc))
         for frame, _ in traceback.walk_tb(exc.__traceback__):
-            if "/kmsbridge/" in frame.f_code.co_filename:
+            if is_library(frame.f_code.co_filename):
                 report += repr(frame.f_locals)
         todo += [linked for linked in (exc.__cause__, exc.__context__) if linked is not None]
     return report

@@ -228,10 +228,10 @@ def test_item_with_an_unknown_failure_is_sent_alone(vault, root, open_driver):
         """A server that explains nothing in batches."""
 
         def answer(self, request):
-            status, body = self.forward(request)
+            answer = self.forward(request)
             if "batch_input" in request.body:
-                body["data"]["batch_results"][0] = {"error": "something went wrong"}
-            return status, body
+                answer.body["data"]["batch_results"][0] = {"error": "something went wrong"}
+            return answer
 
     with Vague(vault.address) as front:
         driver = open_driver(front, vault.key(), **root)

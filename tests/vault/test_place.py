@@ -16,7 +16,7 @@ from kmsbridge import ConfigError, Encryptor
 from kmsbridge.cli.app import app
 from kmsbridge.driver import ErrorKind
 from kmsbridge.errors import KmsUnauthenticated, KmsUnavailable
-from localstack.vault_front import Vault112
+from localstack.vault_front import Answer, VaultFront
 
 TOKEN = "canary-token"
 NOWHERE = types.SimpleNamespace(address="http://127.0.0.1:1", ca_file="")
@@ -31,7 +31,7 @@ def root(vault):
 # --- an agent or proxy of the server's own ---------------------------------------------------------
 
 
-class Agent(Vault112):
+class Agent(VaultFront):
     """Vault Agent with `use_auto_auth_token = "force"` and `require_request_header = true`."""
 
     token = ""
@@ -39,7 +39,7 @@ class Agent(Vault112):
     def answer(self, request):
         """Forward the request with the agent's token."""
         if request.headers.get("X-Vault-Request") != "true":
-            return 412, {"errors": ["missing 'X-Vault-Request' header"]}
+            return Answer(412, {"errors": ["missing 'X-Vault-Request' header"]})
         return self.forward(request._replace(headers={"X-Vault-Token": self.token}))
 
 
@@ -209,6 +209,14 @@ def test_variables_of_the_command_replace_missing_options(open_driver, root, mon
         "vault.internal",
     )
     assert open_driver(NOWHERE, "app", **root)._client.place.address == NOWHERE.address
+
+
+def test_relative_file_of_a_variable_starts_at_the_current_folder(open_driver, root, monkeypatch, tmp_path):
+    """Where the program is when the key is opened, wherever it goes afterwards."""
+    (tmp_path / "ca.pem").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BAO_CACERT", "ca.pem")
+    assert open_driver(NOWHERE, "app", **root)._client.place.ca_file == str(tmp_path / "ca.pem")
 
 
 def test_folder_of_cas_is_trusted(production, open_key, works, monkeypatch, tmp_path):

@@ -200,6 +200,18 @@ def test_status_is_told_apart(open_driver, status, kind):
         driver.close()
 
 
+def test_answer_without_data_is_unreadable_whatever_the_keys_name(open_driver):
+    """Only the answer to a rotation may be empty, and not every answer about a key named `rotate`."""
+    with Stub(200, {}) as stub:
+        auth = {"method": "token", "token": TOKEN}
+        driver = open_driver(stub, "rotate", instance="stub", derived=True, auth=auth)
+        driver.rotate(timeout=10)
+        with pytest.raises(VaultFailure) as caught:
+            driver.wrap(b"x", bound(), timeout=10)
+        driver.close()
+    assert caught.value.code == "unreadable"
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_to_another_host_gets_nothing(open_driver, status):
     """Neither the token nor the request; the error says what to configure instead."""
@@ -209,7 +221,7 @@ def test_redirect_to_another_host_gets_nothing(open_driver, status):
             driver.wrap(b"x", bound(), timeout=10)
         driver.close()
         assert other.heard == []
-        assert [each["X-Vault-Token"] for each in stub.heard] == [TOKEN]
+        assert [each.headers["X-Vault-Token"] for each in stub.heard] == [TOKEN]
     assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert "redirect" in caught.value.remedy
 

@@ -97,6 +97,7 @@ class Client:
         """Close the connections and forget the credentials. May be called twice."""
         with self._lock:
             opened, self._opened, self._client, self._settings = self._opened, None, None, None
+            self._refused = None
         if opened is not None:
             opened[2].close()
 

@@ -68,8 +68,8 @@ def open_session(
 ) -> tuple[Any, HeldCredentials, Sender]:
     """Return a session, its credentials, and the sender of its requests. Raises botocore's exceptions.
 
-    `ask` asks a person for the code of an MFA device; without it such a profile raises a `DriverError`. May take long: finding credentials can involve the instance's metadata service, another program, STS or a
-    single sign-on service.
+    `ask` asks a person for the code of an MFA device; without it such a profile raises a `DriverError`. May take long:
+    finding credentials can involve the instance's metadata service, another program, STS or a single sign-on service.
     """
     session = _session(settings)
     # botocore would also use REQUESTS_CA_BUNDLE, which is not meant for AWS.

@@ -28,6 +28,13 @@ class _Look(NamedTuple):
     material: str
     in_progress: bool
 
+    def has_rotated_since(self, material: str | None) -> bool:
+        """Return whether the key was rotated, or is being, since its key material was `material`.
+
+        Two unequal ids show that. It does not follow if one of the looks was refused and has no id.
+        """
+        return self.in_progress or bool(material and self.material and material != self.material)
+
 
 class Rotation:
     """Rotates one key by RotateKeyOnDemand, which AWS allows 25 times in a key's life.
@@ -47,7 +54,7 @@ class Rotation:
         neither the answer nor a look at the key tells.
         """
         before = self._look(arn, deadline)
-        if before.in_progress or self._before_lost not in (None, before.material):
+        if before.has_rotated_since(self._before_lost):
             self._before_lost = None
             return
         now = time.monotonic()
@@ -71,7 +78,7 @@ class Rotation:
             after = self._look(arn, deadline)
         except Exception:  # noqa: BLE001 - the lost answer is what is reported
             return False
-        return after.in_progress or after.material != before.material
+        return after.has_rotated_since(before.material)
 
     def _look(self, arn: Arn, deadline: float) -> _Look:
         status = self._ask("get_key_rotation_status", arn, deadline)

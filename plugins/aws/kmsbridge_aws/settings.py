@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +15,10 @@ from kmsbridge.driverkit.publickey import ALGORITHM, OaepPublicKey
 from kmsbridge.errors import ConfigError
 from kmsbridge_aws.naming import REGION, Arn, check_name
 
+_FILES: Final = {
+    "AWS_CONFIG_FILE": "~/.aws/config",
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+}
 _PROFILE_VARIABLES: Final = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")  # in the SDK's order
 _ROLE: Final = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,512}", re.ASCII)
 _EXTERNAL_ID: Final = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
@@ -120,12 +125,30 @@ def endpoint(settings: Settings) -> tuple[str, str]:
     if variable:
         return _shown(os.environ[variable]), f"environment variable {variable}"
     where = settings.region or "the region of the profile or the environment"
-    return f"that of AWS KMS in {where}", "default"
+    replaceable = not _ignores_configured_endpoints() and is_in_aws_files(b"endpoint_url")
+    origin = "default, unless the AWS profile has an endpoint_url" if replaceable else "default"
+    return f"that of AWS KMS in {where}", origin
+
+
+def is_in_aws_files(text: bytes) -> bool:
+    """Return whether a file of AWS profiles contains `text`; without botocore, whose import takes long."""
+    return any(text in _content(variable, path) for variable, path in _FILES.items())
+
+
+def _content(variable: str, path: str) -> bytes:
+    try:
+        return Path(os.path.expanduser(os.environ.get(variable) or path)).read_bytes()
+    except OSError:
+        return b""
+
+
+def _ignores_configured_endpoints() -> bool:
+    return os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
 
 
 def _endpoint_variable(service: str) -> str:
     """Return the variable from which the SDK takes the endpoint of a service, "" if there is none."""
-    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+    if _ignores_configured_endpoints():
         return ""
     names = (f"AWS_ENDPOINT_URL_{service}", "AWS_ENDPOINT_URL")
     return next((name for name in names if os.environ.get(name)), "")

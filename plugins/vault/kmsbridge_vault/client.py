@@ -192,7 +192,7 @@ def _failure_of(error: Exception, request_id: str, *, over: bool) -> VaultFailur
     from requests.exceptions import RequestException, SSLError
 
     if isinstance(error, _Unreadable):
-        return VaultFailure(ErrorKind.UNAVAILABLE, "unreadable", request_id=request_id)
+        return VaultFailure(ErrorKind.UNAVAILABLE, failures.UNREADABLE, request_id=request_id)
     if over or isinstance(error, TimeoutError):
         return VaultFailure(ErrorKind.TIMEOUT, "timeout", request_id=request_id)
     if isinstance(error, SSLError):

@@ -277,7 +277,7 @@ class VaultTransitDriver(KeyDriver):
             raise failures.ignored()
         data = answer.get("data")
         if not isinstance(data, dict):
-            if not path.endswith("/rotate"):  # HashiCorp's answer to a rotation is empty
+            if path != f"{self._name.path('keys')}/rotate":  # HashiCorp's answer to a rotation is empty
                 raise answers.unreadable()
             data = {}
         self._tokens.learn()

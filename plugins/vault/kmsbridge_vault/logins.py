@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kmsbridge.driver import ErrorKind, Secret
 from kmsbridge_vault.client import Client
-from kmsbridge_vault.failures import VaultFailure
+from kmsbridge_vault.failures import UNREADABLE, VaultFailure
 
 if TYPE_CHECKING:
     from kmsbridge_vault.bootstrap import WrappedSecretId
@@ -193,7 +193,7 @@ def grant_of(answer: Mapping[str, Any]) -> Grant:
     auth = answer.get("auth")
     token = auth.get("client_token") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(token, str) or not token:
-        raise VaultFailure(ErrorKind.UNAVAILABLE, "unreadable")
+        raise VaultFailure(ErrorKind.UNAVAILABLE, UNREADABLE)
     ttl = number(auth.get("lease_duration"))
     # A renewal would count as one of a token's limited uses.
     renewable = auth.get("renewable") is True and not auth.get("num_uses")

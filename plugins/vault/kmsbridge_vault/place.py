@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -18,14 +17,14 @@ _ADDRESS: Final = "https://vault.internal:8200"
 _SOCKET: Final = "unix://"
 _HOST: Final = re.compile(r"[A-Za-z0-9_.:-]{1,253}")
 
-Found = tuple[str, str, str]
-"""An option that the configuration does not have: its name, its value, and where that comes from."""
+Found = tuple[str, str]
+"""An option that the configuration does not have: its name, and where its value comes from."""
 
 
 class Place(NamedTuple):
     """A server: its address and namespace, and what the connection needs; each but the address may be empty.
 
-    The files are absolute paths. `from_environment` has what came from environment variables.
+    The files are absolute paths. `from_environment` lists what came from environment variables.
     """
 
     address: str
@@ -45,7 +44,7 @@ class Place(NamedTuple):
     @property
     def origin(self) -> str:
         """Where the address came from, for people."""
-        origins = (origin for option, _, origin in self.from_environment if option == "address")
+        origins = (origin for option, origin in self.from_environment if option == "address")
         return next(origins, "the key's option address")
 
     @property
@@ -69,13 +68,14 @@ def place_of(options: Options) -> Place:
         what = f"the file that {options.name}.{option} names"
         if not given:
             given = _standard(option, names, found)
-            what = f"the file that the {found[-1][2]} names" if given else ""
-        if given and not Path(given).exists():
+            what = f"the file that the {found[-1][1]} names" if given else ""
+        # Unlike Path.exists, this is false in a folder that the user may not search.
+        if given and not os.path.exists(given):
             raise ConfigError(
                 f"{what} does not exist",
                 remedy="check the path; a relative one in a configuration starts at the configuration file",
             )
-        return given
+        return os.path.abspath(given) if given else ""
 
     address, plain = text("address", "AGENT_ADDR", "ADDR"), options.flag("allow_plain_http")
     if not address:
@@ -110,7 +110,7 @@ def for_development(place: Place) -> list[str]:
         texts.append(f"address is {place.address}, {where} and without TLS")
     texts += [
         f"{option} is taken from the {origin}"
-        for option, _, origin in place.from_environment
+        for option, origin in place.from_environment
         if option in ("address", "proxy")
     ]
     return texts
@@ -120,7 +120,7 @@ def _standard(option: str, names: Sequence[str], found: list[Found]) -> str:
     for variable in (f"{prefix}_{name}" for name in names for prefix in ("BAO", "VAULT")):
         value = os.environ.get(variable)
         if value:
-            found.append((option, value, f"environment variable {variable}"))
+            found.append((option, f"environment variable {variable}"))
             return value
     return ""
 
