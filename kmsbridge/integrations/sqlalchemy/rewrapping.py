@@ -68,8 +68,11 @@ def rewrap_rows(
     Without names of attributes it is all encrypted ones that are no parts of others. For a part, give its name and
     the cipher that encrypts parts. With an asyncio session it is awaited.
 
-    Raises `TypeError` for an attribute that is not encrypted, and what `rewrap_many` raises.
+    Raises `TypeError` for an attribute that is not encrypted, `ValueError` for a `limit` below 1, and what
+    `rewrap_many` raises.
     """
+    if limit < 1:
+        raise ValueError("limit must be at least 1")
     if is_async(session):
         return run(session, _rewrap_rows, cipher, model, attributes, after, limit)
     return _rewrap_rows(sync_session(session), cipher, model, attributes, after, limit)

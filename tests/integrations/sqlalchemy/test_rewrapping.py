@@ -242,6 +242,12 @@ def test_an_attribute_that_is_not_encrypted_is_refused(engine, ciphers):
         rewrap_rows(session, ciphers["after"], Person, "tenant")
 
 
+def test_a_limit_of_nothing_is_refused(engine, ciphers):
+    """It would read like the end of the table."""
+    with sessions(engine, ciphers["after"])() as session, pytest.raises(ValueError, match="at least 1"):
+        rewrap_rows(session, ciphers["after"], Person, limit=0)
+
+
 def test_it_is_awaited_with_an_asyncio_session(tmp_path, ciphers):
     async def work():
         engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/persons.db")
